@@ -1,0 +1,3 @@
+//! Placeholder of the build script.
+
+fn main() {}

@@ -1,0 +1,160 @@
+//! The life of the process in three phases: run, drain, close.
+//!
+//! The first signal drains: nothing new is taken, what runs lives on. The second signal, the
+//! drain's time limit or the last session's end closes. Every task that should be waited for is
+//! spawned through its [`Watch`]. Knows nothing of the rest.
+
+use std::future::Future;
+use std::time::Duration;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// The side that decides; held by the one who runs the process.
+#[derive(Debug, Default)]
+pub struct Drain(Watch);
+
+/// The side that obeys; cloned into every task.
+#[derive(Clone, Debug, Default)]
+pub struct Watch {
+    draining: CancellationToken,
+    closing: CancellationToken,
+    sessions: TaskTracker,
+    services: TaskTracker,
+}
+
+impl Drain {
+    /// A watch on this drain.
+    pub fn watch(&self) -> Watch {
+        self.0.clone()
+    }
+
+    /// Drains, waits up to `limit` for the sessions to end, then closes and waits for the rest.
+    ///
+    /// Returns early through its caller only: drop the future to close at once. `grace` bounds
+    /// the time after closing, for close frames to leave.
+    pub async fn run(self, limit: Duration, grace: Duration) {
+        let watch = self.0;
+        watch.draining.cancel();
+        watch.sessions.close();
+        let _sessions_ended = timeout(limit, watch.sessions.wait()).await.is_ok();
+        watch.closing.cancel();
+        watch.services.close();
+        let everything = async {
+            watch.sessions.wait().await;
+            watch.services.wait().await;
+        };
+        let _all_ended = timeout(grace, everything).await.is_ok();
+    }
+
+    /// Closes without draining.
+    pub fn close(&self) {
+        self.0.draining.cancel();
+        self.0.closing.cancel();
+    }
+}
+
+impl Watch {
+    /// Whether new work is to be refused.
+    pub fn is_draining(&self) -> bool {
+        self.draining.is_cancelled()
+    }
+
+    /// Waits until new work is to be refused. Cancel-safe.
+    pub async fn draining(&self) {
+        self.draining.cancelled().await;
+    }
+
+    /// Waits until everything is to end. Cancel-safe.
+    pub async fn closing(&self) {
+        self.closing.cancelled().await;
+    }
+
+    /// Spawns a session: draining waits for it.
+    pub fn spawn_session(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let _handle = self.sessions.spawn(task);
+    }
+
+    /// Spawns a task that serves until closing and then ends by itself.
+    pub fn spawn_service(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let _handle = self.services.spawn(task);
+    }
+}
+
+/// Which signal asked the process to end.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Signal {
+    /// `SIGTERM`, from a service manager.
+    Terminate,
+    /// `SIGINT`, from a terminal.
+    Interrupt,
+}
+
+/// The signals that end the process, one after the other.
+#[derive(Debug)]
+pub struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    /// Takes the signals over from their default, which is sudden death.
+    pub fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// The next signal. Cancel-safe.
+    pub async fn next(&mut self) -> Signal {
+        tokio::select! {
+            _ = self.terminate.recv() => Signal::Terminate,
+            _ = self.interrupt.recv() => Signal::Interrupt,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn draining_waits_for_sessions_and_closes_services_after_them() {
+        let drain = Drain::default();
+        let (session, service) = (drain.watch(), drain.watch());
+        let (done, ended) = tokio::sync::oneshot::channel::<()>();
+        drain
+            .watch()
+            .spawn_service(async move { service.closing().await });
+        drain.watch().spawn_session(async move {
+            session.draining().await;
+            tokio::time::sleep(Duration::from_secs(5)).await;
+            drop(done);
+        });
+
+        drain
+            .run(Duration::from_secs(30), Duration::from_secs(1))
+            .await;
+
+        assert!(ended.await.is_err(), "the session ran to its own end");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_that_does_not_end_is_closed_at_the_limit() {
+        let drain = Drain::default();
+        let watch = drain.watch();
+        drain
+            .watch()
+            .spawn_session(async move { watch.closing().await });
+        let started = tokio::time::Instant::now();
+
+        drain
+            .run(Duration::from_secs(30), Duration::from_secs(1))
+            .await;
+
+        assert_eq!(started.elapsed(), Duration::from_secs(30));
+    }
+}

@@ -1,0 +1,20 @@
+//! The words of the program as types: instances, consoles, targets, grants, tokens.
+//!
+//! Every constructor parses, so a value that exists is valid; `Debug` of a secret hides it.
+//! Everything may use this module; it knows nothing of the rest.
+
+mod console;
+mod grant;
+mod id;
+mod instance;
+mod secret;
+mod target;
+mod time;
+
+pub use console::{ConsoleKind, ConsoleType, UnknownConsoleType};
+pub use grant::{AccessUrl, Grant};
+pub use id::{CorrelationId, InstanceId, InstanceRef, SessionId};
+pub use instance::{Console, Instance, Owner, PowerState};
+pub use secret::{ApiKey, BadHash, BadToken, KeyHash, Token, TokenHash, TokenId};
+pub use target::{Address, BadAddress, Host, Target};
+pub use time::UnixTime;
