@@ -1,5 +1,7 @@
 //! vncgate gives people the screens of their virtual machines in a browser, safely.
 
+pub mod auth;
+pub mod config;
 pub mod drain;
 pub mod model;
 pub mod rpc;
