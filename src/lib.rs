@@ -3,5 +3,7 @@
 pub mod auth;
 pub mod config;
 pub mod drain;
+pub mod http;
 pub mod model;
 pub mod rpc;
+pub mod telemetry;
