@@ -3,3 +3,4 @@
 pub mod drain;
 pub mod model;
 pub mod rpc;
+pub mod web;
