@@ -8,3 +8,4 @@ pub mod http;
 pub mod model;
 pub mod rpc;
 pub mod telemetry;
+pub mod web;
