@@ -3,6 +3,7 @@
 pub mod auth;
 pub mod compute;
 pub mod config;
+pub mod demo;
 pub mod drain;
 pub mod http;
 pub mod model;
