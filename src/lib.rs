@@ -2,4 +2,5 @@
 
 pub mod drain;
 pub mod model;
+pub mod proxy;
 pub mod rpc;

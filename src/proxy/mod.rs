@@ -1,0 +1,3 @@
+//! The role that carries a viewer's bytes to a console and back.
+
+pub mod ws;
