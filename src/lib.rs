@@ -7,6 +7,7 @@ pub mod demo;
 pub mod drain;
 pub mod http;
 pub mod model;
+pub mod proxy;
 pub mod rpc;
 pub mod telemetry;
 pub mod web;
