@@ -7,7 +7,10 @@
 //! [`proxy::relay::run`]. [`app`] puts the roles together, [`cmd`] is the command line;
 //! docs/design.md has the map.
 
+pub mod api;
+
 pub mod auth;
+
 pub mod compute;
 pub mod config;
 pub mod demo;
