@@ -8,9 +8,9 @@
 //! docs/design.md has the map.
 
 pub mod api;
-
+pub mod app;
 pub mod auth;
-
+pub mod cmd;
 pub mod compute;
 pub mod config;
 pub mod demo;
