@@ -6,6 +6,7 @@
 mod directory;
 mod discover;
 mod fixed;
+pub mod libvirt;
 
 use std::fmt;
 use std::future::Future;

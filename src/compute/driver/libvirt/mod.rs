@@ -1,0 +1,4 @@
+//! Instances from libvirt, asked over its own wire protocol.
+
+pub mod client;
+pub mod wire;
