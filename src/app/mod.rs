@@ -130,7 +130,10 @@ impl App {
     pub fn run(self, drain: &Drain) -> Running {
         let watch = drain.watch();
         let metrics = Metrics::default();
-        let compute = Client::Near(rpc::serve(Compute::new(self.drivers), &watch));
+        let compute = Compute::new(self.drivers);
+        compute.start(&watch);
+        let displays = compute.displays();
+        let compute = Client::Near(rpc::serve(compute, &watch));
         let auth = Auth::in_memory(self.config.auth.max_tokens, &watch);
         let auth = Client::Near(rpc::serve(auth, &watch));
         if let Some(demo) = self.demo {
@@ -143,7 +146,8 @@ impl App {
             metrics.clone(),
             watch.clone(),
         );
-        let proxy = Arc::new(Proxy::new(a, c, settings, m, w));
+        let proxy = Proxy::new(a, c, settings, m, w).with_displays(displays);
+        let proxy = Arc::new(proxy);
         let api = Arc::new(Api {
             gatekeeper: gatekeeper(&self.config),
             urls: urls(&self.config, &self.addresses),

@@ -6,6 +6,7 @@
 //! and no viewer.
 
 mod claim;
+mod display;
 pub mod domain;
 pub mod driver;
 
@@ -13,16 +14,19 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::drain::Watch;
 use crate::model::{
     Address, ConsoleKind, ConsoleType, Instance, InstanceId, InstanceRef, PowerState, Target,
 };
+pub use display::{Display, Displays, Line};
+
 use crate::rpc::{Client, Role, Unreachable};
 use driver::{Driver, Fault, Survey, ask_all};
 
 /// The role: some drivers, in the order in which they count.
 #[derive(Debug)]
 pub struct Compute {
-    drivers: Vec<Arc<dyn Driver>>,
+    drivers: Arc<[Arc<dyn Driver>]>,
 }
 
 /// What compute can be asked.
@@ -148,6 +152,16 @@ impl Compute {
         Self {
             drivers: drivers.into_iter().map(Arc::from).collect(),
         }
+    }
+
+    /// The consoles that its hypervisors hand over: for a proxy on the same machine.
+    pub fn displays(&self) -> Displays {
+        Displays::new(Arc::clone(&self.drivers))
+    }
+
+    /// Lets the drivers do what they do on their own. Ends with `watch`.
+    pub fn start(&self, watch: &Watch) {
+        self.drivers.iter().for_each(|driver| driver.start(watch));
     }
 
     async fn locate(

@@ -95,6 +95,7 @@ fn connect_sentence(error: &ConnectError) -> &'static str {
         ConnectError::DialTimeout { .. } => "the console's host does not answer",
         ConnectError::Closed(_) => "the console hung up before it greeted",
         ConnectError::Silent { .. } => "the console does not greet",
+        ConnectError::Nowhere => "the console can only be opened on its own host",
         ConnectError::NotRfb(_) => "what answers at the console's address is not a VNC server",
     }
 }

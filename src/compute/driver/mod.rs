@@ -23,7 +23,9 @@ pub use directory::Directory;
 pub use discover::Discover;
 pub use fixed::{BadEntry, Entry, Fixed};
 
-use crate::model::{Instance, InstanceId, InstanceRef, Target};
+use super::display::Display;
+use crate::drain::Watch;
+use crate::model::{ConsoleKind, Instance, InstanceId, InstanceRef, Target};
 
 /// What an async method of a trait object returns.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -36,6 +38,10 @@ pub const DEADLINE: Duration = Duration::from_secs(5);
 pub trait Driver: Send + Sync + fmt::Debug {
     /// For people: `config`, `demo`, a directory's path.
     fn source(&self) -> &str;
+
+    /// Does on its own what it has to, such as to keep a connection; ends with `watch`. Called
+    /// once, before anything is asked.
+    fn start(&self, _watch: &Watch) {}
 
     /// All instances it knows, and one sentence per thing it could not read. Cancel-safe.
     fn survey(&self) -> BoxFuture<'_, Survey>;
@@ -51,7 +57,17 @@ pub trait Driver: Send + Sync + fmt::Debug {
     fn claimants<'a>(&'a self, _target: &'a Target) -> BoxFuture<'a, Survey> {
         Box::pin(async { Survey::default() })
     }
+
+    /// A running instance's console, if the hypervisor hands such over: a stream that needs no
+    /// address, and that belongs to this instance whatever became of its address. Cancel-safe.
+    fn open_display(&self, _instance: InstanceId, _kind: ConsoleKind) -> BoxFuture<'_, Handed> {
+        Box::pin(async { Ok(None) })
+    }
 }
+
+/// What [`Driver::open_display`] gives: nothing from a driver that does not know the instance or
+/// cannot hand over this console.
+pub type Handed = Result<Option<Display>, Fault>;
 
 /// What a driver, or all of them, found.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
@@ -121,7 +137,7 @@ where
     all
 }
 
-fn silent(source: &str) -> Fault {
+pub(super) fn silent(source: &str) -> Fault {
     let why = format_args!("did not answer within {} s", DEADLINE.as_secs());
     fault(source, &why)
 }
