@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
-use crate::model::{Address, ConsoleKind, Host};
+use crate::model::{Address, ConsoleKind};
 use crate::resolve::{self, Unresolved};
 
 /// An open way to a target, and what was read from it so far.
@@ -100,8 +100,9 @@ async fn dial(address: &Address) -> Result<Stream, ConnectError> {
             .map(Stream::Unix)
             .map_err(failed),
         Address::Tcp(host, port) => {
-            let stream = resolve::dial(&resolve::resolve(host).await?, *port);
-            stream.await.map(Stream::Tcp).map_err(failed)
+            let ips = resolve::resolve(host).await?;
+            let stream = resolve::dial(&ips, *port).await;
+            stream.map(Stream::Tcp).map_err(failed)
         }
     }
 }
