@@ -77,8 +77,12 @@ fn a_display_is_known_by_its_number_among_all_and_a_line_by_its_alias() {
     assert_eq!(number(two, ConsoleKind::Spice), Some(Device::Display(1)));
     assert_eq!(number(two, ConsoleKind::Vnc), Some(Device::Display(2)));
     assert_eq!(number(two, ConsoleKind::Serial), None);
+    let line = "<domain><devices><serial type='pty'><alias name='serial0'/></serial>\
+                <console type='pty'/></devices></domain>";
+    let alias = Some("serial0".to_owned());
+    assert_eq!(number(line, ConsoleKind::Serial), Some(Device::Line(alias)));
     let line = number(fixture!("pty"), ConsoleKind::Serial);
-    assert_eq!(line, Some(Device::Line(Some("serial0".to_owned()))));
+    assert_eq!(line, Some(Device::Line(None)));
     assert_eq!(number(fixture!("serial"), ConsoleKind::Serial), None);
 }
 
