@@ -107,3 +107,19 @@ fn two_instances_cannot_share_a_name() {
     let text = "[[compute.instance]]\nname = \"a\"\naddress = \"h:1\"\n".repeat(2);
     assert!(refusal(&text).contains("`a` is used twice"));
 }
+
+#[test]
+fn every_config_in_the_readme_is_good() {
+    let readme = include_str!("../../README.md");
+    let blocks = readme
+        .split("```toml\n")
+        .skip(1)
+        .map(|rest| rest.split("```").next().unwrap());
+    let blocks: Vec<&str> = blocks.collect();
+
+    assert!(blocks.len() > 1);
+    for block in blocks {
+        let outcome = Config::parse(block);
+        assert!(outcome.is_ok(), "{block}\n{}", outcome.unwrap_err());
+    }
+}
