@@ -1,3 +1,110 @@
-//! Placeholder of the build script.
+//! Embeds the pages of `web/dist` as a table of static bytes.
+//!
+//! `web/mod.rs` includes the table. Each file is kept plain and, where that is smaller, gzipped;
+//! its `ETag` is its own hash. `VNCGATE_WITHOUT_WEB=1` embeds one small page instead, for those
+//! who build without Node.js.
 
-fn main() {}
+use std::error::Error;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::{env, fs};
+
+use flate2::{Compression, GzBuilder};
+use sha2::{Digest, Sha256};
+
+const ROOT: &str = "web/dist";
+const WITHOUT: &str = "VNCGATE_WITHOUT_WEB";
+const WITHOUT_PAGE: &str = "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
+    <title>vncgate</title>\n<p>This vncgate was built without its pages. Consoles work; for a \
+    page, set <code>[web] root</code> to a noVNC on disk or build with Node.js.</p>\n</html>\n";
+
+/// A file of the site: its path below the root, and its bytes.
+type Page = (String, Vec<u8>);
+
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed={ROOT}");
+    println!("cargo::rerun-if-env-changed={WITHOUT}");
+    if let Err(error) = embed() {
+        println!("cargo::error={error}");
+    }
+}
+
+fn embed() -> Result<(), Box<dyn Error>> {
+    let out = PathBuf::from(env::var("OUT_DIR")?);
+    let mut table = "&[\n".to_owned();
+    for (number, (path, bytes)) in pages()?.into_iter().enumerate() {
+        table.push_str(&entry(&out, number, &path, &bytes)?);
+    }
+    table.push_str("]\n");
+    fs::write(out.join("pages.rs"), table)?;
+    Ok(())
+}
+
+/// The files to embed, in the order of their paths, so that equal sources make equal binaries.
+fn pages() -> Result<Vec<Page>, Box<dyn Error>> {
+    if env::var(WITHOUT).is_ok_and(|value| value == "1") {
+        let page = |path: &str| (path.to_owned(), WITHOUT_PAGE.as_bytes().to_vec());
+        return Ok(vec![page("index.html"), page("vnc.html")]);
+    }
+    let root = Path::new(ROOT);
+    if !root.join("vnc.html").is_file() {
+        return Err(
+            "web/dist is missing: run ./scripts/web first (needs Node.js 18 or later)".into(),
+        );
+    }
+    let mut pages = Vec::new();
+    collect(root, root, &mut pages)?;
+    pages.sort();
+    Ok(pages)
+}
+
+fn collect(root: &Path, folder: &Path, pages: &mut Vec<Page>) -> Result<(), Box<dyn Error>> {
+    for found in fs::read_dir(folder)? {
+        let path = found?.path();
+        if path.is_dir() {
+            collect(root, &path, pages)?;
+        } else {
+            let name = path.strip_prefix(root)?.to_str();
+            let name = name.ok_or("a name in web/dist is not UTF-8")?;
+            pages.push((name.to_owned(), fs::read(&path)?));
+        }
+    }
+    Ok(())
+}
+
+/// Writes the bytes beside the table and returns their line in it.
+fn entry(out: &Path, number: usize, path: &str, plain: &[u8]) -> Result<String, Box<dyn Error>> {
+    let gzip = gzipped(plain)?;
+    fs::write(out.join(format!("{number}.page")), plain)?;
+    let include = |name: String| format!("include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{name}\"))");
+    let gzip = if gzip.len() < plain.len() {
+        fs::write(out.join(format!("{number}.page.gz")), gzip)?;
+        format!("Some({})", include(format!("{number}.page.gz")))
+    } else {
+        "None".to_owned()
+    };
+    Ok(format!(
+        "Asset {{ path: \"/{path}\", hash: \"{}\", plain: {}, gzip: {gzip} }},\n",
+        hash(plain),
+        include(format!("{number}.page")),
+    ))
+}
+
+/// No name and no time in it: the same bytes on every machine.
+fn gzipped(plain: &[u8]) -> std::io::Result<Vec<u8>> {
+    let mut encoder = GzBuilder::new().write(Vec::new(), Compression::best());
+    encoder.write_all(plain)?;
+    encoder.finish()
+}
+
+/// 128 bits of SHA-256 in hex.
+fn hash(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for byte in Sha256::digest(bytes).iter().take(16) {
+        // Writing to a String cannot fail.
+        let _infallible = write!(text, "{byte:02x}");
+    }
+    text
+}

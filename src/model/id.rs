@@ -80,8 +80,12 @@ pub struct CorrelationId([u8; 5]);
 impl CorrelationId {
     /// A fresh random id.
     pub fn generate() -> Self {
-        let [a, b, c, d, e, ..] = *Uuid::new_v4().as_bytes();
-        Self([a, b, c, d, e])
+        let mut bytes = [0; 5];
+        bytes
+            .iter_mut()
+            .zip(Uuid::new_v4().as_bytes())
+            .for_each(|(to, from)| *to = *from);
+        Self(bytes)
     }
 }
 

@@ -45,6 +45,9 @@ pub enum Unreachable {
     /// It has ended.
     #[error("the {0} role is not running")]
     Gone(String),
+    /// It answered another question: two versions that do not fit.
+    #[error("the {0} role's answer makes no sense; is it the same version?")]
+    Confused(String),
 }
 
 /// How long any call may take; lookups inside it have shorter limits of their own.

@@ -1,0 +1,421 @@
+//! Instances from a directory of domain XML: dumps that people keep, or libvirt's status files.
+//!
+//! Every look-up lists the directory and parses what has changed, so what libvirt wrote a moment
+//! ago counts. Reading happens on a blocking thread, one at a time per directory: a mount that
+//! hangs costs that one thread, and look-ups after it end at their deadline.
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::fs::{File, Metadata};
+use std::io::{self, ErrorKind, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio::time::timeout;
+
+use super::{BoxFuture, Driver, Fault, Survey, fault, is_meant};
+use crate::compute::claim::claims;
+use crate::compute::domain::{self, BadDomain, MAX_XML_BYTES};
+use crate::model::{Host, Instance, InstanceRef, Target, UnixTime};
+
+/// Shorter than [`super::DEADLINE`], so that the fault names the directory even where the
+/// directory is only a part of a driver.
+const DEADLINE: Duration = Duration::from_secs(4);
+
+/// A file changed within this many seconds may change again without a different stamp, because
+/// file systems count time in ticks (NFS and old ones in seconds): it is parsed every time.
+const SETTLING_S: u64 = 2;
+
+/// A directory of `*.xml`, not recursive.
+#[derive(Debug)]
+pub struct Directory {
+    source: String,
+    shelf: Arc<Mutex<Shelf>>,
+}
+
+impl Directory {
+    /// A directory that must exist. `host_address` stands for listen addresses such as `0.0.0.0`.
+    pub fn new(path: PathBuf, host_address: Host) -> Self {
+        let source = path.display().to_string();
+        let shelf = Shelf {
+            path,
+            host_address,
+            source: source.clone(),
+            may_be_missing: false,
+            files: BTreeMap::new(),
+        };
+        Self {
+            source,
+            shelf: Arc::new(Mutex::new(shelf)),
+        }
+    }
+
+    /// A directory that is empty while it does not exist.
+    pub fn if_present(path: PathBuf, host_address: Host) -> Self {
+        let mut directory = Self::new(path, host_address);
+        if let Some(shelf) = Arc::get_mut(&mut directory.shelf) {
+            shelf.get_mut().may_be_missing = true;
+        }
+        directory
+    }
+
+    async fn look(&self, wanted: Wanted) -> Survey {
+        let why = format_args!("did not answer within {} s", DEADLINE.as_secs()).to_string();
+        match timeout(DEADLINE, self.read(wanted)).await {
+            Ok(survey) => survey,
+            Err(_elapsed) => fault(&self.source, &why).into(),
+        }
+    }
+
+    /// The lock goes to the thread and stays there until it is done, whoever still waits for it.
+    async fn read(&self, wanted: Wanted) -> Survey {
+        let mut locked = Arc::clone(&self.shelf).lock_owned().await;
+        let read = tokio::task::spawn_blocking(move || locked.look(&wanted));
+        match read.await {
+            Ok(survey) => survey,
+            Err(panic) => fault(&self.source, &panic).into(),
+        }
+    }
+}
+
+impl Driver for Directory {
+    fn source(&self) -> &str {
+        &self.source
+    }
+
+    fn survey(&self) -> BoxFuture<'_, Survey> {
+        Box::pin(self.look(Wanted::All))
+    }
+
+    fn find<'a>(&'a self, wanted: &'a InstanceRef) -> BoxFuture<'a, Survey> {
+        Box::pin(self.look(Wanted::Meant(wanted.clone())))
+    }
+
+    fn claimants<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Survey> {
+        Box::pin(self.look(Wanted::At(target.clone())))
+    }
+}
+
+enum Wanted {
+    All,
+    Meant(InstanceRef),
+    At(Target),
+}
+
+impl Wanted {
+    fn takes(&self, instance: &Instance) -> bool {
+        match self {
+            Self::All => true,
+            Self::Meant(wanted) => is_meant(instance, wanted),
+            Self::At(target) => claims(instance, target),
+        }
+    }
+}
+
+/// The directory as it was read last.
+#[derive(Debug)]
+struct Shelf {
+    path: PathBuf,
+    host_address: Host,
+    source: String,
+    may_be_missing: bool,
+    files: BTreeMap<OsString, Known>,
+}
+
+/// What a file said, and when asking it again would be a waste.
+#[derive(Debug)]
+struct Known {
+    stamp: Option<Stamp>,
+    content: Content,
+}
+
+#[derive(Debug)]
+enum Content {
+    Instance(Box<Instance>),
+    Foreign,
+    Broken(Fault),
+}
+
+/// Changes whenever a settled file does.
+#[derive(Debug, Eq, PartialEq)]
+struct Stamp {
+    modified: (i64, i64),
+    changed: (i64, i64),
+    size: u64,
+    inode: (u64, u64),
+}
+
+impl Stamp {
+    fn of(file: &Metadata) -> Self {
+        Self {
+            modified: (file.mtime(), file.mtime_nsec()),
+            changed: (file.ctime(), file.ctime_nsec()),
+            size: file.size(),
+            inode: (file.dev(), file.ino()),
+        }
+    }
+
+    /// Nothing for a file that may still change unseen, and for one from the future.
+    fn if_settled(self) -> Option<Self> {
+        let changed = u64::try_from(self.changed.0).ok()?;
+        (changed.saturating_add(SETTLING_S) < UnixTime::now().0).then_some(self)
+    }
+}
+
+impl Shelf {
+    fn look(&mut self, wanted: &Wanted) -> Survey {
+        let mut survey = Survey::default();
+        survey.faults.extend(self.refresh().err());
+        for known in self.files.values() {
+            match &known.content {
+                Content::Instance(instance) if wanted.takes(instance) => {
+                    survey.instances.push(Instance::clone(instance));
+                }
+                Content::Broken(fault) => survey.faults.push(fault.clone()),
+                Content::Instance(_) | Content::Foreign => {}
+            }
+        }
+        survey
+    }
+
+    fn refresh(&mut self) -> Result<(), Fault> {
+        let mut before = std::mem::take(&mut self.files);
+        let names = self.names().map_err(|error| fault(&self.source, &error))?;
+        for name in names {
+            let known = before.remove(&name);
+            if let Some(known) = self.read(&name, known) {
+                self.files.insert(name, known);
+            }
+        }
+        Ok(())
+    }
+
+    fn names(&self) -> io::Result<Vec<OsString>> {
+        let entries = match std::fs::read_dir(&self.path) {
+            Err(error) if self.may_be_missing && error.kind() == ErrorKind::NotFound => {
+                return Ok(Vec::new());
+            }
+            entries => entries?,
+        };
+        let names = entries.map(|entry| Ok(entry?.file_name()));
+        names
+            .filter(|name| name.as_deref().map_or(true, is_xml))
+            .collect()
+    }
+
+    /// Nothing for what is no file, and for what vanished since the directory was listed.
+    fn read(&self, name: &OsStr, known: Option<Known>) -> Option<Known> {
+        let path = self.path.join(name);
+        let known_as = |stamp: Stamp| known.filter(|known| known.stamp.as_ref() == Some(&stamp));
+        match std::fs::metadata(&path) {
+            Ok(file) if !file.is_file() => return None,
+            Ok(file) => {
+                if let Some(known) = known_as(Stamp::of(&file)) {
+                    return Some(known);
+                }
+            }
+            Err(error) => return self.unread(name, &error),
+        }
+        match open(&path) {
+            Ok((stamp, bytes)) => Some(Known {
+                stamp,
+                content: self.parse(name, bytes),
+            }),
+            Err(error) => self.unread(name, &error),
+        }
+    }
+
+    /// Without a stamp, so that the next look-up tries again.
+    fn unread(&self, name: &OsStr, error: &io::Error) -> Option<Known> {
+        (error.kind() != ErrorKind::NotFound).then(|| Known {
+            stamp: None,
+            content: self.broken(name, &format_args!(" cannot be read: {error}")),
+        })
+    }
+
+    fn parse(&self, name: &OsStr, bytes: Vec<u8>) -> Content {
+        if u64::try_from(bytes.len()).is_ok_and(|length| length > MAX_XML_BYTES) {
+            return self.broken(name, &" is larger than 16 MiB");
+        }
+        let Ok(xml) = String::from_utf8(bytes) else {
+            return self.broken(name, &" is not UTF-8");
+        };
+        match domain::parse(&xml, &self.host_address, &self.source) {
+            Ok(instance) => Content::Instance(Box::new(instance)),
+            Err(foreign @ BadDomain::Foreign(_)) => {
+                tracing::debug!(directory = %self.source, file = ?name, why = %foreign, "file skipped");
+                Content::Foreign
+            }
+            Err(error) => self.broken(name, &format_args!(": {error}")),
+        }
+    }
+
+    fn broken(&self, name: &OsStr, why: &dyn std::fmt::Display) -> Content {
+        let why = format_args!("{}{why}", name.display()).to_string();
+        Content::Broken(fault(&self.source, &why))
+    }
+}
+
+/// As the shell's `*.xml`: hidden files are editors' and rsync's own.
+fn is_xml(name: &OsStr) -> bool {
+    let hidden = name.as_encoded_bytes().starts_with(b".");
+    !hidden && Path::new(name).extension() == Some(OsStr::new("xml"))
+}
+
+/// The stamp is the opened file's, taken before its bytes: a change in between shows next time.
+fn open(path: &Path) -> io::Result<(Option<Stamp>, Vec<u8>)> {
+    let file = File::open(path)?;
+    let stamp = Stamp::of(&file.metadata()?).if_settled();
+    let mut bytes = Vec::new();
+    file.take(MAX_XML_BYTES + 1).read_to_end(&mut bytes)?;
+    Ok((stamp, bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use tempfile::TempDir;
+
+    use super::*;
+
+    const VNC: &str = include_str!("../../../tests/data/libvirt/vnc.xml");
+    const OFF: &str = include_str!("../../../tests/data/libvirt/off.xml");
+
+    fn directory(files: &[(&str, &str)]) -> (TempDir, Directory) {
+        let place = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            fs::write(place.path().join(name), text).unwrap();
+        }
+        let directory = Directory::new(place.path().into(), "127.0.0.1".parse().unwrap());
+        (place, directory)
+    }
+
+    fn names(survey: &Survey) -> Vec<&str> {
+        let names = survey.instances.iter().map(|it| it.name.as_str());
+        names.collect()
+    }
+
+    #[tokio::test]
+    async fn a_broken_file_is_named_and_takes_nothing_else_down() {
+        let (_place, directory) = directory(&[("a.xml", "<domain>\n</x>"), ("b.xml", VNC)]);
+
+        let survey = directory.survey().await;
+
+        assert_eq!(names(&survey), ["web-1"]);
+        let [fault] = &survey.faults[..] else {
+            panic!("{:?}", survey.faults)
+        };
+        assert_eq!(fault.why, "a.xml: line 2: expected 'domain' tag, not 'x'");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_domain_is_no_fault() {
+        let (place, directory) = directory(&[
+            ("network.xml", "<network><name>default</name></network>"),
+            ("notes.txt", "not XML"),
+            (".web-1.xml.swp", "not XML"),
+            (".hidden.xml", "not XML"),
+        ]);
+        fs::create_dir(place.path().join("autostart.xml")).unwrap();
+        std::os::unix::fs::symlink("/nowhere", place.path().join("gone.xml")).unwrap();
+
+        assert_eq!(directory.survey().await, Survey::default());
+    }
+
+    #[tokio::test]
+    async fn what_changes_is_seen_at_the_next_look_up() {
+        let (place, directory) = directory(&[("a.xml", VNC)]);
+        let a = place.path().join("a.xml");
+        assert_eq!(names(&directory.survey().await), ["web-1"]);
+
+        fs::write(&a, VNC.replace("web-1", "web-9")).unwrap();
+        assert_eq!(names(&directory.survey().await), ["web-9"]);
+
+        fs::write(place.path().join("b.xml"), OFF).unwrap();
+        assert_eq!(names(&directory.survey().await), ["web-9", "off-1"]);
+
+        fs::remove_file(&a).unwrap();
+        assert_eq!(names(&directory.survey().await), ["off-1"]);
+    }
+
+    #[test]
+    fn a_stamp_counts_only_once_the_file_has_settled() {
+        let (place, _directory) = directory(&[("a.xml", VNC)]);
+        let file = fs::metadata(place.path().join("a.xml")).unwrap();
+        let settled = Stamp {
+            changed: (1_000_000_000, 0),
+            ..Stamp::of(&file)
+        };
+
+        assert_eq!(Stamp::of(&file).if_settled(), None, "written just now");
+        assert!(settled.if_settled().is_some());
+    }
+
+    #[tokio::test]
+    async fn a_settled_file_is_not_parsed_again_until_it_changes() {
+        let (place, directory) = directory(&[("a.xml", VNC)]);
+        let a = place.path().join("a.xml");
+        let known = Known {
+            stamp: Some(Stamp::of(&fs::metadata(&a).unwrap())),
+            content: Content::Foreign,
+        };
+        let mut shelf = Arc::clone(&directory.shelf).lock_owned().await;
+        shelf.files.insert("a.xml".into(), known);
+
+        assert_eq!(shelf.look(&Wanted::All), Survey::default());
+        fs::write(&a, VNC.replace("5901", "15901")).unwrap();
+        assert_eq!(names(&shelf.look(&Wanted::All)), ["web-1"]);
+    }
+
+    #[tokio::test]
+    async fn a_directory_that_may_be_missing_is_empty_until_it_appears() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("qemu");
+        let host: Host = "127.0.0.1".parse().unwrap();
+        let required = Directory::new(path.clone(), host.clone());
+        let directory = Directory::if_present(path.clone(), host);
+        assert_eq!(required.survey().await.faults.len(), 1);
+        assert_eq!(directory.survey().await, Survey::default());
+
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("a.xml"), VNC).unwrap();
+
+        assert_eq!(names(&directory.survey().await), ["web-1"]);
+    }
+
+    #[tokio::test]
+    async fn only_the_one_asked_for_is_found() {
+        let (_place, directory) = directory(&[("a.xml", VNC), ("b.xml", OFF)]);
+        let find = async |text: &str| directory.find(&text.parse().unwrap()).await;
+
+        assert_eq!(names(&find("off-1").await), ["off-1"]);
+        assert_eq!(names(&find("Web shop").await), ["web-1"]);
+        let by_id = find("3f0c7a52-6d0e-4f6e-9a55-0c1de7a00001").await;
+        assert_eq!(names(&by_id), ["web-1"]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_up_behind_one_that_hangs_ends_at_its_deadline() {
+        let (_place, directory) = directory(&[]);
+        let _hanging = Arc::clone(&directory.shelf).lock_owned().await;
+
+        let survey = directory.survey().await;
+
+        assert_eq!(survey.faults[0].why, "did not answer within 4 s");
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_too_large_is_a_fault() {
+        let (place, directory) = directory(&[("a.xml", "")]);
+        let file = File::options().write(true).open(place.path().join("a.xml"));
+        file.unwrap().set_len(MAX_XML_BYTES + 1).unwrap();
+
+        let survey = directory.survey().await;
+
+        assert_eq!(survey.faults[0].why, "a.xml is larger than 16 MiB");
+    }
+}

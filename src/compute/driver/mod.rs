@@ -1,0 +1,149 @@
+//! The ways to learn of instances: a list in the config, directories of XML, what this machine has.
+//!
+//! The role asks all drivers at once and gives each its own time. A driver answers afresh each
+//! time, never from what it once knew, and reports what it could not read beside what it could.
+
+mod directory;
+mod discover;
+mod fixed;
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
+
+pub use directory::Directory;
+pub use discover::Discover;
+pub use fixed::{BadEntry, Entry, Fixed};
+
+use crate::model::{Instance, InstanceId, InstanceRef, Target};
+
+/// What an async method of a trait object returns.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// How long one driver may take for one question. A look-up asks two, one after the other, inside
+/// the 15 s of a call.
+pub const DEADLINE: Duration = Duration::from_secs(5);
+
+/// One way to learn of instances.
+pub trait Driver: Send + Sync + fmt::Debug {
+    /// For people: `config`, `demo`, a directory's path.
+    fn source(&self) -> &str;
+
+    /// All instances it knows, and one sentence per thing it could not read. Cancel-safe.
+    fn survey(&self) -> BoxFuture<'_, Survey>;
+
+    /// The instances that `wanted` could mean: by id, by the hypervisor's name or by the name
+    /// people gave. Worth its own answer where one instance is cheaper than all. Cancel-safe.
+    fn find<'a>(&'a self, wanted: &'a InstanceRef) -> BoxFuture<'a, Survey> {
+        Box::pin(async move { self.survey().await.only(|it| is_meant(it, wanted)) })
+    }
+
+    /// The running instances that hold a door of `target`, as far as a hypervisor said so. None
+    /// where people wrote the addresses themselves and may repeat them. Cancel-safe.
+    fn claimants<'a>(&'a self, _target: &'a Target) -> BoxFuture<'a, Survey> {
+        Box::pin(async { Survey::default() })
+    }
+}
+
+/// What a driver, or all of them, found.
+#[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Survey {
+    /// The instances, in the order of the drivers.
+    pub instances: Vec<Instance>,
+    /// What could not be read; instances may be missing because of it.
+    pub faults: Vec<Fault>,
+}
+
+/// Something that could not be read.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Fault {
+    /// Which driver, in its own words: [`Driver::source`].
+    pub source: String,
+    /// What is wrong, naming the file if there is one.
+    pub why: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.source, self.why)
+    }
+}
+
+impl From<Fault> for Survey {
+    fn from(fault: Fault) -> Self {
+        Self {
+            instances: Vec::new(),
+            faults: vec![fault],
+        }
+    }
+}
+
+impl Survey {
+    fn only(mut self, keep: impl FnMut(&Instance) -> bool) -> Self {
+        self.instances.retain(keep);
+        self
+    }
+
+    fn extend(&mut self, other: Self) {
+        self.instances.extend(other.instances);
+        self.faults.extend(other.faults);
+    }
+}
+
+/// Asks all drivers at once; a driver that hangs or panics becomes a fault of its own.
+pub(super) async fn ask_all<F, Answer>(drivers: &[Arc<dyn Driver>], ask: F) -> Survey
+where
+    F: Fn(Arc<dyn Driver>) -> Answer,
+    Answer: Future<Output = Survey> + Send + 'static,
+{
+    let start = |driver: &Arc<dyn Driver>| {
+        let answer = timeout(DEADLINE, ask(Arc::clone(driver)));
+        AbortOnDropHandle::new(tokio::spawn(answer))
+    };
+    let asked: Vec<_> = drivers.iter().map(start).collect();
+    let mut all = Survey::default();
+    for (driver, answer) in drivers.iter().zip(asked) {
+        let answer = match answer.await {
+            Ok(Ok(survey)) => survey,
+            Ok(Err(_elapsed)) => silent(driver.source()).into(),
+            Err(panic) => fault(driver.source(), &panic).into(),
+        };
+        all.extend(answer);
+    }
+    all
+}
+
+fn silent(source: &str) -> Fault {
+    let why = format_args!("did not answer within {} s", DEADLINE.as_secs());
+    fault(source, &why)
+}
+
+fn fault(source: &str, why: &dyn fmt::Display) -> Fault {
+    Fault {
+        source: source.to_owned(),
+        why: why.to_string(),
+    }
+}
+
+fn is_meant(instance: &Instance, wanted: &InstanceRef) -> bool {
+    match wanted {
+        InstanceRef::Id(id) => instance.id == *id,
+        InstanceRef::Name(name) => {
+            instance.name == *name || instance.display_name.as_ref() == Some(name)
+        }
+    }
+}
+
+/// The same id for the same words at every start: a UUID of version 8 (RFC 9562 section 5.8).
+fn derived_id(space: &str, name: &str) -> InstanceId {
+    let digest: [u8; 32] = Sha256::digest(format!("vncgate {space}\n{name}")).into();
+    let half = digest.first_chunk().copied().unwrap_or_default();
+    InstanceId(uuid::Builder::from_custom_bytes(half).into_uuid())
+}

@@ -1,0 +1,378 @@
+//! The compute role: where an instance's console is, now.
+//!
+//! Asked by the api when a URL is made ([`Client::locate`]) and by the proxy right before it dials
+//! ([`Client::recheck`]). Resolves afresh each time and never hands back what it was told, because
+//! a port may have become another instance's since (CVE-2013-0335). Knows its drivers, no token
+//! and no viewer.
+
+mod claim;
+pub mod domain;
+pub mod driver;
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{
+    Address, ConsoleKind, ConsoleType, Instance, InstanceId, InstanceRef, PowerState, Target,
+};
+use crate::rpc::{Client, Role, Unreachable};
+use driver::{Driver, Fault, Survey, ask_all};
+
+/// The role: some drivers, in the order in which they count.
+#[derive(Debug)]
+pub struct Compute {
+    drivers: Vec<Arc<dyn Driver>>,
+}
+
+/// What compute can be asked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Request {
+    /// Where is this console?
+    Locate {
+        /// Of which instance.
+        instance: InstanceRef,
+        /// Which console.
+        console_type: ConsoleType,
+    },
+    /// Where is it now?
+    Recheck {
+        /// Of which instance.
+        instance: InstanceId,
+        /// Which console.
+        console_type: ConsoleType,
+        /// Where it was.
+        stored: Target,
+    },
+    /// What is there?
+    Instances,
+    /// What is known of this one?
+    Instance {
+        /// Which.
+        instance: InstanceRef,
+    },
+}
+
+/// What compute answers, one for each request.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum Reply {
+    /// To `Locate`.
+    Located(Located),
+    /// To `Recheck`.
+    Target(Target),
+    /// To `Instances`.
+    Instances(Survey),
+    /// To `Instance`.
+    Instance(Instance),
+}
+
+/// A console that can be reached.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Located {
+    /// Whose it is.
+    pub instance: Instance,
+    /// Where it is.
+    pub target: Target,
+}
+
+/// Why a console cannot be reached, each with what to do about it.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error, Serialize, Deserialize)]
+pub enum ComputeError {
+    /// All sources were read and none has it.
+    #[error("there is no instance `{name}`, see `vncgate instance list` for those there are")]
+    NoSuchInstance {
+        /// As it was asked for.
+        name: String,
+    },
+    /// Several instances have this name.
+    #[error(
+        "`{name}` is the name of several instances, use the UUID: {}",
+        listed(candidates, ", ")
+    )]
+    Ambiguous {
+        /// As it was asked for.
+        name: String,
+        /// Those it could mean.
+        candidates: Vec<InstanceId>,
+    },
+    /// It does not run.
+    #[error("`{name}` is off, start it and try again")]
+    Off {
+        /// Its name.
+        name: String,
+    },
+    /// It has no console of this kind.
+    #[error("`{name}` has no {kind} console, {}", offer(has))]
+    NoSuchConsole {
+        /// Its name.
+        name: String,
+        /// What was asked for.
+        kind: ConsoleKind,
+        /// What it has.
+        has: Vec<ConsoleKind>,
+    },
+    /// It runs, but this console listens nowhere (yet).
+    #[error("the {kind} console of `{name}` has no address yet, try again in a moment")]
+    NoAddress {
+        /// Its name.
+        name: String,
+        /// What was asked for.
+        kind: ConsoleKind,
+    },
+    /// Two running instances say they have the address, and only one can be right.
+    #[error("{address} of `{instance}` is claimed by `{other}` too, remove the outdated XML file")]
+    Claimed {
+        /// The address.
+        address: Address,
+        /// Who was asked for.
+        instance: String,
+        /// Who else says so.
+        other: String,
+    },
+    /// It was not found, but not everything could be read either.
+    #[error("`{name}` was not found, but it may be where this failed: {fault}")]
+    Source {
+        /// As it was asked for.
+        name: String,
+        /// The first thing that could not be read.
+        fault: Fault,
+    },
+    /// The role did not answer.
+    #[error(transparent)]
+    Unreachable(#[from] Unreachable),
+}
+
+impl Compute {
+    /// `drivers` in the order in which they count when two know the same instance.
+    pub fn new(drivers: Vec<Box<dyn Driver>>) -> Self {
+        Self {
+            drivers: drivers.into_iter().map(Arc::from).collect(),
+        }
+    }
+
+    async fn locate(
+        &self,
+        wanted: &InstanceRef,
+        kind: ConsoleKind,
+    ) -> Result<Located, ComputeError> {
+        let instance = self.instance(wanted).await?;
+        let target = target(&instance, kind)?.clone();
+        self.refuse_claimed(&instance, &target).await?;
+        Ok(Located { instance, target })
+    }
+
+    async fn recheck(
+        &self,
+        id: InstanceId,
+        kind: ConsoleKind,
+        stored: &Target,
+    ) -> Result<Target, ComputeError> {
+        let Located { target, .. } = self.locate(&InstanceRef::Id(id), kind).await?;
+        if target != *stored {
+            tracing::debug!(instance = %id, %stored, %target, "console moved since its grant");
+        }
+        Ok(target)
+    }
+
+    async fn instances(&self) -> Survey {
+        let survey = ask_all(&self.drivers, |driver| async move { driver.survey().await });
+        merge(survey.await)
+    }
+
+    async fn instance(&self, wanted: &InstanceRef) -> Result<Instance, ComputeError> {
+        let asked = Arc::new(wanted.clone());
+        let survey = ask_all(&self.drivers, |driver| {
+            let asked = Arc::clone(&asked);
+            async move { driver.find(&asked).await }
+        });
+        choose(wanted, merge(survey.await))
+    }
+
+    /// A driver that fails here claims nothing: it must not lock out what the others know.
+    async fn refuse_claimed(&self, one: &Instance, target: &Target) -> Result<(), ComputeError> {
+        let asked = Arc::new(target.clone());
+        let claimants = ask_all(&self.drivers, |driver| {
+            let asked = Arc::clone(&asked);
+            async move { driver.claimants(&asked).await }
+        });
+        let claimants = claimants.await.instances;
+        match claimants.into_iter().find(|other| other.id != one.id) {
+            None => Ok(()),
+            Some(other) => Err(ComputeError::Claimed {
+                address: target.address.clone(),
+                instance: one.name.clone(),
+                other: other.name,
+            }),
+        }
+    }
+}
+
+impl Role for Compute {
+    const NAME: &'static str = "compute";
+    type Request = Request;
+    type Reply = Reply;
+    type Error = ComputeError;
+
+    async fn call(&self, request: Request) -> Result<Reply, ComputeError> {
+        match request {
+            Request::Locate {
+                instance,
+                console_type,
+            } => {
+                let located = self.locate(&instance, console_type.kind()).await;
+                located.map(Reply::Located)
+            }
+            Request::Recheck {
+                instance,
+                console_type,
+                stored,
+            } => {
+                let target = self.recheck(instance, console_type.kind(), &stored).await;
+                target.map(Reply::Target)
+            }
+            Request::Instances => Ok(Reply::Instances(self.instances().await)),
+            Request::Instance { instance } => self.instance(&instance).await.map(Reply::Instance),
+        }
+    }
+}
+
+/// What the api and the proxy ask. Every call is cancel-safe and changes nothing.
+impl Client<Compute> {
+    /// Where the console is that a person asks for. Errors: all.
+    pub async fn locate(
+        &self,
+        instance: InstanceRef,
+        console_type: ConsoleType,
+    ) -> Result<Located, ComputeError> {
+        let request = Request::Locate {
+            instance,
+            console_type,
+        };
+        match self.call(request).await? {
+            Reply::Located(located) => Ok(located),
+            other => Err(stray(&other)),
+        }
+    }
+
+    /// Where the console of a grant is now; dial this, not `stored`. Errors: all but `Ambiguous`.
+    pub async fn recheck(
+        &self,
+        instance: InstanceId,
+        console_type: ConsoleType,
+        stored: Target,
+    ) -> Result<Target, ComputeError> {
+        let request = Request::Recheck {
+            instance,
+            console_type,
+            stored,
+        };
+        match self.call(request).await? {
+            Reply::Target(target) => Ok(target),
+            other => Err(stray(&other)),
+        }
+    }
+
+    /// All instances, and what could not be read. Errors: `Unreachable`.
+    pub async fn instances(&self) -> Result<Survey, ComputeError> {
+        match self.call(Request::Instances).await? {
+            Reply::Instances(survey) => Ok(survey),
+            other => Err(stray(&other)),
+        }
+    }
+
+    /// One instance, running or not. Errors: `NoSuchInstance`, `Ambiguous`, `Source`,
+    /// `Unreachable`.
+    pub async fn instance(&self, instance: InstanceRef) -> Result<Instance, ComputeError> {
+        match self.call(Request::Instance { instance }).await? {
+            Reply::Instance(instance) => Ok(instance),
+            other => Err(stray(&other)),
+        }
+    }
+}
+
+/// An answer to another question: that is not the role we know.
+fn stray(reply: &Reply) -> ComputeError {
+    tracing::error!(?reply, "compute answered another question");
+    Unreachable::Gone(Compute::NAME.to_owned()).into()
+}
+
+/// One instance per id: the first that runs, else the first.
+fn merge(survey: Survey) -> Survey {
+    let mut instances: Vec<Instance> = Vec::new();
+    let mut places = std::collections::HashMap::new();
+    for instance in survey.instances {
+        let place = *places.entry(instance.id).or_insert(instances.len());
+        match instances.get_mut(place) {
+            None => instances.push(instance),
+            Some(known) if runs(&instance) && !runs(known) => *known = instance,
+            Some(_) => {}
+        }
+    }
+    Survey {
+        instances,
+        faults: survey.faults,
+    }
+}
+
+fn runs(instance: &Instance) -> bool {
+    instance.state == PowerState::Running
+}
+
+fn choose(wanted: &InstanceRef, found: Survey) -> Result<Instance, ComputeError> {
+    let name = wanted.to_string();
+    let (mut first, other): (Vec<_>, Vec<_>) =
+        found.instances.into_iter().partition(|it| match wanted {
+            InstanceRef::Id(id) => it.id == *id,
+            InstanceRef::Name(name) => it.name == *name,
+        });
+    if first.is_empty() {
+        first = other;
+    }
+    let candidates = first.iter().map(|it| it.id).collect();
+    match (first.pop(), first.is_empty()) {
+        (Some(instance), true) => Ok(instance),
+        (Some(_), false) => Err(ComputeError::Ambiguous { name, candidates }),
+        (None, _) => Err(match found.faults.into_iter().next() {
+            Some(fault) => ComputeError::Source { name, fault },
+            None => ComputeError::NoSuchInstance { name },
+        }),
+    }
+}
+
+fn target(instance: &Instance, kind: ConsoleKind) -> Result<&Target, ComputeError> {
+    let name = || instance.shown_name().to_owned();
+    let Some(console) = instance.console(kind) else {
+        return Err(ComputeError::NoSuchConsole {
+            name: name(),
+            kind,
+            has: kinds(instance),
+        });
+    };
+    if instance.state == PowerState::Off {
+        return Err(ComputeError::Off { name: name() });
+    }
+    let no_address = || ComputeError::NoAddress { name: name(), kind };
+    console.target.as_ref().ok_or_else(no_address)
+}
+
+fn kinds(instance: &Instance) -> Vec<ConsoleKind> {
+    let mut kinds: Vec<_> = instance.consoles.iter().map(|it| it.kind).collect();
+    kinds.sort_unstable();
+    kinds.dedup();
+    kinds
+}
+
+fn offer(has: &[ConsoleKind]) -> String {
+    if has.is_empty() {
+        return "nor any other".to_owned();
+    }
+    format!("it has: {}", listed(has, ", "))
+}
+
+fn listed(items: &[impl ToString], between: &str) -> String {
+    let items: Vec<_> = items.iter().map(ToString::to_string).collect();
+    items.join(between)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,426 @@
+//! The config file: read once, checked once, then used everywhere as it is.
+//!
+//! One TOML file serves every machine. Unknown keys are refused with the nearest match, values
+//! that cannot work are refused with the key and the reason. Every key stands with its default
+//! in `config.example.toml`, which a test holds against this file. Knows the model alone.
+
+mod error;
+mod period;
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+pub use error::ConfigError;
+pub use period::Period;
+
+use crate::model::{Address, ConsoleKind, Host, InstanceId, KeyHash};
+
+/// The complete example, every key at its default.
+pub const EXAMPLE: &str = include_str!("../../config.example.toml");
+
+/// Where the file is looked for when nobody says.
+pub const DEFAULT_PATH: &str = "/etc/vncgate/vncgate.toml";
+
+/// Everything that can be set.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// The proxy role and its listener.
+    pub proxy: Proxy,
+    /// The api role.
+    pub api: Api,
+    /// The auth role.
+    pub auth: Auth,
+    /// The compute role.
+    pub compute: Compute,
+    /// Health and metrics.
+    pub monitor: Monitor,
+    /// The socket of `vncgate token` and its like.
+    pub admin: Admin,
+    /// The pages.
+    pub web: Web,
+    /// The log.
+    pub log: Log,
+}
+
+/// `[proxy]`: what viewers meet.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Proxy {
+    /// Where pages and WebSockets are served.
+    pub listen: Vec<SocketAddr>,
+    /// How viewers reach this gateway: scheme, host and any path prefix.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub public_url: Option<Url>,
+    /// The page of `novnc` consoles, if not `PUBLIC_URL/vnc.html`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub novnc_url: Option<Url>,
+    /// The page of `spice-html5` consoles; none is built in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spice_url: Option<Url>,
+    /// The WebSocket of `serial` consoles, if not `PUBLIC_URL` as ws or wss.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub serial_url: Option<Url>,
+    /// Host names, beside the request's own and the public URL's, that a page may come from.
+    pub allowed_origins: Vec<String>,
+    /// Networks whose forwarded headers are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// How long a hypervisor may take to accept and to greet.
+    pub connect_timeout: Period,
+    /// How often a quiet viewer is pinged; 0s is never.
+    pub ping_interval: Period,
+    /// How long sessions live on after the first signal to end.
+    pub drain_timeout: Period,
+    /// How long a client may take to send a request's head.
+    pub header_timeout: Period,
+    /// Sessions at one time.
+    pub max_sessions: usize,
+    /// Connections at one time that are no session yet.
+    pub max_connections: usize,
+    /// The largest WebSocket frame a viewer may send, in bytes.
+    pub max_frame: usize,
+}
+
+/// `[api]`: who may ask for consoles over HTTP.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Api {
+    /// A listener of its own; empty: the proxy's.
+    pub listen: Vec<SocketAddr>,
+    /// The keys that may call it.
+    pub key: Vec<Key>,
+}
+
+/// `[[api.key]]`: one caller.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Key {
+    /// Who it is, for logs and token lists.
+    pub name: String,
+    /// The hash `vncgate key new` prints.
+    pub sha256: KeyHash,
+}
+
+/// `[auth]`: tokens.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Auth {
+    /// How long a URL opens a console.
+    pub url_ttl: Period,
+    /// Tokens at one time.
+    pub max_tokens: usize,
+}
+
+/// `[compute]`: where instances are found.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Compute {
+    /// What `0.0.0.0` and `::` in a domain's XML mean.
+    #[serde(with = "host_text")]
+    pub address: Host,
+    /// Directories of libvirt XML.
+    pub xml: Vec<PathBuf>,
+    /// Whether to look at what this machine runs; unset: only when nothing else is configured.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub discover: Option<bool>,
+    /// Instances listed by hand.
+    pub instance: Vec<FixedInstance>,
+}
+
+/// `[[compute.instance]]`: one instance listed by hand.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FixedInstance {
+    /// Its UUID; unset: made from the name, always the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<InstanceId>,
+    /// Its name.
+    pub name: String,
+    /// `host:port` or `unix:/path`.
+    pub address: Address,
+    /// What it speaks.
+    #[serde(default = "vnc")]
+    pub kind: ConsoleKind,
+}
+
+fn vnc() -> ConsoleKind {
+    ConsoleKind::Vnc
+}
+
+/// `[monitor]`: `/healthz`, `/readyz` and `/metrics`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Monitor {
+    /// Where; empty: nowhere.
+    pub listen: Vec<SocketAddr>,
+}
+
+/// `[admin]`: the socket commands talk to.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Admin {
+    /// Its path; unset: see [`crate::cmd`]'s default.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub socket: Option<PathBuf>,
+}
+
+/// `[web]`: the pages.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Web {
+    /// A directory to serve in place of the built-in pages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub root: Option<PathBuf>,
+    /// Who may show the pages in a frame, beside this gateway itself.
+    pub frame_ancestors: Vec<String>,
+}
+
+/// `[log]`: what is said on stderr.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// A level, or a filter such as `info,vncgate::proxy=debug`.
+    pub level: String,
+    /// How lines look.
+    pub format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Human on a terminal, JSON otherwise.
+    #[default]
+    Auto,
+    /// For eyes.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Default for Proxy {
+    fn default() -> Self {
+        Self {
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 6080))],
+            public_url: None,
+            novnc_url: None,
+            spice_url: None,
+            serial_url: None,
+            allowed_origins: Vec::new(),
+            trusted_proxies: Vec::new(),
+            connect_timeout: Period::from_secs(5),
+            ping_interval: Period::from_secs(30),
+            drain_timeout: Period::from_secs(30),
+            header_timeout: Period::from_secs(10),
+            max_sessions: 10_000,
+            max_connections: 2_000,
+            max_frame: 1 << 20,
+        }
+    }
+}
+
+impl Default for Auth {
+    fn default() -> Self {
+        Self {
+            url_ttl: Period::from_secs(600),
+            max_tokens: 100_000,
+        }
+    }
+}
+
+impl Default for Compute {
+    fn default() -> Self {
+        let address = Host::Ip([127, 0, 0, 1].into());
+        Self {
+            address,
+            xml: Vec::new(),
+            discover: None,
+            instance: Vec::new(),
+        }
+    }
+}
+
+impl Default for Monitor {
+    fn default() -> Self {
+        Self {
+            listen: vec![SocketAddr::from(([127, 0, 0, 1], 9180))],
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            level: "info".to_owned(),
+            format: LogFormat::Auto,
+        }
+    }
+}
+
+impl Config {
+    /// Reads and checks the file at `path`.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| ConfigError::Unreadable(path.to_owned(), error))?;
+        Self::parse(&text).map_err(|error| error.in_file(path))
+    }
+
+    /// Reads and checks a config from its text.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let config: Self = toml::from_str(text).map_err(|error| ConfigError::syntax(&error))?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// Whether the machine itself is to be looked at for instances.
+    pub fn discovers(&self) -> bool {
+        let listed = !self.compute.instance.is_empty() || !self.compute.xml.is_empty();
+        self.compute.discover.unwrap_or(!listed)
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        self.proxy.check()?;
+        self.compute.check()?;
+        longer_than_zero("auth.url_ttl", self.auth.url_ttl)?;
+        at_least_one("auth.max_tokens", self.auth.max_tokens)?;
+        self.web
+            .frame_ancestors
+            .iter()
+            .try_for_each(|source| check_frame_ancestor(source))?;
+        let mut names = HashSet::new();
+        let twice = self.api.key.iter().find(|key| !names.insert(&key.name));
+        refuse_if(
+            twice.map(|key| format!("the name `{}` is used twice", key.name)),
+            "api.key.name",
+        )
+    }
+}
+
+impl Proxy {
+    fn check(&self) -> Result<(), ConfigError> {
+        let none = self
+            .listen
+            .is_empty()
+            .then(|| "at least one address is needed".to_owned());
+        refuse_if(none, "proxy.listen")?;
+        for (key, url) in [
+            ("proxy.public_url", &self.public_url),
+            ("proxy.novnc_url", &self.novnc_url),
+            ("proxy.spice_url", &self.spice_url),
+            ("proxy.serial_url", &self.serial_url),
+        ] {
+            url.as_ref().map_or(Ok(()), |url| check_url(key, url))?;
+        }
+        longer_than_zero("proxy.connect_timeout", self.connect_timeout)?;
+        longer_than_zero("proxy.header_timeout", self.header_timeout)?;
+        at_least_one("proxy.max_sessions", self.max_sessions)?;
+        at_least_one("proxy.max_connections", self.max_connections)?;
+        let small = (self.max_frame < 4096).then(|| "must be at least 4096 bytes".to_owned());
+        refuse_if(small, "proxy.max_frame")?;
+        self.allowed_origins
+            .iter()
+            .try_for_each(|origin| check_origin(origin))
+    }
+}
+
+impl Compute {
+    fn check(&self) -> Result<(), ConfigError> {
+        let mut names = HashSet::new();
+        let mut ids = HashSet::new();
+        for instance in &self.instance {
+            let name = &instance.name;
+            let empty = name.is_empty().then(|| "a name is needed".to_owned());
+            refuse_if(empty, "compute.instance.name")?;
+            let twice = (!names.insert(name)).then(|| format!("`{name}` is used twice"));
+            refuse_if(twice, "compute.instance.name")?;
+            let twice = instance.id.filter(|id| !ids.insert(*id));
+            refuse_if(
+                twice.map(|id| format!("{id} is used twice")),
+                "compute.instance.id",
+            )?;
+        }
+        let relative = self.xml.iter().find(|path| !path.is_absolute());
+        let why = relative.map(|path| format!("`{}` is not an absolute path", path.display()));
+        refuse_if(why, "compute.xml")
+    }
+}
+
+fn check_url(key: &'static str, url: &Url) -> Result<(), ConfigError> {
+    let schemes: &[&str] = if key == "proxy.serial_url" {
+        &["ws", "wss"]
+    } else {
+        &["http", "https"]
+    };
+    let why = if !schemes.contains(&url.scheme()) {
+        Some(format!(
+            "`{url}` must begin with {}",
+            schemes.join(":// or ") + "://"
+        ))
+    } else if url.host_str().is_none_or(str::is_empty) {
+        Some(format!("`{url}` has no host"))
+    } else if !url.username().is_empty() || url.password().is_some() {
+        Some("a URL that is handed out must not hold a user or password".to_owned())
+    } else if key == "proxy.public_url" && (url.query().is_some() || url.fragment().is_some()) {
+        Some("takes no query or fragment; set proxy.novnc_url for these".to_owned())
+    } else {
+        None
+    };
+    refuse_if(why, key)
+}
+
+fn check_origin(origin: &str) -> Result<(), ConfigError> {
+    let plain = origin
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"-._:".contains(&byte));
+    let bad = origin.is_empty() || !plain || origin.contains("://");
+    let why = format!("`{origin}` is no host name; give it without scheme and port");
+    refuse_if(bad.then_some(why), "proxy.allowed_origins")
+}
+
+fn check_frame_ancestor(source: &str) -> Result<(), ConfigError> {
+    let plain = source
+        .bytes()
+        .all(|byte| byte.is_ascii_graphic() && !b";,".contains(&byte));
+    let why = format!("`{source}` is no source such as https://portal.example.org");
+    refuse_if(
+        (source.is_empty() || !plain).then_some(why),
+        "web.frame_ancestors",
+    )
+}
+
+fn longer_than_zero(key: &'static str, period: Period) -> Result<(), ConfigError> {
+    let short = period.get() < Duration::from_secs(1);
+    refuse_if(short.then(|| "must be at least 1s".to_owned()), key)
+}
+
+fn at_least_one(key: &'static str, number: usize) -> Result<(), ConfigError> {
+    refuse_if((number == 0).then(|| "must be at least 1".to_owned()), key)
+}
+
+fn refuse_if(why: Option<String>, key: &'static str) -> Result<(), ConfigError> {
+    why.map_or(Ok(()), |why| Err(ConfigError::Value { key, why }))
+}
+
+mod host_text {
+    use serde::de::Error as _;
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    use super::Host;
+
+    pub(super) fn serialize<S: Serializer>(host: &Host, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(host)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Host, D::Error> {
+        String::deserialize(from)?.parse().map_err(D::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,109 @@
+use std::collections::BTreeSet;
+
+use super::*;
+
+fn refusal(text: &str) -> String {
+    Config::parse(text).unwrap_err().to_string()
+}
+
+#[test]
+fn an_empty_file_is_the_default() {
+    let config = Config::parse("").unwrap();
+    assert_eq!(config.auth.url_ttl, Period::from_secs(600));
+    assert!(config.discovers());
+}
+
+#[test]
+fn the_example_is_the_default_value_of_every_key() {
+    let example = Config::parse(EXAMPLE).unwrap();
+    let shown = toml::to_string(&example).unwrap();
+    assert_eq!(shown, toml::to_string(&Config::default()).unwrap());
+}
+
+#[test]
+fn the_example_shows_every_key_there_is() {
+    let everything = r#"
+        proxy = { public_url = "http://h", novnc_url = "http://h", spice_url = "http://h", serial_url = "ws://h" }
+        admin = { socket = "/s" }
+        web = { root = "/w" }
+        compute = { discover = true, instance = [{ name = "n", id = "11111111-1111-4111-8111-111111111111", address = "h:1" }] }
+        api = { key = [{ name = "n", sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad" }] }
+    "#;
+    let everything = Config::parse(everything).unwrap();
+    let keys = keys_of(&toml::to_string(&everything).unwrap());
+    assert_eq!(keys, keys_of(EXAMPLE));
+}
+
+/// Every `section.key` of a TOML text, with those that stand behind a `#` too.
+fn keys_of(text: &str) -> BTreeSet<String> {
+    let mut section = String::new();
+    let mut keys = BTreeSet::new();
+    for line in text.lines() {
+        let line = line.strip_prefix('#').unwrap_or(line).trim();
+        if line.starts_with('[') && line.ends_with(']') {
+            section = line.trim_matches(['[', ']']).to_owned();
+        } else if let Some((key, _)) = line.split_once(" = ")
+            && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+        {
+            let _new = keys.insert(format!("{section}.{key}"));
+        }
+    }
+    keys
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_its_line_and_the_nearest_match() {
+    let refusal = refusal("[auth]\nurl_tll = \"10m\"\n");
+    assert!(refusal.contains("line 2"), "{refusal}");
+    assert!(refusal.contains("unknown field `url_tll`"), "{refusal}");
+    assert!(refusal.contains("did you mean `url_ttl`?"), "{refusal}");
+}
+
+#[test]
+fn an_impossible_value_is_refused_by_its_key() {
+    for (text, key, why) in [
+        ("[auth]\nurl_ttl = \"0s\"", "auth.url_ttl", "at least 1s"),
+        ("[proxy]\nlisten = []", "proxy.listen", "at least one"),
+        ("[proxy]\nmax_frame = 10", "proxy.max_frame", "4096"),
+        (
+            "[proxy]\npublic_url = \"ftp://h\"",
+            "proxy.public_url",
+            "http:// or https://",
+        ),
+        (
+            "[proxy]\npublic_url = \"http://u:p@h\"",
+            "proxy.public_url",
+            "user or password",
+        ),
+        (
+            "[proxy]\nallowed_origins = [\"https://h\"]",
+            "proxy.allowed_origins",
+            "without scheme",
+        ),
+        ("[compute]\nxml = [\"x\"]", "compute.xml", "absolute"),
+        (
+            "[web]\nframe_ancestors = [\"a; b\"]",
+            "web.frame_ancestors",
+            "no source",
+        ),
+    ] {
+        let refusal = refusal(text);
+        assert!(
+            refusal.starts_with(key) && refusal.contains(why),
+            "{text}: {refusal}"
+        );
+    }
+}
+
+#[test]
+fn a_value_of_the_wrong_shape_is_refused_with_what_was_expected() {
+    assert!(refusal("[auth]\nurl_ttl = \"soon\"").contains("no length of time"));
+    assert!(refusal("[proxy]\nlisten = [\"localhost\"]").contains("socket address"));
+    assert!(refusal("[[compute.instance]]\nname = \"a\"\naddress = \"h\"").contains("host:port"));
+}
+
+#[test]
+fn two_instances_cannot_share_a_name() {
+    let text = "[[compute.instance]]\nname = \"a\"\naddress = \"h:1\"\n".repeat(2);
+    assert!(refusal(&text).contains("`a` is used twice"));
+}

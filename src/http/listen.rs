@@ -1,0 +1,182 @@
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, UnixListener};
+
+/// A door that is open: bound, so that its address is known, and not yet served.
+#[derive(Debug)]
+pub enum Listener {
+    /// TCP.
+    Tcp(TcpListener),
+    /// A Unix socket of this process's own, removed when it is dropped.
+    Unix(UnixListener, OwnPath),
+}
+
+/// Why a door could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// `listen` failed.
+    #[error("cannot listen on {0}: {1}{hint}", hint = hint(.1))]
+    Tcp(SocketAddr, #[source] io::Error),
+    /// The socket's directory or the socket itself could not be made.
+    #[error("cannot make the socket {}: {why}", .path.display())]
+    Unix {
+        /// The socket.
+        path: PathBuf,
+        /// What went wrong.
+        why: io::Error,
+    },
+    /// Somebody answers there.
+    #[error("another vncgate answers at {}; stop it, or set another admin.socket", .0.display())]
+    Taken(PathBuf),
+}
+
+fn hint(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => "; stop what listens there, or choose another port",
+        io::ErrorKind::AddrNotAvailable => "; no interface of this machine has that address",
+        io::ErrorKind::PermissionDenied => "; ports below 1024 need CAP_NET_BIND_SERVICE",
+        _ => "",
+    }
+}
+
+/// A path that goes when this does.
+#[derive(Debug)]
+pub struct OwnPath(PathBuf);
+
+impl Drop for OwnPath {
+    fn drop(&mut self) {
+        let _gone = fs::remove_file(&self.0);
+    }
+}
+
+impl Listener {
+    /// Opens a TCP door; port 0 is any free one.
+    pub fn tcp(address: SocketAddr) -> Result<Self, BindError> {
+        let open = || -> io::Result<TcpListener> {
+            let domain = Domain::for_address(address);
+            let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+            socket.set_reuse_address(true)?;
+            if address.is_ipv6() {
+                socket.set_only_v6(true)?;
+            }
+            socket.set_nonblocking(true)?;
+            socket.bind(&address.into())?;
+            socket.listen(4096)?;
+            TcpListener::from_std(socket.into())
+        };
+        open()
+            .map(Self::Tcp)
+            .map_err(|error| BindError::Tcp(address, error))
+    }
+
+    /// Opens a Unix socket that its owner alone may use. Its directory is made (0700) if it is
+    /// missing; a socket that nobody answers at is replaced. Errors: see [`BindError`].
+    pub fn unix(path: &Path) -> Result<Self, BindError> {
+        let failed = |why| BindError::Unix {
+            path: path.to_owned(),
+            why,
+        };
+        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+            return Err(BindError::Taken(path.to_owned()));
+        }
+        make_directory(path).map_err(failed)?;
+        remove_dead_socket(path).map_err(failed)?;
+        // Made under another name and moved once it is the owner's alone, so that nobody can
+        // connect in between.
+        let new = path.with_extension(format!("new-{}", std::process::id()));
+        remove_dead_socket(&new).map_err(failed)?;
+        let listener = UnixListener::bind(&new).map_err(failed)?;
+        fs::set_permissions(&new, fs::Permissions::from_mode(0o600)).map_err(failed)?;
+        fs::rename(&new, path).map_err(failed)?;
+        Ok(Self::Unix(listener, OwnPath(path.to_owned())))
+    }
+
+    /// The address that is listened on; `None` for a Unix socket.
+    pub fn address(&self) -> Option<SocketAddr> {
+        match self {
+            Self::Tcp(listener) => listener.local_addr().ok(),
+            Self::Unix(..) => None,
+        }
+    }
+}
+
+fn make_directory(socket: &Path) -> io::Result<()> {
+    let Some(directory) = socket
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty())
+    else {
+        return Ok(());
+    };
+    if !directory.exists() {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(directory)?;
+    }
+    let found = fs::metadata(directory)?;
+    let me = rustix::process::geteuid().as_raw();
+    if found.uid() != me && found.uid() != 0 {
+        let why = format!("{} belongs to another user", directory.display());
+        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    }
+    Ok(())
+}
+
+fn remove_dead_socket(path: &Path) -> io::Result<()> {
+    use std::os::unix::fs::FileTypeExt as _;
+    match fs::symlink_metadata(path) {
+        Ok(found) if found.file_type().is_socket() => fs::remove_file(path),
+        Ok(_) => Err(io::Error::new(
+            io::ErrorKind::AlreadyExists,
+            "a file of that name exists",
+        )),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_dead_socket_is_replaced_and_a_live_one_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sub/admin.sock");
+
+        let first = Listener::unix(&path).unwrap();
+        assert!(matches!(Listener::unix(&path), Err(BindError::Taken(_))));
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        std::mem::drop(first);
+
+        assert_eq!(mode & 0o777, 0o600);
+        assert!(!path.exists(), "the socket goes with its listener");
+        assert!(Listener::unix(&path).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_file_in_the_way_is_not_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("admin.sock");
+        fs::write(&path, "mine").unwrap();
+
+        assert!(matches!(Listener::unix(&path), Err(BindError::Unix { .. })));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "mine");
+    }
+
+    #[tokio::test]
+    async fn a_taken_port_says_so() {
+        let first = Listener::tcp(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+
+        let error = Listener::tcp(first.address().unwrap())
+            .unwrap_err()
+            .to_string();
+
+        assert!(error.contains("choose another port"), "{error}");
+    }
+}

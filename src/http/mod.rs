@@ -1,0 +1,16 @@
+//! The HTTP edge: listeners, the accept loop with its limits, bodies, and refusals.
+//!
+//! One [`serve`] for every door (pages and WebSockets, API, admin socket, monitor); what answers
+//! behind it is a [`Service`]. HTTP/1.1 on clear text. Knows no role.
+
+mod body;
+mod client;
+mod listen;
+mod reject;
+mod serve;
+
+pub use body::{Body, json, read_json, text};
+pub use client::{Answer, CallError, call_over_unix};
+pub use listen::{BindError, Listener};
+pub use reject::Reject;
+pub use serve::{Limits, Peer, Service, serve};

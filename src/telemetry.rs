@@ -1,0 +1,224 @@
+//! What the program says of itself: the log on stderr, and the metrics.
+//!
+//! Log lines carry fields, never a token, a cookie or a query string: those are parsed into
+//! types that hide themselves before anything could log them. Metrics have the prefix
+//! `vncgate_`, base units, and no label per instance.
+
+use std::fmt::Write as _;
+use std::io::IsTerminal as _;
+use std::sync::Arc;
+
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
+
+use crate::config::{Log, LogFormat};
+use crate::model::ConsoleType;
+
+/// Starts logging to stderr, once per process. Errors: the level or filter does not parse.
+pub fn start_log(log: &Log) -> Result<(), ParseError> {
+    let filter = EnvFilter::builder().parse(&log.level)?;
+    let human = match log.format {
+        LogFormat::Human => true,
+        LogFormat::Json => false,
+        LogFormat::Auto => std::io::stderr().is_terminal(),
+    };
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    let started = if human {
+        let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+        builder.with_target(false).with_ansi(colour).try_init()
+    } else {
+        builder
+            .json()
+            .flatten_event(true)
+            .with_current_span(false)
+            .try_init()
+    };
+    // An error means that a log was started before, which then stays.
+    drop(started);
+    Ok(())
+}
+
+/// Every figure at `/metrics`. Cheap to clone: all clones count together.
+#[derive(Clone, Debug, Default)]
+pub struct Metrics {
+    /// Live sessions.
+    pub sessions_active: Family<TypeLabel, Gauge>,
+    /// Sessions that began.
+    pub sessions: Family<TypeLabel, Counter>,
+    /// Sessions and refusals, by the close code sent or received.
+    pub closes: Family<CodeLabel, Counter>,
+    /// Payload bytes of ended sessions.
+    pub bytes: Family<DirectionLabel, Counter>,
+    /// How long it took to reach a target and hear its greeting, in seconds.
+    pub connect_seconds: Timing,
+    /// Tokens issued.
+    pub tokens_issued: Family<TypeLabel, Counter>,
+    /// Tokens refused.
+    pub tokens_refused: Counter,
+    /// Requests to the API, by status.
+    pub api_requests: Family<StatusLabel, Counter>,
+    /// 1 while draining.
+    pub draining: Gauge,
+    registry: Arc<std::sync::OnceLock<Registry>>,
+}
+
+/// A histogram from a millisecond to ten seconds.
+#[derive(Clone, Debug)]
+pub struct Timing(pub Histogram);
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self(Histogram::new([
+            0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 2.5, 10.0,
+        ]))
+    }
+}
+
+/// `type="novnc"`
+#[derive(Clone, Debug, Eq, Hash, PartialEq, EncodeLabelSet)]
+pub struct TypeLabel {
+    r#type: &'static str,
+}
+
+impl From<ConsoleType> for TypeLabel {
+    fn from(console_type: ConsoleType) -> Self {
+        Self {
+            r#type: console_type.as_str(),
+        }
+    }
+}
+
+/// `code="4001"`
+#[derive(Clone, Debug, Eq, Hash, PartialEq, EncodeLabelSet)]
+pub struct CodeLabel {
+    /// A WebSocket close code; 1006 where none was exchanged.
+    pub code: u16,
+}
+
+/// `status="201"`
+#[derive(Clone, Debug, Eq, Hash, PartialEq, EncodeLabelSet)]
+pub struct StatusLabel {
+    /// An HTTP status.
+    pub status: u16,
+}
+
+/// `direction="down"`
+#[derive(Clone, Debug, Eq, Hash, PartialEq, EncodeLabelSet)]
+pub struct DirectionLabel {
+    /// Which way.
+    pub direction: Direction,
+}
+
+/// Which way bytes flow.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, EncodeLabelValue)]
+#[expect(non_camel_case_types, reason = "the names are the label's values")]
+pub enum Direction {
+    /// From the viewer to the target.
+    up,
+    /// From the target to the viewer.
+    down,
+}
+
+impl Metrics {
+    /// The page in Prometheus' text format.
+    pub fn page(&self) -> String {
+        let registry = self.registry.get_or_init(|| self.register());
+        let mut page = String::new();
+        if encode(&mut page, registry).is_err() {
+            page.clear();
+            let _infallible = write!(page, "# the metrics could not be written\n# EOF\n");
+        }
+        page
+    }
+
+    fn register(&self) -> Registry {
+        let mut registry = Registry::with_prefix("vncgate");
+        let build = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
+        registry.register("build", "What runs", build);
+        registry.register(
+            "sessions_active",
+            "Live sessions",
+            self.sessions_active.clone(),
+        );
+        registry.register("sessions", "Sessions that began", self.sessions.clone());
+        registry.register(
+            "closes",
+            "WebSockets ended, by close code",
+            self.closes.clone(),
+        );
+        let bytes = self.bytes.clone();
+        registry.register_with_unit("relayed", "Bytes of ended sessions", Unit::Bytes, bytes);
+        let (help, seconds) = ("Time to reach a target", self.connect_seconds.0.clone());
+        registry.register_with_unit("connect_duration", help, Unit::Seconds, seconds);
+        registry.register("tokens_issued", "Tokens issued", self.tokens_issued.clone());
+        registry.register(
+            "tokens_refused",
+            "Tokens refused",
+            self.tokens_refused.clone(),
+        );
+        registry.register(
+            "api_requests",
+            "Requests to the API",
+            self.api_requests.clone(),
+        );
+        registry.register("draining", "1 while draining", self.draining.clone());
+        registry
+    }
+
+    /// Counts the end of a WebSocket.
+    pub fn count_close(&self, code: u16) {
+        self.closes.get_or_create(&CodeLabel { code }).inc();
+    }
+
+    /// Counts the bytes of an ended session.
+    pub fn count_bytes(&self, up: u64, down: u64) {
+        for (direction, bytes) in [(Direction::up, up), (Direction::down, down)] {
+            self.bytes
+                .get_or_create(&DirectionLabel { direction })
+                .inc_by(bytes);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_has_what_was_counted() {
+        let metrics = Metrics::default();
+        metrics
+            .sessions
+            .get_or_create(&ConsoleType::Novnc.into())
+            .inc();
+        metrics.count_close(4001);
+        metrics.count_bytes(3, 5);
+
+        let page = metrics.page();
+
+        assert!(
+            page.contains("vncgate_sessions_total{type=\"novnc\"} 1"),
+            "{page}"
+        );
+        assert!(
+            page.contains("vncgate_closes_total{code=\"4001\"} 1"),
+            "{page}"
+        );
+        assert!(
+            page.contains("vncgate_relayed_bytes_total{direction=\"down\"} 5"),
+            "{page}"
+        );
+        assert!(page.contains("vncgate_build_info{version="), "{page}");
+        assert!(page.ends_with("# EOF\n"), "{page}");
+    }
+}

@@ -1,0 +1,194 @@
+// The bar at the top: keys a browser or a desktop would swallow, text, view, leaving.
+//
+// It hides while the console is in use and comes back at the top edge, on touching its handle, or
+// with Ctrl+Alt+M: the console takes the Tab key, so the keyboard needs a way out of it.
+
+import type RFB from "novnc/rfb.js";
+
+import { strokesOf, type } from "./typing.js";
+import { button, element } from "./view.js";
+
+const CONTROL = 0xffe3;
+const ALT = 0xffe9;
+
+/** Keys by the `data-key` of their button: keysym and the code of the physical key. */
+const KEYS: Readonly<Record<string, [number, string]>> = {
+  ctrl: [CONTROL, "ControlLeft"],
+  alt: [ALT, "AltLeft"],
+  super: [0xffeb, "MetaLeft"],
+  esc: [0xff1b, "Escape"],
+  tab: [0xff09, "Tab"],
+  ...Object.fromEntries(
+    Array.from({ length: 12 }, (_, index) => [`f${index + 1}`, [0xffbe + index, `F${index + 1}`]]),
+  ),
+};
+
+const bar = element("bar", HTMLElement);
+const panels = [
+  { toggle: button("keys"), panel: element("keys-panel", HTMLElement) },
+  { toggle: button("text"), panel: element("text-panel", HTMLElement) },
+];
+const scale = button("scale");
+const fullScreen = button("fullscreen");
+const text = element("text-out", HTMLTextAreaElement);
+const received = element("text-in", HTMLTextAreaElement);
+const typeButton = button("type");
+const note = element("text-note", HTMLElement);
+
+let rfb: RFB | undefined;
+let typing: AbortController | undefined;
+let pinned: ReturnType<typeof setTimeout> | undefined;
+
+/** Gives the bar a console to work on, or takes it away. */
+export function attach(console: RFB | undefined, viewOnly: boolean): void {
+  typing?.abort();
+  rfb = console;
+  document.documentElement.classList.toggle("view-only", viewOnly);
+  panels.forEach(({ toggle }) => open(toggle, false));
+  heldKeys().forEach((key) => key.setAttribute("aria-pressed", "false"));
+  note.textContent = "";
+  if (console) {
+    scale.setAttribute("aria-pressed", String(console.scaleViewport));
+    pin(3000);
+  } else {
+    received.value = "";
+  }
+}
+
+/** Text the console put on its clipboard. */
+export function receive(incoming: string): void {
+  received.value = incoming;
+}
+
+/** Wires the bar up, once. */
+export function prepare(leave: () => void): void {
+  panels.forEach(({ toggle }) => toggle.addEventListener("click", () => open(toggle, !isOpen(toggle))));
+  button("ctrl-alt-del").addEventListener("click", () => use((console) => console.sendCtrlAltDel()));
+  button("leave").addEventListener("click", leave);
+  button("handle").addEventListener("click", () => (pin(4000), button("keys").focus()));
+  keyButtons().forEach((key) => key.addEventListener("click", () => press(key)));
+  prepareText();
+  prepareView();
+  bar.addEventListener("keydown", (event) => event.key === "Escape" && back());
+  window.addEventListener("keydown", summon, { capture: true });
+}
+
+function prepareText(): void {
+  typeButton.addEventListener("click", () => void toggleTyping());
+  button("paste").addEventListener("click", () => {
+    rfb?.clipboardPasteFrom(text.value);
+    note.textContent = "Sent. Paste it inside the console.";
+  });
+}
+
+function prepareView(): void {
+  scale.addEventListener("click", () =>
+    use((console) => {
+      console.scaleViewport = !console.scaleViewport;
+      scale.setAttribute("aria-pressed", String(console.scaleViewport));
+    }),
+  );
+  fullScreen.hidden = !document.fullscreenEnabled;
+  fullScreen.addEventListener("click", () => void toggleFullScreen());
+  document.addEventListener("fullscreenchange", () =>
+    fullScreen.setAttribute("aria-pressed", String(document.fullscreenElement !== null)),
+  );
+}
+
+/** Does something to the console and gives it the keyboard back. */
+function use(action: (console: RFB) => void): void {
+  if (rfb) {
+    action(rfb);
+    back();
+  }
+}
+
+function back(): void {
+  panels.forEach(({ toggle }) => open(toggle, false));
+  rfb?.focus({ preventScroll: true });
+}
+
+function isOpen(toggle: HTMLElement): boolean {
+  return toggle.getAttribute("aria-expanded") === "true";
+}
+
+function open(toggle: HTMLElement, wanted: boolean): void {
+  for (const each of panels) {
+    const visible = wanted && each.toggle === toggle;
+    each.toggle.setAttribute("aria-expanded", String(visible));
+    each.panel.hidden = !visible;
+    if (visible) {
+      each.panel.querySelector<HTMLElement>("button, textarea")?.focus();
+    }
+  }
+}
+
+/** Keeps the bar in sight for a while. */
+function pin(milliseconds: number): void {
+  clearTimeout(pinned);
+  bar.classList.add("pinned");
+  pinned = setTimeout(() => bar.classList.remove("pinned"), milliseconds);
+}
+
+const keyButtons = (): HTMLElement[] => [...bar.querySelectorAll<HTMLElement>("[data-key]")];
+const heldKeys = (): HTMLElement[] => keyButtons().filter((key) => key.hasAttribute("aria-pressed"));
+
+/** A modifier stays down until its button is used again; other keys go down and up. */
+function press(pressed: HTMLElement): void {
+  const [keysym, code] = KEYS[pressed.dataset.key ?? ""] ?? [];
+  if (!rfb || keysym === undefined || code === undefined) {
+    return;
+  }
+  if (pressed.hasAttribute("aria-pressed")) {
+    const down = pressed.getAttribute("aria-pressed") !== "true";
+    pressed.setAttribute("aria-pressed", String(down));
+    rfb.sendKey(keysym, code, down);
+  } else {
+    rfb.sendKey(keysym, code);
+  }
+}
+
+/** Ctrl+Alt+M. The console saw Ctrl and Alt go down and will not see them come up. */
+function summon(event: KeyboardEvent): void {
+  if (!(event.ctrlKey && event.altKey && event.code === "KeyM") || !rfb) {
+    return;
+  }
+  event.preventDefault();
+  event.stopImmediatePropagation();
+  rfb.sendKey(ALT, "AltLeft", false);
+  rfb.sendKey(CONTROL, "ControlLeft", false);
+  pin(4000);
+  bar.querySelector<HTMLElement>("button:not([hidden]):not(#handle)")?.focus();
+}
+
+async function toggleTyping(): Promise<void> {
+  if (typing) {
+    typing.abort();
+  } else if (rfb) {
+    typing = new AbortController();
+    typeButton.textContent = "Stop";
+    await typeText(rfb, typing.signal);
+    typing = undefined;
+    typeButton.textContent = "Type it";
+  }
+}
+
+async function typeText(console: RFB, stop: AbortSignal): Promise<void> {
+  const strokes = strokesOf(text.value);
+  const done = await type(console, strokes, stop, (count) => {
+    note.textContent = `Typing ${count} of ${strokes.length}`;
+  });
+  note.textContent = stop.aborted ? `Stopped after ${done} of ${strokes.length}.` : `Typed ${done} keys.`;
+}
+
+/** In full screen a page may also have the keys that the desktop keeps, where browsers allow. */
+async function toggleFullScreen(): Promise<void> {
+  const { keyboard } = navigator as { keyboard?: { lock?: () => Promise<void> } };
+  if (document.fullscreenElement) {
+    await document.exitFullscreen();
+  } else {
+    await document.documentElement.requestFullscreen();
+    await keyboard?.lock?.().catch(() => undefined);
+  }
+  back();
+}

@@ -1,0 +1,31 @@
+import assert from "node:assert/strict";
+import { test } from "node:test";
+
+import { endOf, isRefusal } from "../src/ends.js";
+
+test("the server's sentence is shown as it came", () => {
+  assert.equal(endOf(4001, "unknown or expired token [c0ffee]", true).sentence, "unknown or expired token [c0ffee]");
+});
+
+test("every code of the server has a sentence and a hint of its own", () => {
+  const codes = [1000, 1001, 1002, 1003, 1006, 1009, ...Array.from({ length: 11 }, (_, index) => 4001 + index)];
+  const sentences = codes.map((code) => endOf(code, "", true).sentence);
+  assert.equal(new Set(sentences).size, codes.length);
+  assert.ok(codes.every((code) => endOf(code, "", true).hint));
+});
+
+test("a connection that never opened is told from one that was lost", () => {
+  assert.notEqual(endOf(1006, "", false).sentence, endOf(1006, "", true).sentence);
+});
+
+test("only a dead token is forgotten, and only a lost way is tried again unasked", () => {
+  const codes = [1000, 1001, 1006, ...Array.from({ length: 11 }, (_, index) => 4001 + index)];
+  assert.deepEqual(codes.filter((code) => endOf(code, "", true).tokenDead), [4001, 4002]);
+  assert.deepEqual(codes.filter((code) => endOf(code, "", true).byItself), [1001, 1006]);
+});
+
+test("a code of ours refuses before the console was there and ends it after", () => {
+  assert.equal(isRefusal(4007, false), true);
+  assert.equal(isRefusal(4007, true), false);
+  assert.equal(isRefusal(1006, false), false);
+});
