@@ -2,7 +2,8 @@
 //!
 //! Every look-up lists the directory and parses what has changed, so what libvirt wrote a moment
 //! ago counts. Reading happens on a blocking thread, one at a time per directory: a mount that
-//! hangs costs that one thread, and look-ups after it end at their deadline.
+//! hangs costs that one thread, and look-ups after it end at their deadline. Look-ups that waited
+//! together share one reading, so a thousand viewers coming back at once cost two, not a thousand.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -11,6 +12,7 @@ use std::io::{self, ErrorKind, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::Mutex;
@@ -34,6 +36,8 @@ const SETTLING_S: u64 = 2;
 pub struct Directory {
     source: String,
     shelf: Arc<Mutex<Shelf>>,
+    /// How many look-ups have ever come.
+    arrivals: Arc<AtomicU64>,
 }
 
 impl Directory {
@@ -45,11 +49,14 @@ impl Directory {
             host_address,
             source: source.clone(),
             may_be_missing: false,
+            covered: 0,
+            unlisted: None,
             files: BTreeMap::new(),
         };
         Self {
             source,
             shelf: Arc::new(Mutex::new(shelf)),
+            arrivals: Arc::default(),
         }
     }
 
@@ -72,8 +79,13 @@ impl Directory {
 
     /// The lock goes to the thread and stays there until it is done, whoever still waits for it.
     async fn read(&self, wanted: Wanted) -> Survey {
+        let arrivals = Arc::clone(&self.arrivals);
+        let ticket = arrivals.fetch_add(1, Ordering::SeqCst);
         let mut locked = Arc::clone(&self.shelf).lock_owned().await;
-        let read = tokio::task::spawn_blocking(move || locked.look(&wanted));
+        let read = tokio::task::spawn_blocking(move || {
+            locked.refresh_for(ticket, &arrivals);
+            locked.pick(&wanted)
+        });
         match read.await {
             Ok(survey) => survey,
             Err(panic) => fault(&self.source, &panic).into(),
@@ -122,6 +134,10 @@ struct Shelf {
     host_address: Host,
     source: String,
     may_be_missing: bool,
+    /// Look-ups that came before this one was read for are answered by what is here.
+    covered: u64,
+    /// Why the directory could not be listed.
+    unlisted: Option<Fault>,
     files: BTreeMap<OsString, Known>,
 }
 
@@ -166,9 +182,29 @@ impl Stamp {
 }
 
 impl Shelf {
-    fn look(&mut self, wanted: &Wanted) -> Survey {
+    /// Reads the directory unless a reading began after look-up number `ticket` came.
+    fn refresh_for(&mut self, ticket: u64, arrivals: &AtomicU64) {
+        if ticket >= self.covered {
+            self.covered = arrivals.load(Ordering::SeqCst);
+            self.refresh();
+        }
+    }
+
+    fn refresh(&mut self) {
+        let mut before = std::mem::take(&mut self.files);
+        let names = self.names().map_err(|error| fault(&self.source, &error));
+        self.unlisted = names.as_ref().err().cloned();
+        for name in names.into_iter().flatten() {
+            let known = before.remove(&name);
+            if let Some(known) = self.read(&name, known) {
+                self.files.insert(name, known);
+            }
+        }
+    }
+
+    fn pick(&self, wanted: &Wanted) -> Survey {
         let mut survey = Survey::default();
-        survey.faults.extend(self.refresh().err());
+        survey.faults.extend(self.unlisted.clone());
         for known in self.files.values() {
             match &known.content {
                 Content::Instance(instance) if wanted.takes(instance) => {
@@ -179,18 +215,6 @@ impl Shelf {
             }
         }
         survey
-    }
-
-    fn refresh(&mut self) -> Result<(), Fault> {
-        let mut before = std::mem::take(&mut self.files);
-        let names = self.names().map_err(|error| fault(&self.source, &error))?;
-        for name in names {
-            let known = before.remove(&name);
-            if let Some(known) = self.read(&name, known) {
-                self.files.insert(name, known);
-            }
-        }
-        Ok(())
     }
 
     fn names(&self) -> io::Result<Vec<OsString>> {
@@ -366,9 +390,25 @@ mod tests {
         let mut shelf = Arc::clone(&directory.shelf).lock_owned().await;
         shelf.files.insert("a.xml".into(), known);
 
-        assert_eq!(shelf.look(&Wanted::All), Survey::default());
+        shelf.refresh();
+        assert_eq!(shelf.pick(&Wanted::All), Survey::default());
         fs::write(&a, VNC.replace("5901", "15901")).unwrap();
-        assert_eq!(names(&shelf.look(&Wanted::All)), ["web-1"]);
+        shelf.refresh();
+        assert_eq!(names(&shelf.pick(&Wanted::All)), ["web-1"]);
+    }
+
+    #[tokio::test]
+    async fn a_reading_answers_those_who_came_before_it_began_and_nobody_after() {
+        let (place, directory) = directory(&[]);
+        let mut shelf = Arc::clone(&directory.shelf).lock_owned().await;
+        let arrivals = AtomicU64::new(2);
+        shelf.refresh_for(0, &arrivals);
+        fs::write(place.path().join("a.xml"), VNC).unwrap();
+
+        shelf.refresh_for(1, &arrivals);
+        assert_eq!(shelf.pick(&Wanted::All), Survey::default());
+        shelf.refresh_for(2, &arrivals);
+        assert_eq!(names(&shelf.pick(&Wanted::All)), ["web-1"]);
     }
 
     #[tokio::test]
