@@ -130,7 +130,7 @@ fn a_broken_file_is_named_in_the_log() {
     gateway.cli(&["instance", "list"]).ok();
 
     gateway.wait_for_event("that broken.xml is broken", |event| {
-        event["fields"].to_string().contains("broken.xml")
+        event.to_string().contains("broken.xml")
     });
 }
 

@@ -232,7 +232,7 @@ fn a_session_leaves_one_line_at_its_start_and_one_at_its_end() {
     gateway.wait_for_sessions(0);
 
     let ended = gateway.wait_for_event("the end of the session", |event| {
-        let message = event["fields"]["message"].as_str().unwrap_or_default();
+        let message = event["message"].as_str().unwrap_or_default();
         message.contains("session") && message.contains("end")
     });
     let text = ended.to_string();
@@ -240,7 +240,7 @@ fn a_session_leaves_one_line_at_its_start_and_one_at_its_end() {
     assert!(text.contains(&peer.address()), "where: {text}");
     assert!(text.contains("1000"), "how many bytes, and why: {text}");
     let lines = gateway.events().into_iter().filter(|event| {
-        let message = event["fields"]["message"].as_str().unwrap_or_default();
+        let message = event["message"].as_str().unwrap_or_default();
         event["level"] == "INFO" && message.contains("session")
     });
     assert_eq!(lines.count(), 2, "one at the start and one at the end");

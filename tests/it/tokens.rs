@@ -73,11 +73,11 @@ fn two_tokens_of_one_instance_differ() {
 }
 
 #[test]
-fn a_public_url_with_a_query_keeps_it_beside_the_token() {
+fn a_page_url_with_a_query_keeps_it_beside_the_token() {
     let peer = Peer::echo();
     let setup = crate::rig::gateway::Setup::new().instance("web-1", &peer.address());
     let public = "https://console.example.org/vnc.html?autoconnect=true&path=websockify";
-    let gateway = setup.set("proxy", "public_url", public).start();
+    let gateway = setup.set("proxy", "novnc_url", public).start();
 
     let url = gateway.issue("web-1");
 

@@ -73,7 +73,7 @@ impl Setup {
         };
         setup
             .set("proxy", "listen", vec!["127.0.0.1:0"])
-            .set("monitor", "listen", "127.0.0.1:0")
+            .set("monitor", "listen", vec!["127.0.0.1:0"])
             .set("admin", "socket", socket.to_str().unwrap())
             .set("log", "level", "debug")
     }
@@ -156,7 +156,7 @@ impl Setup {
         let process = Process::spawn("vncgate serve", &mut command);
         let ready = process.wait_for_line("that it is ready", |line| {
             let event: Value = serde_json::from_str(&line.text).ok()?;
-            (event["fields"]["message"] == "ready").then(|| event["fields"].clone())
+            (event["message"] == "ready").then_some(event)
         });
         Gateway {
             listen: address(&ready["listen"]),
@@ -231,21 +231,22 @@ impl Gateway {
         Request::new("GET", path).send(self.monitor)
     }
 
-    /// One number from the metrics page; absent series count as 0.
-    pub(crate) fn metric(&self, series: &str) -> f64 {
+    /// The sum of a metric over its series with that label; absent series count as 0.
+    pub(crate) fn metric(&self, name: &str, label: &str) -> f64 {
         let page = self.watch("/metrics").text();
-        let values = page.lines().filter_map(|line| line.strip_prefix(series));
-        let values = values.filter_map(|rest| rest.strip_prefix(' '));
-        values
-            .map(|value| value.trim().parse::<f64>().unwrap())
-            .sum()
+        let series = page.lines().filter_map(|line| line.rsplit_once(' '));
+        let series = series.filter(|(series, _)| {
+            let (family, labels) = series.split_once('{').unwrap_or((series, ""));
+            family == name && labels.contains(label)
+        });
+        series.map(|(_, value)| value.parse::<f64>().unwrap()).sum()
     }
 
     /// Waits until that many sessions are alive.
     #[track_caller]
     pub(crate) fn wait_for_sessions(&self, count: u32) {
         until(&format!("{count} live sessions"), || {
-            let alive = self.metric("vncgate_sessions_active");
+            let alive = self.metric("vncgate_sessions_active", "");
             (alive - f64::from(count)).abs().lt(&0.5).then_some(())
         });
     }
@@ -335,12 +336,14 @@ pub(crate) fn bare(program: &Path) -> Command {
     command
 }
 
+/// The first address of a field of the ready line.
 fn address(value: &Value) -> SocketAddr {
     let text = value
         .as_str()
-        .unwrap_or_else(|| panic!("{value} is no address"));
-    text.parse()
-        .unwrap_or_else(|error| panic!("{text}: {error}"))
+        .unwrap_or_else(|| panic!("{value} is no text"));
+    let mut words = text.split(|c: char| " ,".contains(c));
+    let found = words.find_map(|word| word.parse().ok());
+    found.unwrap_or_else(|| panic!("no address in {text}"))
 }
 
 /// A URL that opens a console.
