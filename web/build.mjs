@@ -14,6 +14,9 @@ const here = dirname(fileURLToPath(import.meta.url));
 const common = { absWorkingDir: here, bundle: true, format: "esm", target: "es2022", logLevel: "warning" };
 
 const NOVNC = "node_modules/@novnc/novnc";
+const NOTICE =
+  "/*! vncgate's console page. Contains noVNC (MPL-2.0) and pako (MIT): their source form is in\n" +
+  "    the source map beside this file, their licences are in licenses.txt. */";
 
 async function bundle() {
   const result = await build({
@@ -23,7 +26,7 @@ async function bundle() {
     outdir: "dist/assets",
     sourcemap: true,
     sourcesContent: true,
-    legalComments: "inline",
+    banner: { js: NOTICE },
     metafile: true,
   });
   const outputs = Object.entries(result.metafile.outputs).filter(([, output]) => output.entryPoint);

@@ -49,7 +49,7 @@ fn client(drivers: Vec<Box<dyn Driver>>) -> (Drain, Client<Compute>) {
 }
 
 async fn locate(client: &Client<Compute>, name: &str) -> Result<String, ComputeError> {
-    let located = client.locate(name.parse().unwrap(), ConsoleType::Novnc);
+    let located = client.locate(name.into(), ConsoleType::Novnc);
     located.await.map(|located| located.target.to_string())
 }
 
@@ -143,7 +143,7 @@ async fn each_refusal_says_what_to_do() {
 async fn a_recheck_returns_where_the_console_is_now() {
     let (place, directory) = directory(&[VNC]);
     let (_drain, client) = client(vec![directory]);
-    let stored = client.locate(WEB.parse().unwrap(), ConsoleType::Novnc);
+    let stored = client.locate(WEB.into(), ConsoleType::Novnc);
     let stored = stored.await.unwrap().target;
     std::fs::write(place.path().join("0.xml"), VNC.replace("5901", "5950")).unwrap();
 
@@ -221,7 +221,7 @@ async fn one_instance_is_shown_whether_it_runs_or_not() {
     let (_place, directory) = directory(&[OFF]);
     let (_drain, client) = client(vec![directory]);
 
-    let instance = client.instance("off-1".parse().unwrap()).await.unwrap();
+    let instance = client.instance("off-1".into()).await.unwrap();
 
     assert_eq!(instance.state, PowerState::Off);
 }

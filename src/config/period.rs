@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 #[serde(try_from = "String", into = "String")]
 pub struct Period(Duration);
 
-const YEAR: Duration = Duration::from_secs(366 * 24 * 60 * 60);
+const YEAR: Duration = Duration::from_hours(366 * 24);
 
 impl Period {
     /// So many seconds.

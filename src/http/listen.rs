@@ -152,7 +152,7 @@ mod tests {
         let first = Listener::unix(&path).unwrap();
         assert!(matches!(Listener::unix(&path), Err(BindError::Taken(_))));
         let mode = fs::metadata(&path).unwrap().permissions().mode();
-        std::mem::drop(first);
+        drop(first);
 
         assert_eq!(mode & 0o777, 0o600);
         assert!(!path.exists(), "the socket goes with its listener");

@@ -93,9 +93,11 @@ impl FromStr for Address {
         if let Some(path) = text.strip_prefix("unix:") {
             let path = PathBuf::from(path);
             let absolute = path.is_absolute();
-            return absolute
-                .then_some(Self::Unix(path))
-                .ok_or(BadAddress::Relative(text.into()));
+            return if absolute {
+                Ok(Self::Unix(path))
+            } else {
+                Err(BadAddress::Relative(text.into()))
+            };
         }
         let (host, port) = text
             .rsplit_once(':')

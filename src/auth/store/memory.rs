@@ -11,8 +11,7 @@ use crate::model::{Grant, InstanceId, TokenHash, TokenId, UnixTime};
 #[derive(Clone, Debug)]
 pub(in crate::auth) struct Memory(Arc<Maps>);
 
-/// Locks are taken in the order grants, then by_instance, and never held together: a hash in
-/// `by_instance` may point at nothing for a moment, never the other way round after `insert`.
+/// No two locks are ever held together: a hash in `by_instance` may point at nothing for a moment, never the other way round after `insert`.
 #[derive(Debug)]
 struct Maps {
     grants: DashMap<TokenHash, Grant>,

@@ -430,7 +430,7 @@ mod tests {
     #[tokio::test]
     async fn only_the_one_asked_for_is_found() {
         let (_place, directory) = directory(&[("a.xml", VNC), ("b.xml", OFF)]);
-        let find = async |text: &str| directory.find(&text.parse().unwrap()).await;
+        let find = async |text: &str| directory.find(&text.into()).await;
 
         assert_eq!(names(&find("off-1").await), ["off-1"]);
         assert_eq!(names(&find("Web shop").await), ["web-1"]);

@@ -279,7 +279,7 @@ mod tests {
     #[tokio::test]
     async fn a_server_is_found_by_its_name_and_its_id_and_an_instance_by_its_own() {
         let (_place, discover) = machine_with(&[VNC], TCP, "");
-        let find = async |wanted: &str| discover.find(&wanted.parse().unwrap()).await;
+        let find = async |wanted: &str| discover.find(&wanted.into()).await;
 
         let server = find("vnc-5900").await;
 

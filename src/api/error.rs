@@ -1,0 +1,42 @@
+//! What the roles' errors are over HTTP.
+
+use http::StatusCode;
+
+use crate::auth::AuthError;
+use crate::compute::ComputeError;
+use crate::http::Reject;
+use crate::rpc::Unreachable;
+
+impl From<AuthError> for Reject {
+    fn from(error: AuthError) -> Self {
+        let detail = error.to_string();
+        match error {
+            AuthError::Unknown => Self::new(StatusCode::NOT_FOUND, "no-such-token", detail),
+            AuthError::Full(_) => Self::retry("too-many-tokens", detail, 30),
+            AuthError::Unreachable(error) => error.into(),
+        }
+    }
+}
+
+impl From<ComputeError> for Reject {
+    fn from(error: ComputeError) -> Self {
+        let detail = error.to_string();
+        let (status, code) = match error {
+            ComputeError::NoSuchInstance { .. } => (StatusCode::NOT_FOUND, "no-such-instance"),
+            ComputeError::Ambiguous { .. } => (StatusCode::CONFLICT, "ambiguous-name"),
+            ComputeError::NoAddress { .. } => (StatusCode::CONFLICT, "console-not-ready"),
+            ComputeError::Off { .. } => (StatusCode::CONFLICT, "instance-off"),
+            ComputeError::NoSuchConsole { .. } => (StatusCode::BAD_REQUEST, "no-such-console"),
+            ComputeError::Claimed { .. } => (StatusCode::CONFLICT, "address-claimed"),
+            ComputeError::Source { .. } => return Self::retry("source-unavailable", detail, 5),
+            ComputeError::Unreachable(error) => return error.into(),
+        };
+        Self::new(status, code, detail)
+    }
+}
+
+impl From<Unreachable> for Reject {
+    fn from(error: Unreachable) -> Self {
+        Self::retry("role-unreachable", error.to_string(), 5)
+    }
+}

@@ -1,0 +1,205 @@
+//! The api role: who is asking, may they, and what do they get.
+//!
+//! Our own dialect, `/v1`, described by `openapi.json` beside this file. The admin socket speaks
+//! it too. Journey A of docs/design.md begins here: [`Api::answer`] finds the caller and the
+//! route, `console` makes the URL. Knows the facades of auth and compute, no store, no driver.
+
+mod console;
+mod error;
+mod identity;
+mod urls;
+mod view;
+
+use std::time::Duration;
+
+use http::header::ALLOW;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use percent_encoding::percent_decode_str;
+use tokio::time::timeout;
+
+pub use console::ConsoleRequest;
+pub use identity::{Caller, Gatekeeper};
+pub use urls::Urls;
+pub use view::{ConsoleView, InstanceView, InstancesView, TokenView, TokensView};
+
+use crate::auth::Auth;
+use crate::compute::Compute;
+use crate::drain::Watch;
+use crate::http::{Body, Peer, Reject, json};
+use crate::model::{ConsoleType, InstanceRef, TokenId};
+use crate::rpc::Client;
+use crate::telemetry::{Metrics, StatusLabel};
+
+/// The document that describes `/v1`.
+const OPENAPI: &str = include_str!("openapi.json");
+
+/// How long a caller may take to send a body of a few hundred bytes.
+const BODY: Duration = Duration::from_secs(10);
+
+/// The role.
+#[derive(Debug)]
+pub struct Api {
+    /// Who may call.
+    pub gatekeeper: Gatekeeper,
+    /// Where consoles are opened.
+    pub urls: Urls,
+    /// The longest, and usual, life of a URL.
+    pub url_ttl: Duration,
+    /// Makes and keeps tokens.
+    pub auth: Client<Auth>,
+    /// Finds instances.
+    pub compute: Client<Compute>,
+    /// Counts.
+    pub metrics: Metrics,
+    /// Says when to refuse new work.
+    pub watch: Watch,
+}
+
+impl Api {
+    /// Whether a path is the API's; all others are pages.
+    pub fn owns(path: &str) -> bool {
+        path == "/openapi.json" || path == "/v1" || path.starts_with("/v1/")
+    }
+
+    /// Answers one request.
+    pub async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+        let method = request.method().clone();
+        let answer = self.route(request, peer).await;
+        let response = answer.unwrap_or_else(|reject| {
+            let (status, code) = (reject.status.as_u16(), reject.code);
+            let (correlation, detail) = (reject.correlation, reject.detail.as_ref());
+            tracing::info!(%peer, %method, status, code, %correlation, detail, "request refused");
+            reject.into_response()
+        });
+        let status = response.status().as_u16();
+        self.metrics
+            .api_requests
+            .get_or_create(&StatusLabel { status })
+            .inc();
+        response
+    }
+
+    /// Makes a URL for this process's own starter.
+    pub async fn issue(
+        &self,
+        instance: &str,
+        console_type: ConsoleType,
+    ) -> Result<ConsoleView, Reject> {
+        let request = ConsoleRequest {
+            instance: instance.to_owned(),
+            r#type: console_type,
+            ttl: None,
+        };
+        console::create_console(self, request, &Caller::Admin).await
+    }
+
+    async fn route(
+        &self,
+        request: Request<Incoming>,
+        peer: Peer,
+    ) -> Result<Response<Body>, Reject> {
+        let path = request.uri().path().to_owned();
+        let path: Vec<&str> = path.split('/').skip(1).collect();
+        if path == ["openapi.json"] {
+            only(&request, &[Method::GET])?;
+            return Ok(openapi());
+        }
+        let caller = self.gatekeeper.admit(request.headers(), peer)?;
+        match *path {
+            ["v1", "consoles"] => {
+                only(&request, &[Method::POST])?;
+                self.create_console(request, &caller).await
+            }
+            ["v1", "instances"] => {
+                only(&request, &[Method::GET])?;
+                let survey = self.compute.instances().await?;
+                Ok(json(StatusCode::OK, &InstancesView::from(survey)))
+            }
+            ["v1", "instances", name] => {
+                only(&request, &[Method::GET])?;
+                let instance = self.compute.instance(instance_ref(name)).await?;
+                Ok(json(StatusCode::OK, &InstanceView::from(instance)))
+            }
+            ["v1", "tokens"] => {
+                only(&request, &[Method::GET])?;
+                let entries = self.auth.list(None).await?;
+                Ok(json(StatusCode::OK, &TokensView::from(entries)))
+            }
+            ["v1", "tokens", id] => self.token(&request, id, &caller).await,
+            _ => Err(Reject::not_found()),
+        }
+    }
+
+    async fn create_console(
+        &self,
+        request: Request<Incoming>,
+        caller: &Caller,
+    ) -> Result<Response<Body>, Reject> {
+        if self.watch.is_draining() {
+            return Err(Reject::retry("draining", "this gateway is going down", 5));
+        }
+        let body = timeout(BODY, crate::http::read_json(request)).await;
+        let slow = |_| {
+            Reject::new(
+                StatusCode::REQUEST_TIMEOUT,
+                "slow",
+                "the body did not arrive",
+            )
+        };
+        let view = console::create_console(self, body.map_err(slow)??, caller).await?;
+        Ok(json(StatusCode::CREATED, &view))
+    }
+
+    async fn token(
+        &self,
+        request: &Request<Incoming>,
+        id: &str,
+        caller: &Caller,
+    ) -> Result<Response<Body>, Reject> {
+        only(request, &[Method::GET, Method::DELETE])?;
+        let id: TokenId = id.parse().map_err(|error| {
+            let why = format!("this is no token id: {error}");
+            Reject::new(StatusCode::BAD_REQUEST, "bad-token-id", why)
+        })?;
+        let entry = if request.method() == Method::DELETE {
+            let entry = self.auth.revoke(id).await?;
+            let (id, instance) = (&entry.id, entry.grant.instance);
+            tracing::info!(token = %id, %instance, %caller, "token revoked");
+            entry
+        } else {
+            self.auth.show(id).await?
+        };
+        Ok(json(StatusCode::OK, &TokenView::from(entry)))
+    }
+}
+
+fn only(request: &Request<Incoming>, methods: &[Method]) -> Result<(), Reject> {
+    if methods.contains(request.method()) {
+        return Ok(());
+    }
+    let allowed: Vec<&str> = methods.iter().map(Method::as_str).collect();
+    let allowed = allowed.join(", ");
+    let status = StatusCode::METHOD_NOT_ALLOWED;
+    let reject = Reject::new(
+        status,
+        "method-not-allowed",
+        format!("only {allowed} works here"),
+    );
+    let value = HeaderValue::from_str(&allowed).unwrap_or(HeaderValue::from_static("GET"));
+    Err(reject.with_header(ALLOW, value))
+}
+
+fn openapi() -> Response<Body> {
+    let document = OPENAPI.replace("@VERSION@", env!("CARGO_PKG_VERSION"));
+    let mut response = Response::new(Body::from(document));
+    let kind = HeaderValue::from_static("application/json");
+    let _new = response
+        .headers_mut()
+        .insert(http::header::CONTENT_TYPE, kind);
+    response
+}
+
+fn instance_ref(segment: &str) -> InstanceRef {
+    InstanceRef::from(&*percent_decode_str(segment).decode_utf8_lossy())
+}

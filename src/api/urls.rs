@@ -1,0 +1,100 @@
+use url::Url;
+
+use crate::config::Proxy;
+use crate::model::ConsoleType;
+
+/// The access URLs' bases, by console type.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Urls {
+    novnc: Url,
+    spice: Option<Url>,
+    serial: Url,
+}
+
+impl Urls {
+    /// The bases the config names, else those under its public URL, else under `own`, the URL
+    /// of this gateway's own listener. `page` is the noVNC page's name.
+    pub fn new(proxy: &Proxy, own: &Url, page: &str) -> Self {
+        let public = proxy.public_url.as_ref().unwrap_or(own);
+        Self {
+            novnc: proxy
+                .novnc_url
+                .clone()
+                .unwrap_or_else(|| under(public, page)),
+            spice: proxy.spice_url.clone(),
+            serial: proxy
+                .serial_url
+                .clone()
+                .unwrap_or_else(|| websocket(public)),
+        }
+    }
+
+    /// The base for a type; `None` where no page shows it.
+    pub fn base(&self, console_type: ConsoleType) -> Option<&Url> {
+        match console_type {
+            ConsoleType::Novnc => Some(&self.novnc),
+            ConsoleType::SpiceHtml5 => self.spice.as_ref(),
+            ConsoleType::Serial => Some(&self.serial),
+        }
+    }
+}
+
+fn under(public: &Url, page: &str) -> Url {
+    let (path, query) = page
+        .split_once('?')
+        .map_or((page, None), |(path, query)| (path, Some(query)));
+    let mut url = public.clone();
+    url.set_path(&format!("{}/{path}", public.path().trim_end_matches('/')));
+    url.set_query(query);
+    url
+}
+
+fn websocket(public: &Url) -> Url {
+    let scheme = if public.scheme() == "https" {
+        "wss"
+    } else {
+        "ws"
+    };
+    let mut url = under(public, "");
+    // Never an error: the config admits http and https alone, which may become ws and wss.
+    let changed = url.set_scheme(scheme);
+    debug_assert!(changed.is_ok());
+    url
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bases(public: Option<&str>) -> [String; 2] {
+        let proxy = Proxy {
+            public_url: public.map(|url| url.parse().unwrap()),
+            ..Proxy::default()
+        };
+        let urls = Urls::new(
+            &proxy,
+            &"http://127.0.0.1:6080".parse().unwrap(),
+            "vnc.html?a=1",
+        );
+        [ConsoleType::Novnc, ConsoleType::Serial].map(|t| urls.base(t).unwrap().to_string())
+    }
+
+    #[test]
+    fn bases_stand_under_the_public_url_and_its_prefix() {
+        let own = ["http://127.0.0.1:6080/vnc.html?a=1", "ws://127.0.0.1:6080/"];
+        assert_eq!(bases(None), own);
+        let plain = ["https://c.example/vnc.html?a=1", "wss://c.example/"];
+        assert_eq!(bases(Some("https://c.example")), plain);
+        let prefixed = [
+            "https://c.example/gate/vnc.html?a=1",
+            "wss://c.example/gate/",
+        ];
+        assert_eq!(bases(Some("https://c.example/gate/")), prefixed);
+    }
+
+    #[test]
+    fn spice_has_a_base_only_if_it_is_configured() {
+        let urls = Urls::new(&Proxy::default(), &"http://h".parse().unwrap(), "vnc.html");
+        assert_eq!(urls.base(ConsoleType::SpiceHtml5), None);
+    }
+}

@@ -1,0 +1,326 @@
+//! Puts the roles together: which run here, what they listen on, who calls whom.
+//!
+//! Three steps: [`App::bind`] opens every door, so that a busy port is an error before anything
+//! runs; [`App::addresses`] tells where they are; [`App::run`] serves until the drain ends. The
+//! only module that knows every role.
+
+mod front;
+mod monitor;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use url::Url;
+
+use crate::api::{Api, Gatekeeper, Urls};
+use crate::auth::Auth;
+use crate::compute::Compute;
+use crate::compute::driver::{BadEntry, Directory, Discover, Driver, Entry, Fixed};
+use crate::config::{Config, FixedInstance};
+use crate::demo::Demo;
+use crate::drain::{Drain, Watch};
+use crate::http::{BindError, Limits, Listener, serve};
+use crate::model::{Address, ConsoleKind, Target};
+use crate::proxy::{Proxy, Settings, relay};
+use crate::rpc::{self, Client};
+use crate::telemetry::Metrics;
+use crate::web::{BadPages, Pages};
+use front::{Admin, Front};
+use monitor::Monitor;
+
+/// What runs beside what the config names.
+#[derive(Debug, Default)]
+pub struct Extras {
+    /// The console that needs no hypervisor.
+    pub demo: bool,
+    /// A VNC server to give a console of.
+    pub target: Option<Address>,
+}
+
+/// The name of the demo's instance.
+pub const DEMO: &str = "demo";
+
+/// Why nothing runs.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A door cannot be opened.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    /// The demo's own port cannot be opened.
+    #[error("the demo cannot listen on loopback")]
+    Demo(#[source] std::io::Error),
+    /// The pages cannot be served.
+    #[error(transparent)]
+    Web(#[from] BadPages),
+    /// Two instances listed by hand cannot be told apart.
+    #[error("compute.instance: {0}")]
+    Instances(#[from] BadEntry),
+}
+
+/// A program whose doors are open.
+#[derive(Debug)]
+pub struct App {
+    public: Vec<Listener>,
+    api_only: Vec<Listener>,
+    monitor: Vec<Listener>,
+    admin: Listener,
+    addresses: Addresses,
+    demo: Option<Demo>,
+    drivers: Vec<Box<dyn Driver>>,
+    pages: Pages,
+    config: Config,
+}
+
+/// Where the doors are.
+#[derive(Clone, Debug, Default)]
+pub struct Addresses {
+    /// Pages and WebSockets, and the API if it has no listener of its own.
+    pub listen: Vec<SocketAddr>,
+    /// The API's own.
+    pub api: Vec<SocketAddr>,
+    /// Health and metrics.
+    pub monitor: Vec<SocketAddr>,
+    /// The admin socket.
+    pub admin: PathBuf,
+}
+
+impl App {
+    /// Opens every door. Nothing is served yet.
+    pub async fn bind(config: Config, extras: Extras, admin: PathBuf) -> Result<Self, StartError> {
+        let ancestors = &config.web.frame_ancestors;
+        let pages = match &config.web.root {
+            None => Pages::embedded(ancestors)?,
+            Some(root) => Pages::on_disk(root.clone(), ancestors)?,
+        };
+        let (public, listen) = bind_all(&config.proxy.listen)?;
+        let (api_only, api) = bind_all(&config.api.listen)?;
+        let (monitor, monitor_addresses) = bind_all(&config.monitor.listen)?;
+        let demo = if extras.demo {
+            Some(Demo::bind().await.map_err(StartError::Demo)?)
+        } else {
+            None
+        };
+        let addresses = Addresses {
+            listen,
+            api,
+            monitor: monitor_addresses,
+            admin,
+        };
+        Ok(Self {
+            public,
+            api_only,
+            monitor,
+            admin: Listener::unix(&addresses.admin)?,
+            addresses,
+            drivers: drivers(&config, demo.as_ref(), extras.target.as_ref())?,
+            demo,
+            pages,
+            config,
+        })
+    }
+
+    /// Where the doors are, ports chosen by the system included.
+    pub fn addresses(&self) -> &Addresses {
+        &self.addresses
+    }
+
+    /// Starts to serve; ends with `drain`. Returns what this process itself may call.
+    pub fn run(self, drain: &Drain) -> Running {
+        let watch = drain.watch();
+        let metrics = Metrics::default();
+        let compute = Client::Near(rpc::serve(Compute::new(self.drivers), &watch));
+        let auth = Auth::in_memory(self.config.auth.max_tokens, &watch);
+        let auth = Client::Near(rpc::serve(auth, &watch));
+        if let Some(demo) = self.demo {
+            watch.spawn_service(demo.run(watch.clone()));
+        }
+        let settings = proxy_settings(&self.config);
+        let (a, c, m, w) = (
+            auth.clone(),
+            compute.clone(),
+            metrics.clone(),
+            watch.clone(),
+        );
+        let proxy = Arc::new(Proxy::new(a, c, settings, m, w));
+        let api = Arc::new(Api {
+            gatekeeper: gatekeeper(&self.config),
+            urls: urls(&self.config, &self.addresses),
+            url_ttl: self.config.auth.url_ttl.get(),
+            auth: auth.clone(),
+            compute: compute.clone(),
+            metrics: metrics.clone(),
+            watch: watch.clone(),
+        });
+        let limits = Limits {
+            connections: self.config.proxy.max_connections,
+            header_timeout: self.config.proxy.header_timeout.get(),
+        };
+        let shared_api = self.api_only.is_empty().then(|| Arc::clone(&api));
+        let front = Arc::new(Front {
+            proxy,
+            api: shared_api,
+            pages: self.pages,
+        });
+        let admin = Arc::new(Admin(Arc::clone(&api)));
+        let monitor = Arc::new(Monitor {
+            auth,
+            compute,
+            metrics,
+            watch: watch.clone(),
+        });
+        open(self.public, &front, limits, &watch);
+        open(self.api_only, &admin, limits, &watch);
+        open(vec![self.admin], &admin, limits, &watch);
+        open(self.monitor, &monitor, limits, &watch);
+        Running {
+            api,
+            drain_timeout: self.config.proxy.drain_timeout.get(),
+        }
+    }
+}
+
+/// A program that serves.
+#[derive(Debug)]
+pub struct Running {
+    /// The api role, to issue a URL from inside.
+    pub api: Arc<Api>,
+    /// How long sessions live on once told to end.
+    pub drain_timeout: Duration,
+}
+
+fn bind_all(wanted: &[SocketAddr]) -> Result<(Vec<Listener>, Vec<SocketAddr>), BindError> {
+    let listeners: Vec<Listener> = wanted
+        .iter()
+        .map(|address| Listener::tcp(*address))
+        .collect::<Result<_, _>>()?;
+    let addresses = listeners.iter().filter_map(Listener::address).collect();
+    Ok((listeners, addresses))
+}
+
+fn open<S: crate::http::Service>(
+    doors: Vec<Listener>,
+    service: &Arc<S>,
+    limits: Limits,
+    watch: &Watch,
+) {
+    for door in doors {
+        watch.spawn_service(serve(door, Arc::clone(service), limits, watch.clone()));
+    }
+}
+
+/// Demo and `--target` first, then what the config lists, then what the machine has.
+fn drivers(
+    config: &Config,
+    demo: Option<&Demo>,
+    target: Option<&Address>,
+) -> Result<Vec<Box<dyn Driver>>, BadEntry> {
+    let mut drivers: Vec<Box<dyn Driver>> = Vec::new();
+    let demo = demo.map(|demo| ("demo", entry(DEMO, demo.address().into())));
+    let given = target.map(|target| ("command line", entry(&target.to_string(), target.clone())));
+    let alone = demo.is_some() || given.is_some();
+    for (source, entry) in demo.into_iter().chain(given) {
+        drivers.push(Box::new(Fixed::new(source, vec![entry])?));
+    }
+    if !config.compute.instance.is_empty() {
+        let entries = config.compute.instance.iter().map(listed_entry).collect();
+        drivers.push(Box::new(Fixed::new("config", entries)?));
+    }
+    for path in &config.compute.xml {
+        let host = config.compute.address.clone();
+        drivers.push(Box::new(Directory::new(path.clone(), host)));
+    }
+    if config
+        .compute
+        .discover
+        .unwrap_or_else(|| config.discovers() && !alone)
+    {
+        drivers.push(Box::new(Discover::new()));
+    }
+    Ok(drivers)
+}
+
+fn entry(name: &str, address: Address) -> Entry {
+    let kind = ConsoleKind::Vnc;
+    Entry {
+        id: None,
+        name: name.to_owned(),
+        kind,
+        target: address.into(),
+    }
+}
+
+fn listed_entry(instance: &FixedInstance) -> Entry {
+    let FixedInstance {
+        id,
+        name,
+        address,
+        kind,
+    } = instance.clone();
+    Entry {
+        id,
+        name,
+        kind,
+        target: Target::from(address),
+    }
+}
+
+fn proxy_settings(config: &Config) -> Settings {
+    let proxy = &config.proxy;
+    Settings {
+        allowed_origins: proxy.allowed_origins.clone(),
+        trusted_proxies: proxy.trusted_proxies.clone(),
+        connect_timeout: proxy.connect_timeout.get(),
+        max_sessions: proxy.max_sessions,
+        relay: relay::Settings {
+            frame_limit: proxy.max_frame,
+            ping_interval: proxy.ping_interval.unless_zero(),
+            ..relay::Settings::default()
+        },
+    }
+}
+
+fn gatekeeper(config: &Config) -> Gatekeeper {
+    let elsewhere = |url: &Url| {
+        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+        let loopback = host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
+        !loopback && host != "localhost"
+    };
+    let public = config.proxy.public_url.as_ref().is_some_and(elsewhere);
+    let fronted = public || !config.proxy.trusted_proxies.is_empty();
+    Gatekeeper {
+        keys: config.api.key.clone(),
+        fronted,
+    }
+}
+
+fn urls(config: &Config, addresses: &Addresses) -> Urls {
+    // A distribution's vnc.html waits for a press on Connect; ours connects by itself.
+    let page = config
+        .web
+        .root
+        .as_ref()
+        .map_or("vnc.html", |_| "vnc.html?autoconnect=true");
+    Urls::new(&config.proxy, &own_url(addresses), page)
+}
+
+/// How this machine reaches the first listener.
+fn own_url(addresses: &Addresses) -> Url {
+    let first = addresses.listen.first().copied();
+    let mut address = first.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 6080)));
+    if address.ip().is_unspecified() {
+        let loopback: IpAddr = if address.is_ipv4() {
+            [127, 0, 0, 1].into()
+        } else {
+            IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])
+        };
+        address.set_ip(loopback);
+    }
+    let text = format!("http://{address}");
+    #[expect(
+        clippy::expect_used,
+        reason = "a socket address after http:// is always a URL"
+    )]
+    Url::parse(&text).expect("a URL")
+}

@@ -1,0 +1,98 @@
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use serde::Serialize;
+
+use crate::auth::Auth;
+use crate::compute::Compute;
+use crate::drain::Watch;
+use crate::http::{Body, Peer, Reject, Service, json, text};
+use crate::model::InstanceId;
+use crate::rpc::Client;
+use crate::telemetry::Metrics;
+
+/// The monitor's door: alive, ready, figures.
+#[derive(Debug)]
+pub(super) struct Monitor {
+    pub(super) auth: Client<Auth>,
+    pub(super) compute: Client<Compute>,
+    pub(super) metrics: Metrics,
+    pub(super) watch: Watch,
+}
+
+/// `/readyz`: each check is `ok` or what is wrong.
+#[derive(Serialize)]
+struct Readiness {
+    ready: bool,
+    drain: String,
+    auth: String,
+    compute: String,
+}
+
+const OK: &str = "ok";
+
+impl Service for Monitor {
+    async fn answer(&self, request: Request<Incoming>, _peer: Peer) -> Response<Body> {
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return Reject::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method-not-allowed",
+                "only GET",
+            )
+            .into_response();
+        }
+        match request.uri().path() {
+            "/healthz" => text(StatusCode::OK, "ok\n"),
+            "/readyz" => self.readiness().await,
+            "/metrics" => self.figures(),
+            _ => Reject::not_found().into_response(),
+        }
+    }
+}
+
+impl Monitor {
+    async fn readiness(&self) -> Response<Body> {
+        let draining = self.watch.is_draining();
+        let drain = if draining { "draining" } else { OK }.to_owned();
+        let nobody = InstanceId(uuid::Uuid::nil());
+        let auth = self.auth.list(Some(nobody)).await;
+        let auth = auth.map_or_else(|error| error.to_string(), |_| OK.to_owned());
+        let compute = self.compute.instances().await;
+        let compute = match compute {
+            Err(error) => error.to_string(),
+            Ok(survey) if survey.instances.is_empty() && !survey.faults.is_empty() => {
+                format!("{} sources cannot be read", survey.faults.len())
+            }
+            Ok(_) => OK.to_owned(),
+        };
+        let ready = [&drain, &auth, &compute]
+            .into_iter()
+            .all(|check| check == OK);
+        let status = if ready {
+            StatusCode::OK
+        } else {
+            StatusCode::SERVICE_UNAVAILABLE
+        };
+        json(
+            status,
+            &Readiness {
+                ready,
+                drain,
+                auth,
+                compute,
+            },
+        )
+    }
+
+    fn figures(&self) -> Response<Body> {
+        self.metrics
+            .draining
+            .set(i64::from(self.watch.is_draining()));
+        let mut response = text(StatusCode::OK, self.metrics.page());
+        let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+        let _plain = response
+            .headers_mut()
+            .insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        response
+    }
+}

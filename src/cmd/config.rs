@@ -1,0 +1,47 @@
+use std::path::PathBuf;
+
+use clap::Subcommand;
+
+use super::{ConfigFile, Exit, Failure, output};
+use crate::config::{Config, EXAMPLE};
+
+/// `vncgate config ...`
+#[derive(Debug, Subcommand)]
+pub(super) enum ConfigCommand {
+    /// Tell whether a config file is good
+    Check {
+        /// The file, if not the usual one
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// Print the config in force, defaults included
+    Show {
+        #[command(flatten)]
+        config: ConfigFile,
+    },
+    /// Print a config file with every key and what it does
+    Example,
+}
+
+impl ConfigCommand {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        match self {
+            Self::Check { file, config } => {
+                let Some(path) = file.or_else(|| config.path()) else {
+                    output::say("no config file; the defaults are in force");
+                    return Ok(());
+                };
+                let _good = Config::read(&path)?;
+                output::say(&format!("{} is good", path.display()));
+                Ok(())
+            }
+            Self::Show { config } => {
+                let text = toml::to_string(&config.read()?)
+                    .map_err(|error| Failure::new(Exit::Failure, error.to_string()))?;
+                output::write(text.as_bytes())
+            }
+            Self::Example => output::write(EXAMPLE.as_bytes()),
+        }
+    }
+}

@@ -1,0 +1,103 @@
+use clap::Subcommand;
+use http::Method;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+
+use super::{Failure, Format, Remote, output};
+use crate::api::{InstanceView, InstancesView};
+
+/// `vncgate instance ...`
+#[derive(Debug, Subcommand)]
+pub(super) enum InstanceCommand {
+    /// List every instance that can be found now
+    List {
+        /// How to write them
+        #[arg(
+            short,
+            long,
+            value_name = "FORMAT",
+            env = "VNCGATE_OUTPUT",
+            default_value = "table"
+        )]
+        output: Format,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Show one instance
+    Show {
+        /// Its name or UUID
+        instance: String,
+        /// How to write it
+        #[arg(
+            short,
+            long,
+            value_name = "FORMAT",
+            env = "VNCGATE_OUTPUT",
+            default_value = "table"
+        )]
+        output: Format,
+        #[command(flatten)]
+        remote: Remote,
+    },
+}
+
+impl InstanceCommand {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        match self {
+            Self::List { output, remote } => {
+                let view: InstancesView = remote.call(Method::GET, "/v1/instances", None)?;
+                view.faults
+                    .iter()
+                    .for_each(|fault| output::say(&format!("vncgate: {fault}")));
+                match output {
+                    Format::Table => show(&view.instances),
+                    Format::Json => output::json(&view),
+                }
+            }
+            Self::Show {
+                instance,
+                output,
+                remote,
+            } => {
+                let name = utf8_percent_encode(&instance, NON_ALPHANUMERIC);
+                let path = format!("/v1/instances/{name}");
+                let view: InstanceView = remote.call(Method::GET, &path, None)?;
+                match output {
+                    Format::Table => show(&[view]),
+                    Format::Json => output::json(&view),
+                }
+            }
+        }
+    }
+}
+
+fn show(instances: &[InstanceView]) -> Result<(), Failure> {
+    let rows: Vec<_> = instances.iter().map(row).collect();
+    output::table(
+        ["NAME", "UUID", "STATE", "CONSOLES", "OWNER", "SOURCE"],
+        &rows,
+    )
+}
+
+fn row(instance: &InstanceView) -> [String; 6] {
+    let name = match &instance.display_name {
+        Some(shown) => format!("{} ({shown})", instance.name),
+        None => instance.name.clone(),
+    };
+    let consoles = instance
+        .consoles
+        .iter()
+        .map(|console| match &console.target {
+            Some(target) => format!("{}={target}", console.kind),
+            None => console.kind.to_string(),
+        });
+    let owner = instance.owner.as_ref();
+    let owner = owner.and_then(|owner| owner.project.clone().or_else(|| owner.project_id.clone()));
+    [
+        name,
+        instance.id.to_string(),
+        instance.state.as_str().to_owned(),
+        consoles.collect::<Vec<_>>().join(" "),
+        owner.unwrap_or_else(|| "-".to_owned()),
+        instance.source.clone(),
+    ]
+}

@@ -1,0 +1,132 @@
+//! The command line: one file per command.
+//!
+//! Data goes to stdout, talk to stderr. Flags beat the environment (`VNCGATE_...`), which beats
+//! the config file, which beats defaults. `serve` runs the program; the others talk to a running
+//! one over its admin socket and know nothing of its roles.
+
+mod config;
+mod failure;
+mod instance;
+mod key;
+mod output;
+mod paths;
+mod remote;
+mod serve;
+mod token;
+
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+
+pub use failure::{Exit, Failure, complain};
+
+/// Gives people the screens of their virtual machines in a browser, safely.
+#[derive(Debug, Parser)]
+#[command(
+    name = "vncgate",
+    version,
+    max_term_width = 100,
+    propagate_version = true
+)]
+#[command(after_help = AFTER)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER: &str = "\
+First steps:
+  vncgate serve --all --demo                     a console without any hypervisor
+  vncgate serve --all --target 127.0.0.1:5901    a console of any VNC server
+  vncgate serve --all                            consoles of what this machine runs
+  vncgate token issue NAME                       a URL that opens one
+
+Exit codes: 0 ok, 1 failure, 2 usage, 3 config, 4 not found, 5 denied, 6 unreachable, 7 timeout,
+130 interrupted.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway
+    Serve(serve::Serve),
+    /// Make, look at and revoke console URLs
+    #[command(subcommand)]
+    Token(token::TokenCommand),
+    /// See what instances there are
+    #[command(subcommand)]
+    Instance(instance::InstanceCommand),
+    /// Check and show the config file
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// Make keys for the HTTP API
+    #[command(subcommand)]
+    Key(key::KeyCommand),
+    /// Print a completion script for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page (roff)
+    Man,
+    /// Print the version
+    Version,
+}
+
+/// How to find the config file.
+#[derive(Args, Debug)]
+struct ConfigFile {
+    /// The config file [default: /etc/vncgate/vncgate.toml if it exists, else none]
+    #[arg(long, value_name = "FILE", env = "VNCGATE_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+/// How to find a running vncgate.
+#[derive(Args, Debug)]
+struct Remote {
+    /// The running vncgate's admin socket [default: as its config says, else
+    /// `/run/vncgate/admin.sock` for root, else `$XDG_RUNTIME_DIR/vncgate/admin.sock`]
+    #[arg(long, value_name = "PATH", env = "VNCGATE_ADMIN_SOCKET")]
+    admin_socket: Option<PathBuf>,
+    #[command(flatten)]
+    config: ConfigFile,
+}
+
+/// How lists are written.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+enum Format {
+    /// For eyes
+    Table,
+    /// For scripts; stable
+    Json,
+}
+
+/// Runs a command to its end.
+pub fn run(cli: Cli) -> Result<(), Failure> {
+    match cli.command {
+        Command::Serve(serve) => serve.run(),
+        Command::Token(command) => command.run(),
+        Command::Instance(command) => command.run(),
+        Command::Config(command) => command.run(),
+        Command::Key(command) => command.run(),
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "vncgate", &mut script);
+            output::write(&script)
+        }
+        Command::Man => {
+            let mut page = Vec::new();
+            clap_mangen::Man::new(Cli::command()).render(&mut page)?;
+            output::write(&page)
+        }
+        Command::Version => output::line(concat!("vncgate ", env!("CARGO_PKG_VERSION"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,147 @@
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clap::Args;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use super::failure::chain;
+use super::{ConfigFile, Exit, Failure, output, paths};
+use crate::app::{Addresses, App, DEMO, Extras, Running};
+use crate::config::Config;
+use crate::drain::{Drain, Signals};
+use crate::model::{Address, ConsoleType};
+use crate::telemetry;
+
+/// How long everything has to end once the drain is over: close frames and their answers.
+const GRACE: Duration = Duration::from_secs(6);
+
+/// Run the gateway
+#[derive(Args, Debug)]
+pub(super) struct Serve {
+    /// Run all roles in this process
+    #[arg(long, required = true)]
+    all: bool,
+    /// Add a console that needs no hypervisor, and print a URL that opens it
+    #[arg(long, env = "VNCGATE_DEMO")]
+    demo: bool,
+    /// Add a console of this VNC server (HOST:PORT or `unix:PATH`), and print a URL that opens it
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        env = "VNCGATE_TARGET",
+        conflicts_with = "demo"
+    )]
+    target: Option<Address>,
+    /// Where pages and WebSockets are served, in place of proxy.listen [default: 127.0.0.1:6080]
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        env = "VNCGATE_LISTEN",
+        value_delimiter = ','
+    )]
+    listen: Vec<SocketAddr>,
+    #[command(flatten)]
+    config: ConfigFile,
+}
+
+impl Serve {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        let mut config = self.config.read()?;
+        if !self.listen.is_empty() {
+            config.proxy.listen = self.listen;
+        }
+        telemetry::start_log(&config.log).map_err(|error| {
+            Failure::new(
+                Exit::Config,
+                format!("log.level: `{}`: {error}", config.log.level),
+            )
+        })?;
+        raise_descriptor_limit();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()?;
+        let extras = Extras {
+            demo: self.demo,
+            target: self.target,
+        };
+        let outcome = runtime.block_on(serve(config, extras));
+        runtime.shutdown_background();
+        outcome
+    }
+}
+
+async fn serve(config: Config, extras: Extras) -> Result<(), Failure> {
+    let mut signals = Signals::listen()?;
+    let named = extras.target.as_ref().map(ToString::to_string);
+    let named = named.or_else(|| extras.demo.then(|| DEMO.to_owned()));
+    let admin = paths::admin_socket(&config);
+    let app = App::bind(config, extras, admin).await;
+    let app = app.map_err(|error| Failure::new(Exit::Failure, chain(&error)))?;
+    let addresses = app.addresses().clone();
+    let drain = Drain::default();
+    let running = app.run(&drain);
+    announce(&addresses);
+    if let Some(name) = named {
+        hand_out_url(&running, &name).await?;
+    }
+
+    let signal = signals.next().await;
+    let limit = humantime::format_duration(running.drain_timeout).to_string();
+    tracing::info!(?signal, limit, "draining; a second signal ends at once");
+    tokio::select! {
+        () = drain.run(running.drain_timeout, GRACE) => {
+            tracing::info!("ended");
+            Ok(())
+        }
+        signal = signals.next() => {
+            tracing::warn!(?signal, "ended at once");
+            Err(Failure::new(Exit::Interrupted, ""))
+        }
+    }
+}
+
+fn announce(addresses: &Addresses) {
+    let list = |addresses: &[SocketAddr]| {
+        addresses
+            .iter()
+            .map(ToString::to_string)
+            .collect::<Vec<_>>()
+            .join(",")
+    };
+    let public = addresses.listen.iter().chain(&addresses.api);
+    for address in public.filter(|address| !address.ip().is_loopback()) {
+        tracing::warn!(%address, "plain HTTP on a public address: put TLS in front");
+    }
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        listen = list(&addresses.listen),
+        api = list(&addresses.api),
+        monitor = list(&addresses.monitor),
+        admin = %addresses.admin.display(),
+        "ready"
+    );
+}
+
+/// The one line on stdout.
+async fn hand_out_url(running: &Running, name: &str) -> Result<(), Failure> {
+    let issued = running.api.issue(name, ConsoleType::Novnc).await;
+    let view = issued.map_err(|reject| Failure::new(Exit::Failure, reject.detail))?;
+    output::line(&view.url)?;
+    output::say(&format!(
+        "Open this URL in a browser by {}; later, `vncgate token issue {name}` prints a new one.",
+        view.expires_at
+    ));
+    Ok(())
+}
+
+/// Every session holds two descriptors; the usual soft limit of 1024 is for old programs.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if let Err(error) = setrlimit(Resource::Nofile, raised) {
+        tracing::debug!(%error, "the limit on open files stays as it is");
+    }
+}

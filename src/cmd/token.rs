@@ -1,0 +1,216 @@
+use std::io::Read as _;
+
+use clap::{Subcommand, ValueEnum};
+use http::Method;
+use url::Url;
+
+use super::{Exit, Failure, Format, Remote, output};
+use crate::api::{ConsoleView, TokenView, TokensView};
+use crate::config::Period;
+use crate::model::{ConsoleType, Token, TokenId};
+
+/// `vncgate token ...`
+#[derive(Debug, Subcommand)]
+pub(super) enum TokenCommand {
+    /// Print a URL that opens an instance's console
+    Issue {
+        /// The instance's name or UUID
+        instance: String,
+        /// Which console: novnc, spice-html5 or serial
+        #[arg(
+            long,
+            value_name = "TYPE",
+            env = "VNCGATE_TYPE",
+            default_value = "novnc"
+        )]
+        r#type: ConsoleType,
+        /// How long the URL opens it, such as 90s or 5m [default and most: as `auth.url_ttl` says]
+        #[arg(long, value_name = "TIME", env = "VNCGATE_TTL")]
+        ttl: Option<Period>,
+        /// What to print
+        #[arg(
+            short,
+            long,
+            value_name = "FORMAT",
+            env = "VNCGATE_OUTPUT",
+            default_value = "url"
+        )]
+        output: IssueFormat,
+        #[command(flatten)]
+        remote: Remote,
+    },
+    /// Show what a live token stands for
+    Show {
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Kill a token: nothing opens with it any more
+    Revoke {
+        #[command(flatten)]
+        which: Which,
+    },
+    /// List the live tokens
+    List {
+        /// How to write them
+        #[arg(
+            short,
+            long,
+            value_name = "FORMAT",
+            env = "VNCGATE_OUTPUT",
+            default_value = "table"
+        )]
+        output: Format,
+        #[command(flatten)]
+        remote: Remote,
+    },
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(super) enum IssueFormat {
+    /// The URL alone
+    Url,
+    /// url, token, id, type, instance, `expires_at`
+    Json,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Which {
+    /// The token's id (see `token list`), the token or its URL; `-` reads one of these from
+    /// stdin, which keeps a token out of the process list
+    #[arg(value_name = "ID|TOKEN|URL|-")]
+    token: String,
+    /// How to write it
+    #[arg(
+        short,
+        long,
+        value_name = "FORMAT",
+        env = "VNCGATE_OUTPUT",
+        default_value = "table"
+    )]
+    output: Format,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+impl TokenCommand {
+    pub(super) fn run(self) -> Result<(), Failure> {
+        match self {
+            Self::Issue {
+                instance,
+                r#type,
+                ttl,
+                output,
+                remote,
+            } => {
+                let body = serde_json::json!({ "instance": instance, "type": r#type, "ttl": ttl });
+                let body = Some(body.to_string());
+                let view: ConsoleView = remote.call(Method::POST, "/v1/consoles", body)?;
+                match output {
+                    IssueFormat::Url => output::line(&view.url),
+                    IssueFormat::Json => output::json(&view),
+                }
+            }
+            Self::Show { which } => which.call(Method::GET),
+            Self::Revoke { which } => which.call(Method::DELETE),
+            Self::List { output, remote } => {
+                let view: TokensView = remote.call(Method::GET, "/v1/tokens", None)?;
+                match output {
+                    Format::Table => show(&view.tokens),
+                    Format::Json => output::json(&view),
+                }
+            }
+        }
+    }
+}
+
+impl Which {
+    fn call(self, method: Method) -> Result<(), Failure> {
+        let id = self.id()?;
+        let view: TokenView = self
+            .remote
+            .call(method, &format!("/v1/tokens/{id}"), None)?;
+        match self.output {
+            Format::Table => show(&[view]),
+            Format::Json => output::json(&view),
+        }
+    }
+
+    /// The token's id. The token itself never leaves this process.
+    fn id(&self) -> Result<TokenId, Failure> {
+        if self.token != "-" {
+            return parse_id(&self.token);
+        }
+        let mut text = String::new();
+        let _length = std::io::stdin().take(64 * 1024).read_to_string(&mut text)?;
+        parse_id(text.trim())
+    }
+}
+
+fn parse_id(text: &str) -> Result<TokenId, Failure> {
+    if let Ok(id) = text.parse() {
+        return Ok(id);
+    }
+    let token = token_in_url(text).unwrap_or_else(|| text.to_owned());
+    let token: Token = token.parse().map_err(|_| {
+        Failure::new(
+            Exit::Usage,
+            "give a token's id, the token, its URL, or - to read one",
+        )
+    })?;
+    Ok(token.hash().id())
+}
+
+/// The token of a console URL in either form: `?token=T` or `?path=%3Ftoken%3DT`.
+fn token_in_url(text: &str) -> Option<String> {
+    let url = Url::parse(text).ok()?;
+    let value = |url: &Url, name: &str| {
+        url.query_pairs()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.into_owned())
+    };
+    value(&url, "token").or_else(|| {
+        let path = url.join(&value(&url, "path")?).ok()?;
+        value(&path, "token")
+    })
+}
+
+fn show(tokens: &[TokenView]) -> Result<(), Failure> {
+    let rows: Vec<_> = tokens
+        .iter()
+        .map(|token| {
+            [
+                token.id.to_string(),
+                token.instance.name.clone(),
+                token.r#type.to_string(),
+                token.caller.clone(),
+                token.issued_at.clone(),
+                token.expires_at.clone(),
+            ]
+        })
+        .collect();
+    output::table(
+        ["ID", "INSTANCE", "TYPE", "CALLER", "ISSUED", "EXPIRES"],
+        &rows,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_a_token_and_both_forms_of_url_name_the_same_token() {
+        let token: Token = "5b6c1ad6-5a1d-4b7e-a5c4-6ad3a5a2c001".parse().unwrap();
+        let id = token.hash().id();
+        let text = token.reveal();
+        for form in [
+            id.to_string(),
+            text.to_owned(),
+            format!("http://h/vnc.html?path=%3Ftoken%3D{text}"),
+            format!("http://h/vnc.html?a=1&path=websockify%3Ftoken%3D{text}"),
+            format!("ws://h/?token={text}"),
+        ] {
+            assert_eq!(parse_id(&form).unwrap(), id, "{form}");
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! Why a console did not open, in a close code and a sentence.
+//!
+//! A browser cannot read the HTTP status of a refused upgrade, so a refusal for people is a
+//! WebSocket that closes at once (docs/design.md section 6 has the table of codes). The viewer
+//! is told what it may know; addresses and inner errors stand in the log, under the same
+//! correlation id.
+
+use crate::auth::AuthError;
+use crate::compute::ComputeError;
+use crate::model::CorrelationId;
+
+use super::request::BadOrigin;
+use super::target::ConnectError;
+
+/// A normal end.
+pub const ENDED: u16 = 1000;
+/// The gateway goes down.
+pub const GOING_AWAY: u16 = 1001;
+/// No close frame came: never sent, only counted (RFC 6455 section 7.1.5).
+pub const ABNORMAL: u16 = 1006;
+
+/// The longest reason a close frame holds, in bytes (RFC 6455 section 5.5).
+const LONGEST: usize = 123;
+
+/// Why a console did not open. `Display` is for the log.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// No token came with the request.
+    #[error("no token")]
+    NoToken,
+    /// Auth does not know it, or did not answer.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
+    /// The page is foreign.
+    #[error(transparent)]
+    Origin(#[from] BadOrigin),
+    /// Compute has no target.
+    #[error(transparent)]
+    Compute(#[from] ComputeError),
+    /// The target cannot be reached.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+}
+
+impl Refusal {
+    /// The close code.
+    pub fn code(&self) -> u16 {
+        match self {
+            Self::NoToken | Self::Auth(AuthError::Unknown) => 4001,
+            Self::Origin(_) => 4003,
+            Self::Compute(ComputeError::Source { .. }) | Self::Connect(_) => 4005,
+            Self::Auth(_) | Self::Compute(ComputeError::Unreachable(_)) => 4011,
+            Self::Compute(_) => 4004,
+        }
+    }
+
+    /// What the viewer reads: the sentence, and the id to ask about.
+    pub fn reason(&self, correlation: CorrelationId) -> String {
+        reason(&self.sentence(), correlation)
+    }
+
+    fn sentence(&self) -> String {
+        match self {
+            Self::NoToken | Self::Auth(AuthError::Unknown) => {
+                "unknown or expired token; ask for a new console URL".to_owned()
+            }
+            Self::Origin(error) => error.to_string(),
+            Self::Compute(error) => compute_sentence(error).to_owned(),
+            Self::Connect(error) => connect_sentence(error).to_owned(),
+            Self::Auth(_) => INTERNAL.to_owned(),
+        }
+    }
+}
+
+const INTERNAL: &str = "the gateway cannot open consoles just now";
+
+fn compute_sentence(error: &ComputeError) -> &'static str {
+    match error {
+        ComputeError::Off { .. } => "the instance is not running",
+        ComputeError::NoSuchConsole { .. } => "the instance has no such console",
+        ComputeError::NoAddress { .. } => "the instance's console is not ready yet",
+        ComputeError::NoSuchInstance { .. } | ComputeError::Ambiguous { .. } => {
+            "the instance does not exist any more"
+        }
+        ComputeError::Claimed { .. } => "the console's address belongs to another instance too",
+        ComputeError::Source { .. } => "the instance's host cannot be asked where its console is",
+        ComputeError::Unreachable(_) => INTERNAL,
+    }
+}
+
+fn connect_sentence(error: &ConnectError) -> &'static str {
+    match error {
+        ConnectError::Resolve { .. } => "the name of the console's host cannot be resolved",
+        ConnectError::Dial { .. } => "the console's host refused the connection",
+        ConnectError::DialTimeout { .. } => "the console's host does not answer",
+        ConnectError::Closed(_) => "the console hung up before it greeted",
+        ConnectError::Silent { .. } => "the console does not greet",
+        ConnectError::NotRfb(_) => "what answers at the console's address is not a VNC server",
+    }
+}
+
+/// `sentence [id]`, the sentence cut to what a close frame holds.
+fn reason(sentence: &str, correlation: CorrelationId) -> String {
+    let id = format!(" [{correlation}]");
+    let room = LONGEST.saturating_sub(id.len());
+    let kept = sentence.char_indices().map(|(at, c)| at + c.len_utf8());
+    let end = kept.take_while(|end| *end <= room).last().unwrap_or(0);
+    format!("{}{id}", sentence.get(..end).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_ends_in_the_id_and_fits_a_close_frame() {
+        let id = CorrelationId::generate();
+        for sentence in ["short", &"long ".repeat(40), &"ü".repeat(80)] {
+            let reason = reason(sentence, id);
+            assert!(
+                reason.len() <= LONGEST && reason.ends_with(&format!("[{id}]")),
+                "{reason}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_dead_token_and_none_at_all_read_the_same() {
+        let id = CorrelationId::generate();
+        let unknown = Refusal::from(AuthError::Unknown);
+        assert_eq!(unknown.reason(id), Refusal::NoToken.reason(id));
+        assert_eq!(unknown.code(), 4001);
+    }
+
+    #[test]
+    fn no_address_reaches_the_viewer() {
+        let address = "10.9.8.7:5900".parse().unwrap();
+        let refusal = Refusal::from(ConnectError::NotRfb(address));
+        assert!(
+            !refusal
+                .reason(CorrelationId::generate())
+                .contains("10.9.8.7")
+        );
+        assert!(refusal.to_string().contains("10.9.8.7:5900"));
+    }
+}

@@ -1,0 +1,180 @@
+//! Journey B: from an upgrade request to a session or a refusal.
+
+use std::sync::Arc;
+
+use http::header::{
+    CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
+    UPGRADE,
+};
+use http::{Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::upgrade::OnUpgrade;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+
+use super::close::Refusal;
+use super::request::{self, BadHandshake, Client as Viewer, Handshake};
+use super::session::{self, Session};
+use super::{Proxy, target};
+use crate::http::{Body, Peer, Reject};
+use crate::model::{CorrelationId, Grant, SessionId};
+
+/// Refused viewers that are being told so at one time; further ones get a bare 503.
+const REFUSALS: usize = 512;
+
+/// How many may be in which state.
+#[derive(Debug)]
+pub(super) struct Places {
+    sessions: Arc<Semaphore>,
+    refusals: Arc<Semaphore>,
+}
+
+impl Places {
+    pub(super) fn new(sessions: usize) -> Self {
+        let refusals = Arc::new(Semaphore::new(REFUSALS));
+        Self {
+            sessions: Arc::new(Semaphore::new(sessions)),
+            refusals,
+        }
+    }
+}
+
+impl Proxy {
+    /// Answers a request for which [`request::wants_websocket`] holds: with 101, followed by the
+    /// console or by a close frame that says why not; or, where a load balancer should act, with
+    /// 503.
+    pub async fn open_console(
+        self: &Arc<Self>,
+        mut request: Request<Incoming>,
+        peer: Peer,
+    ) -> Response<Body> {
+        let handshake = match request::handshake(request.headers()) {
+            Ok(handshake) => handshake,
+            Err(bad) => return bad_handshake(bad).into_response(),
+        };
+        if self.watch.is_draining() {
+            let why = "this gateway is going down; try again";
+            return Reject::retry("draining", why, 5).into_response();
+        }
+        let Ok(place) = Arc::clone(&self.places.sessions).try_acquire_owned() else {
+            let why = "this gateway holds as many sessions as proxy.max_sessions allows";
+            return Reject::retry("too-busy", why, 10).into_response();
+        };
+        let viewer = request::client(peer.ip(), request.headers(), &self.settings.trusted_proxies);
+        let correlation = CorrelationId::generate();
+        let upgrade = hyper::upgrade::on(&mut request);
+        match self.open(&request, &viewer).await {
+            Ok(opened) => self.begin(opened, upgrade, &viewer, correlation, place),
+            Err(refusal) => {
+                drop(place);
+                if !self.refuse(&refusal, upgrade, &viewer, correlation) {
+                    return Reject::retry("too-busy", "too many refusals", 10).into_response();
+                }
+            }
+        }
+        switching_protocols(&handshake)
+    }
+
+    /// Token, origin, target: in this order, the cheap and the secret first.
+    async fn open(
+        &self,
+        request: &Request<Incoming>,
+        viewer: &Viewer,
+    ) -> Result<(Grant, target::Connected), Refusal> {
+        let headers = request.headers();
+        let token = request::token(request.uri(), headers).ok_or(Refusal::NoToken)?;
+        let grant = self.auth.redeem(&token).await?;
+        request::check_origin(headers, viewer, &grant.base, &self.settings.allowed_origins)?;
+        let current = self
+            .compute
+            .recheck(grant.instance, grant.console_type, grant.target.clone())
+            .await?;
+        let started = Instant::now();
+        let kind = grant.console_type.kind();
+        let limit = self.settings.connect_timeout;
+        let connected = target::connect(&current.address, kind, limit).await?;
+        self.metrics
+            .connect_seconds
+            .0
+            .observe(started.elapsed().as_secs_f64());
+        Ok((
+            Grant {
+                target: current,
+                ..grant
+            },
+            connected,
+        ))
+    }
+
+    fn begin(
+        self: &Arc<Self>,
+        (grant, connected): (Grant, target::Connected),
+        upgrade: OnUpgrade,
+        viewer: &Viewer,
+        correlation: CorrelationId,
+        place: OwnedSemaphorePermit,
+    ) {
+        let id = SessionId::generate();
+        let session = Session {
+            id,
+            correlation,
+            grant,
+            viewer: viewer.ip,
+        };
+        let proxy = Arc::clone(self);
+        self.watch.spawn_session(async move {
+            session::run(&proxy, session, upgrade, connected).await;
+            drop(place);
+        });
+    }
+
+    /// Tells the viewer why not; `false` if too many are being told already.
+    fn refuse(
+        &self,
+        refusal: &Refusal,
+        upgrade: OnUpgrade,
+        viewer: &Viewer,
+        correlation: CorrelationId,
+    ) -> bool {
+        let code = refusal.code();
+        self.metrics.count_close(code);
+        if code == 4001 {
+            self.metrics.tokens_refused.inc();
+        }
+        let peer = viewer.ip.map(tracing::field::display);
+        tracing::info!(%correlation, code, peer, reason = %refusal, "console refused");
+        let reason = refusal.reason(correlation);
+        let Ok(place) = Arc::clone(&self.places.refusals).try_acquire_owned() else {
+            return false;
+        };
+        self.watch.spawn_session(async move {
+            session::refuse(upgrade, code, &reason).await;
+            drop(place);
+        });
+        true
+    }
+}
+
+fn bad_handshake(bad: BadHandshake) -> Reject {
+    let why = bad.to_string();
+    if bad == BadHandshake::Version {
+        return Reject::new(StatusCode::UPGRADE_REQUIRED, "bad-handshake", why)
+            .with_header(SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+    }
+    Reject::new(StatusCode::BAD_REQUEST, "bad-handshake", why)
+}
+
+fn switching_protocols(handshake: &Handshake) -> Response<Body> {
+    let mut response = Response::new(Body::default());
+    *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    let _new = headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    let _new = headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
+    if let Ok(accept) = HeaderValue::from_str(&handshake.accept) {
+        let _new = headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
+    }
+    if handshake.binary {
+        let _new = headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static("binary"));
+    }
+    response
+}

@@ -1,0 +1,71 @@
+//! The proxy role: journey B, from a WebSocket upgrade to a relayed console.
+//!
+//! `request` reads the upgrade, `console` takes it through token, origin and target, `target`
+//! dials, `session` lives as long as the viewer, `close` says in words why one ended. The bytes
+//! flow in [`relay`] over [`ws`], which know only each other. Called by the HTTP listener;
+//! calls auth and compute through their facades.
+
+pub mod close;
+mod console;
+pub mod relay;
+pub mod request;
+mod session;
+pub mod target;
+pub mod ws;
+
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use crate::auth::Auth;
+use crate::compute::Compute;
+use crate::drain::Watch;
+use crate::rpc::Client;
+use crate::telemetry::Metrics;
+
+/// The role.
+#[derive(Debug)]
+pub struct Proxy {
+    auth: Client<Auth>,
+    compute: Client<Compute>,
+    settings: Settings,
+    metrics: Metrics,
+    watch: Watch,
+    places: console::Places,
+}
+
+/// What of the config the proxy goes by.
+#[derive(Debug)]
+pub struct Settings {
+    /// See [`crate::config::Proxy::allowed_origins`].
+    pub allowed_origins: Vec<String>,
+    /// See [`crate::config::Proxy::trusted_proxies`].
+    pub trusted_proxies: Vec<IpNet>,
+    /// See [`crate::config::Proxy::connect_timeout`].
+    pub connect_timeout: Duration,
+    /// See [`crate::config::Proxy::max_sessions`].
+    pub max_sessions: usize,
+    /// What the relay goes by.
+    pub relay: relay::Settings,
+}
+
+impl Proxy {
+    /// A role that asks `auth` and `compute`, counts in `metrics` and ends with `watch`.
+    pub fn new(
+        auth: Client<Auth>,
+        compute: Client<Compute>,
+        settings: Settings,
+        metrics: Metrics,
+        watch: Watch,
+    ) -> Self {
+        let places = console::Places::new(settings.max_sessions);
+        Self {
+            auth,
+            compute,
+            settings,
+            metrics,
+            watch,
+            places,
+        }
+    }
+}

@@ -1,0 +1,542 @@
+//! The relay itself: four half-streams, each with a small state, and one deadline.
+//!
+//! Everything that can end a session only moves half-streams on (`on_...`); polling carries
+//! out what their states say. The session is over when all four are shut, or at the deadline.
+
+use std::fmt;
+use std::io;
+use std::mem;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+
+use super::bell::{Rare, Ring};
+use super::outbox::Outbox;
+use super::scratch::{READ, Scratch};
+use super::{End, Ending, Meter, Opening, Report, Settings};
+use crate::proxy::ws::{self, Close, Control, Decoder, PING, close_frame, frame, pong_into};
+
+/// The time for the last acknowledgements once nothing is left to say: a wide-area round trip.
+const DRAIN: Duration = Duration::from_secs(1);
+
+/// The shortest time between pings.
+const PING_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Reads of one direction in one turn, however short: single keys pass, a flood of them waits.
+const READS: u32 = 16;
+
+/// A session as a future. See [`run`](super::run).
+pub struct Relay<V, T, S: Future> {
+    viewer: V,
+    target: T,
+    decoder: Decoder,
+    to_viewer: Outbox,
+    to_target: Outbox,
+    /// The answer to the viewer's last ping, as a frame; empty if it has left.
+    pong: Vec<u8>,
+    ping_due: bool,
+    /// Whether the viewer sent anything since the timer last rang.
+    heard: bool,
+    silent_intervals: u32,
+    viewer_in: In,
+    viewer_out: Out,
+    target_in: In,
+    target_out: Out,
+    /// A half-stream moved on since it was last polled.
+    moved: bool,
+    end: Option<End>,
+    grace: Grace,
+    rare: Rare<S>,
+    meter: Arc<Meter>,
+    settings: Settings,
+}
+
+/// What becomes of the bytes a side sends.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum In {
+    /// The other side gets them.
+    Open,
+    /// Nobody gets them, but a viewer's close frame counts.
+    Discarded,
+    /// Nobody reads them; they are fetched so that closing does not reset the connection.
+    Drained,
+    /// There are no more.
+    Shut,
+}
+
+/// What a side may still be sent.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Out {
+    Open,
+    /// What is queued, then the end of the stream.
+    Closing,
+    Shut,
+}
+
+/// What happens when the timer rings.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Grace {
+    /// The session runs: a ping is due.
+    Whole,
+    /// A side took too long to end: last words, and no more waiting for answers.
+    Some,
+    /// Nothing more: the session is over.
+    None,
+}
+
+/// How much one direction has moved in this turn.
+#[derive(Default)]
+struct Turn {
+    bytes: usize,
+    reads: u32,
+}
+
+impl<V, T, S> Relay<V, T, S>
+where
+    V: AsyncRead + AsyncWrite + Unpin,
+    T: AsyncRead + AsyncWrite + Unpin,
+    S: Future<Output = Ending>,
+{
+    pub(super) fn new(v: V, target: T, opening: Opening, settings: &Settings, stop: S) -> Self {
+        let mut relay = Self {
+            viewer: v,
+            target,
+            decoder: Decoder::new(settings.frame_limit),
+            to_viewer: Outbox::default(),
+            to_target: Outbox::default(),
+            pong: Vec::new(),
+            ping_due: false,
+            heard: false,
+            silent_intervals: 0,
+            viewer_in: In::Open,
+            viewer_out: Out::Open,
+            target_in: In::Open,
+            target_out: Out::Open,
+            moved: false,
+            end: None,
+            grace: Grace::Whole,
+            rare: Rare::new(stop),
+            meter: opening.meter,
+            settings: settings.clone(),
+        };
+        relay.set_ping_timer();
+        relay.open(opening.viewer_bytes, &opening.target_bytes);
+        relay
+    }
+
+    /// Queues what came before the relay, as if it had just been read.
+    fn open(&mut self, mut viewer_bytes: Vec<u8>, target_bytes: &[u8]) {
+        let found = self.decode(&mut viewer_bytes);
+        self.to_target
+            .push(viewer_bytes.get(found.payload.clone()).unwrap_or_default());
+        self.meter.count_up(found.payload.len());
+        if !target_bytes.is_empty() {
+            self.to_viewer.push(&frame(target_bytes));
+        }
+        self.meter.count_down(target_bytes.len());
+        self.on_last_frame(found.end);
+    }
+
+    /// Viewer to target. Whether there may be more to do at once.
+    fn poll_up(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> bool {
+        let mut turn = Turn::default();
+        loop {
+            let clear = self.poll_to_target(cx);
+            let reads = match self.viewer_in {
+                In::Open => clear,
+                In::Discarded | In::Drained => true,
+                In::Shut => false,
+            };
+            if !reads {
+                return false;
+            }
+            let length = match scratch.poll_read(&mut self.viewer, cx) {
+                Poll::Pending => return false,
+                Poll::Ready(Ok(0)) => return self.on_viewer_end(),
+                Poll::Ready(Ok(length)) => length,
+                Poll::Ready(Err(error)) => return self.on_viewer_error(&error),
+            };
+            self.take_from_viewer(cx, scratch.bytes(length));
+            if turn.is_over(length) {
+                return true;
+            }
+        }
+    }
+
+    fn take_from_viewer(&mut self, cx: &mut Context<'_>, bytes: &mut [u8]) {
+        self.heard = true;
+        if self.viewer_in == In::Drained {
+            return;
+        }
+        let found = self.decode(bytes);
+        if self.viewer_in == In::Open
+            && let Some(payload) = bytes.get(found.payload)
+        {
+            self.meter.count_up(payload.len());
+            if let Err(error) = self.to_target.send(&mut self.target, cx, payload) {
+                self.on_target_write_error(&error);
+            }
+        }
+        self.on_last_frame(found.end);
+    }
+
+    fn decode(&mut self, bytes: &mut [u8]) -> ws::Decoded {
+        let pong = &mut self.pong;
+        self.decoder.decode(bytes, |control| match control {
+            Control::Ping(payload) => pong_into(pong, payload),
+            Control::Pong => {}
+        })
+    }
+
+    /// Target to viewer. Whether there may be more to do at once.
+    fn poll_down(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> bool {
+        let mut turn = Turn::default();
+        loop {
+            let clear = self.poll_to_viewer(cx);
+            let reads = match self.target_in {
+                In::Open => clear,
+                In::Discarded | In::Drained => true,
+                In::Shut => false,
+            };
+            if !reads {
+                return false;
+            }
+            let length = match scratch.poll_read(&mut self.target, cx) {
+                Poll::Pending => return false,
+                Poll::Ready(Ok(0)) => return self.on_target_end(),
+                Poll::Ready(Ok(length)) => length,
+                Poll::Ready(Err(error)) => return self.on_target_read_error(&error),
+            };
+            if self.target_in == In::Open {
+                self.give_to_viewer(cx, scratch, length);
+            }
+            if turn.is_over(length) {
+                return true;
+            }
+        }
+    }
+
+    fn give_to_viewer(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch, length: usize) {
+        self.meter.count_down(length);
+        let frame = scratch.frame(length);
+        if let Err(error) = self.to_viewer.send(&mut self.viewer, cx, frame) {
+            self.on_viewer_error(&error);
+        }
+    }
+
+    /// Sends what waits for the target, then its end if it is due. Whether all has left.
+    fn poll_to_target(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.target_out == Out::Shut {
+            return true;
+        }
+        match self.to_target.poll_send(&mut self.target, cx) {
+            Poll::Pending => return false,
+            Poll::Ready(Ok(())) => {}
+            Poll::Ready(Err(error)) => return self.on_target_write_error(&error),
+        }
+        if self.target_out == Out::Closing
+            && Pin::new(&mut self.target).poll_shutdown(cx).is_ready()
+        {
+            self.target_out = Out::Shut;
+            self.moved = true;
+        }
+        true
+    }
+
+    /// Sends what waits for the viewer, then its end if it is due. Whether all has left.
+    fn poll_to_viewer(&mut self, cx: &mut Context<'_>) -> bool {
+        if self.viewer_out == Out::Shut {
+            return true;
+        }
+        loop {
+            match self.to_viewer.poll_send(&mut self.viewer, cx) {
+                Poll::Pending => return false,
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(error)) => return self.on_viewer_error(&error),
+            }
+            if !self.queue_control() {
+                break;
+            }
+        }
+        // The viewer's answer to our close frame comes before the end of the stream.
+        if self.viewer_out == Out::Closing
+            && self.viewer_in != In::Discarded
+            && Pin::new(&mut self.viewer).poll_shutdown(cx).is_ready()
+        {
+            self.viewer_out = Out::Shut;
+            self.moved = true;
+        }
+        true
+    }
+
+    /// Queues a pong and a ping that are due, between two frames. Whether there was one.
+    fn queue_control(&mut self) -> bool {
+        if self.viewer_out != Out::Open || (self.pong.is_empty() && !self.ping_due) {
+            return false;
+        }
+        self.to_viewer.push(&mem::take(&mut self.pong));
+        if mem::take(&mut self.ping_due) {
+            self.to_viewer.push(&PING);
+        }
+        true
+    }
+
+    fn on_ring(&mut self, ring: Ring<Ending>) {
+        match (ring, self.grace) {
+            (Ring::Stop(ending), _) => self.on_stop(ending),
+            (Ring::Timer, Grace::Whole) => self.on_ping_interval(),
+            (Ring::Timer, Grace::Some) => self.on_deadline(),
+            (Ring::Timer, Grace::None) => self.shut_all(),
+        }
+    }
+
+    fn on_stop(&mut self, ending: Ending) {
+        if self.end.is_some() {
+            return;
+        }
+        self.leave_viewer(&close_frame(ending.code, &ending.reason));
+        self.leave_target();
+        self.begin_end(End::Stopped(ending), self.settings.close_timeout);
+    }
+
+    fn on_ping_interval(&mut self) {
+        // Nothing is read from a viewer whose target is slow, so its silence says nothing.
+        if mem::take(&mut self.heard) || !self.to_target.is_clear() {
+            self.silent_intervals = 0;
+        } else {
+            self.silent_intervals = self.silent_intervals.saturating_add(1);
+        }
+        if self
+            .settings
+            .silent_intervals
+            .is_some_and(|most| self.silent_intervals >= most)
+        {
+            self.leave_viewer(&close_frame(4008, "the viewer does not answer"));
+            self.viewer_in = In::Drained;
+            self.leave_target();
+            self.begin_end(End::ViewerSilent, self.settings.close_timeout);
+        } else {
+            self.ping_due = true;
+            self.set_ping_timer();
+        }
+    }
+
+    fn set_ping_timer(&mut self) {
+        if let Some(interval) = self.settings.ping_interval {
+            self.rare.set_timer(interval.max(PING_INTERVAL));
+        }
+    }
+
+    /// A side that was to end has not: it gets last words, and a moment to read them.
+    fn on_deadline(&mut self) {
+        self.leave_viewer(&self.goodbye());
+        if self.viewer_in != In::Shut {
+            self.viewer_in = In::Drained;
+        }
+        self.leave_target();
+        self.set_last_grace();
+    }
+
+    fn on_last_frame(&mut self, end: Option<ws::End>) {
+        match end {
+            None => {}
+            Some(ws::End::Close(close)) => self.on_close(&close),
+            Some(ws::End::Violation(violation)) => {
+                let sentence = violation.to_string();
+                self.leave_viewer(&close_frame(violation.code(), &sentence));
+                self.viewer_in = In::Drained;
+                self.leave_target();
+                self.begin_end(End::Violation(violation), self.settings.close_timeout);
+            }
+        }
+    }
+
+    /// The viewer's close frame, or its answer to ours.
+    fn on_close(&mut self, close: &Close) {
+        self.leave_viewer(&close.frame());
+        self.viewer_in = In::Drained;
+        self.leave_target();
+        let end = End::ViewerClosed { code: close.code };
+        self.begin_end(end, self.settings.close_timeout);
+    }
+
+    /// The end of the viewer's stream; the target may still have something to say.
+    fn on_viewer_end(&mut self) -> bool {
+        self.viewer_in = In::Shut;
+        self.close_target();
+        self.begin_end(End::ViewerGone, self.settings.linger);
+        false
+    }
+
+    fn on_viewer_error(&mut self, error: &io::Error) -> bool {
+        self.viewer_in = In::Shut;
+        self.viewer_out = Out::Shut;
+        self.to_viewer.clear();
+        self.leave_target();
+        self.begin_end(End::ViewerFailed(error.kind()), self.settings.close_timeout);
+        false
+    }
+
+    fn on_target_end(&mut self) -> bool {
+        self.target_in = In::Shut;
+        self.close_target();
+        self.begin_end(End::TargetClosed, self.settings.close_timeout);
+        self.leave_viewer(&self.goodbye());
+        false
+    }
+
+    fn on_target_read_error(&mut self, error: &io::Error) -> bool {
+        self.on_target_write_error(error);
+        self.target_in = In::Shut;
+        self.leave_viewer(&self.goodbye());
+        false
+    }
+
+    /// The target takes nothing more; what it sent before that is still fetched.
+    fn on_target_write_error(&mut self, error: &io::Error) -> bool {
+        self.target_out = Out::Shut;
+        self.to_target.clear();
+        if self.viewer_in == In::Open {
+            self.viewer_in = In::Discarded;
+        }
+        self.begin_end(End::TargetFailed(error.kind()), self.settings.close_timeout);
+        false
+    }
+
+    /// The close frame for a viewer whose session ended on its own.
+    fn goodbye(&self) -> Vec<u8> {
+        if matches!(self.end, Some(End::TargetFailed(_))) {
+            return close_frame(4005, "the connection to the console was lost");
+        }
+        close_frame(1000, "the console ended")
+    }
+
+    /// Queues the last frame for the viewer, after which only its own close frame matters.
+    fn leave_viewer(&mut self, close: &[u8]) {
+        if self.viewer_out == Out::Open {
+            self.to_viewer.push(close);
+            self.viewer_out = Out::Closing;
+        }
+        if self.viewer_in == In::Open {
+            self.viewer_in = In::Discarded;
+        }
+        self.moved = true;
+    }
+
+    /// Lets the target have what is queued for it and nothing more, and hears it no longer.
+    fn leave_target(&mut self) {
+        if self.target_in == In::Open {
+            self.target_in = In::Drained;
+        }
+        self.close_target();
+    }
+
+    fn close_target(&mut self) {
+        if self.target_out == Out::Open {
+            self.target_out = Out::Closing;
+        }
+        self.moved = true;
+    }
+
+    /// Notes the first cause of the end and starts the time for it.
+    fn begin_end(&mut self, end: End, patience: Duration) {
+        self.moved = true;
+        if self.end.is_none() {
+            self.end = Some(end);
+            self.grace = Grace::Some;
+            self.rare.set_timer(patience);
+        }
+    }
+
+    fn set_last_grace(&mut self) {
+        self.moved = true;
+        self.grace = Grace::None;
+        self.rare.set_timer(DRAIN);
+    }
+
+    fn shut_all(&mut self) {
+        (self.viewer_in, self.target_in) = (In::Shut, In::Shut);
+        (self.viewer_out, self.target_out) = (Out::Shut, Out::Shut);
+    }
+
+    /// The report, once all is shut. Gives what can only linger on its last moment before.
+    fn poll_end(&mut self) -> Poll<Report> {
+        if (self.viewer_out, self.target_out) != (Out::Shut, Out::Shut) {
+            return Poll::Pending;
+        }
+        if (self.viewer_in, self.target_in) != (In::Shut, In::Shut) {
+            if self.grace == Grace::Some && self.target_in != In::Open {
+                self.set_last_grace();
+            }
+            return Poll::Pending;
+        }
+        Poll::Ready(Report {
+            up: self.meter.up(),
+            down: self.meter.down(),
+            end: self.end.take().unwrap_or(End::ViewerGone),
+        })
+    }
+}
+
+impl<V, T, S> Future for Relay<V, T, S>
+where
+    V: AsyncRead + AsyncWrite + Unpin,
+    T: AsyncRead + AsyncWrite + Unpin,
+    S: Future<Output = Ending>,
+{
+    type Output = Report;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Report> {
+        let relay = self.get_mut();
+        while let Some(ring) = relay.rare.poll(cx) {
+            relay.on_ring(ring);
+        }
+        relay.moved = false;
+        let mut scratch = Scratch::take();
+        let up = relay.poll_up(cx, &mut scratch);
+        let down = relay.poll_down(cx, &mut scratch);
+        drop(scratch);
+        if let Poll::Ready(report) = relay.poll_end() {
+            return Poll::Ready(report);
+        }
+        if up || down || relay.moved {
+            wake_after_others(cx);
+        }
+        Poll::Pending
+    }
+}
+
+// Nothing in it is pinned in place: the decision is boxed.
+impl<V: Unpin, T: Unpin, S: Future> Unpin for Relay<V, T, S> {}
+
+impl<V, T, S: Future> fmt::Debug for Relay<V, T, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Relay")
+            .field("viewer", &(self.viewer_in, self.viewer_out))
+            .field("target", &(self.target_in, self.target_out))
+            .field("end", &self.end)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Turn {
+    /// Counts a read. Whether it is the others' turn.
+    fn is_over(&mut self, length: usize) -> bool {
+        self.bytes = self.bytes.saturating_add(length);
+        self.reads = self.reads.saturating_add(1);
+        self.bytes >= READ || self.reads >= READS
+    }
+}
+
+/// Has the task woken after every other ready task ran and the runtime looked at its sockets.
+///
+/// A task that wakes itself comes before sockets that became ready meanwhile, because tokio
+/// looks at them only every so many tasks while any is ready; see benches/relay.rs.
+fn wake_after_others(cx: &mut Context<'_>) {
+    if pin!(tokio::task::yield_now()).poll(cx).is_ready() {
+        cx.waker().wake_by_ref();
+    }
+}

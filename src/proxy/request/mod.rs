@@ -1,0 +1,307 @@
+//! What an upgrade request says: handshake, token, origin, subprotocol, client address.
+//!
+//! Pure over headers. The rules are those of nova-novncproxy and websockify with their holes
+//! closed; docs/design.md (decision 6) lists each difference. RFC 6455 section 4.2, RFC 6454.
+
+use std::net::IpAddr;
+
+use http::header::{
+    CONNECTION, COOKIE, HOST, HeaderName, ORIGIN, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
+    SEC_WEBSOCKET_VERSION, UPGRADE,
+};
+use http::{HeaderMap, Method, Request, Uri};
+use ipnet::IpNet;
+use percent_encoding::percent_decode_str;
+use tungstenite::handshake::derive_accept_key;
+use url::{Host, Url};
+
+use crate::model::Token;
+
+/// Whether the request asks for a WebSocket at all; all else gets pages.
+pub fn wants_websocket<B>(request: &Request<B>) -> bool {
+    request.method() == Method::GET && has_word(request.headers(), &UPGRADE, "websocket")
+}
+
+/// What a correct opening handshake is answered with.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Handshake {
+    /// `Sec-WebSocket-Accept`.
+    pub accept: String,
+    /// Whether `binary` was offered, and is to be named in the answer.
+    pub binary: bool,
+}
+
+/// Why a handshake is no handshake.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum BadHandshake {
+    /// `Connection` does not name `Upgrade`.
+    #[error("a WebSocket request needs `Connection: Upgrade`; does a reverse proxy drop it?")]
+    Connection,
+    /// Another version than 13.
+    #[error("only WebSocket version 13 is spoken here")]
+    Version,
+    /// No key of 16 bytes in base64.
+    #[error("Sec-WebSocket-Key is missing or malformed")]
+    Key,
+    /// Subprotocols are offered, and `binary` is not among them.
+    #[error("the only subprotocol spoken here is `binary`")]
+    Subprotocol,
+}
+
+/// Checks the opening handshake (RFC 6455 section 4.2.1).
+pub fn handshake(headers: &HeaderMap) -> Result<Handshake, BadHandshake> {
+    if !has_word(headers, &CONNECTION, "upgrade") {
+        return Err(BadHandshake::Connection);
+    }
+    if sole(headers, &SEC_WEBSOCKET_VERSION) != Some("13") {
+        return Err(BadHandshake::Version);
+    }
+    let key = sole(headers, &SEC_WEBSOCKET_KEY).filter(|key| is_key(key));
+    let accept = derive_accept_key(key.ok_or(BadHandshake::Key)?.as_bytes());
+    let offered: Vec<&str> = words(headers, &SEC_WEBSOCKET_PROTOCOL).collect();
+    let binary = offered.contains(&"binary");
+    if !binary && !offered.is_empty() {
+        return Err(BadHandshake::Subprotocol);
+    }
+    Ok(Handshake { accept, binary })
+}
+
+/// Sixteen bytes in base64: 22 digits and two of padding.
+fn is_key(key: &str) -> bool {
+    let digit = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'+' || byte == b'/';
+    key.strip_suffix("==")
+        .is_some_and(|digits| digits.len() == 22 && digits.bytes().all(digit))
+}
+
+/// The token: the last non-empty `token` of the query, else the last one among the cookies. A
+/// token in the query counts even where it is wrong and the cookie's is right.
+pub fn token(uri: &Uri, headers: &HeaderMap) -> Option<Token> {
+    let text = query_token(uri.query().unwrap_or_default()).or_else(|| cookie_token(headers))?;
+    Token::try_from(text).ok()
+}
+
+fn query_token(query: &str) -> Option<String> {
+    let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+    let values = pairs
+        .filter(|(key, _)| form_decode(key) == "token")
+        .map(|(_, value)| value);
+    values.map(form_decode).rfind(|value| !value.is_empty())
+}
+
+fn form_decode(text: &str) -> String {
+    percent_decode_str(&text.replace('+', " "))
+        .decode_utf8_lossy()
+        .into_owned()
+}
+
+fn cookie_token(headers: &HeaderMap) -> Option<String> {
+    let lines = headers
+        .get_all(COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok());
+    let pairs = lines
+        .flat_map(|line| line.split(';'))
+        .filter_map(|pair| pair.split_once('='));
+    let values = pairs
+        .filter(|(name, _)| name.trim() == "token")
+        .map(|(_, value)| value.trim());
+    let values: Vec<&str> = values
+        .map(unquoted)
+        .filter(|value| !value.is_empty())
+        .collect();
+    values.last().map(|value| (*value).to_owned())
+}
+
+fn unquoted(value: &str) -> &str {
+    value
+        .strip_prefix('"')
+        .and_then(|rest| rest.strip_suffix('"'))
+        .unwrap_or(value)
+}
+
+/// Who the client is and how it came, after what trusted proxies say.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Client {
+    /// The viewer's address; `None` behind a socket that has none.
+    pub ip: Option<IpAddr>,
+    /// What the nearest trusted proxy said the viewer's scheme was, in lower case.
+    pub forwarded_scheme: Option<String>,
+}
+
+/// Reads `X-Forwarded-For` and `X-Forwarded-Proto`, if `peer` is within `trusted`.
+///
+/// The address is the last one in `X-Forwarded-For` that no trusted proxy has. A list of unlike
+/// schemes means nothing and counts as a scheme that matches none.
+pub fn client(peer: Option<IpAddr>, headers: &HeaderMap, trusted: &[IpNet]) -> Client {
+    let is_trusted = |ip: IpAddr| trusted.iter().any(|net| net.contains(&ip.to_canonical()));
+    let Some(peer) = peer.filter(|peer| is_trusted(*peer)) else {
+        return Client {
+            ip: peer,
+            forwarded_scheme: None,
+        };
+    };
+    let hops: Vec<&str> = words(headers, &FORWARDED_FOR).collect();
+    let mut ip = peer;
+    for hop in hops.iter().rev() {
+        let Some(address) = forwarded_address(hop) else {
+            break;
+        };
+        ip = address;
+        if !is_trusted(address) {
+            break;
+        }
+    }
+    let mut schemes: Vec<String> = words(headers, &FORWARDED_PROTO)
+        .map(str::to_ascii_lowercase)
+        .collect();
+    schemes.dedup();
+    let forwarded_scheme = (!schemes.is_empty()).then(|| schemes.join(", "));
+    Client {
+        ip: Some(ip),
+        forwarded_scheme,
+    }
+}
+
+/// An address with or without a port: `192.0.2.1`, `192.0.2.1:80`, `[2001:db8::1]:80`.
+fn forwarded_address(hop: &str) -> Option<IpAddr> {
+    let address = hop.parse().ok().or_else(|| {
+        hop.parse::<std::net::SocketAddr>()
+            .ok()
+            .map(|address| address.ip())
+            .or_else(|| {
+                hop.strip_prefix('[')
+                    .and_then(|hop| hop.strip_suffix(']'))
+                    .and_then(|v6| v6.parse().ok())
+            })
+    })?;
+    Some(IpAddr::to_canonical(&address))
+}
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+/// Why a page on this origin may not open the console.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum BadOrigin {
+    /// It names no host or no scheme: empty, `null`, no URL.
+    #[error("origin `{0}` names no site")]
+    Invalid(String),
+    /// Its host is neither the gateway's nor allowed.
+    #[error("origin `{origin}` is not `{expected}`")]
+    Host {
+        /// The page's host.
+        origin: String,
+        /// The host the request was sent to.
+        expected: String,
+    },
+    /// Its scheme is not that of the URL that was handed out.
+    #[error("origin scheme `{origin}` is not `{expected}`")]
+    Scheme {
+        /// The page's scheme.
+        origin: String,
+        /// The scheme of the console's URL.
+        expected: String,
+    },
+}
+
+/// Checks that the page asking is one of ours (against cross-site WebSocket hijacking).
+///
+/// No `Origin` at all is no browser, and passes. Else its host must be the request's own, that
+/// of `base`, or in `allowed`; its scheme (or what a trusted proxy says it was) must be that of
+/// `base`, where `ws` and `wss` admit `http` and `https` too. Ports do not count, nor does case.
+pub fn check_origin(
+    headers: &HeaderMap,
+    client: &Client,
+    base: &Url,
+    allowed: &[String],
+) -> Result<(), BadOrigin> {
+    let Some(origin) = headers.get(ORIGIN) else {
+        return Ok(());
+    };
+    let text = String::from_utf8_lossy(origin.as_bytes()).into_owned();
+    let parsed = Url::parse(&text).ok();
+    let host = parsed
+        .as_ref()
+        .and_then(Url::host_str)
+        .filter(|host| !host.is_empty());
+    let (Some(parsed), Some(host)) = (&parsed, host) else {
+        return Err(BadOrigin::Invalid(shortened(&text)));
+    };
+    let expected = own_host(headers).unwrap_or_default();
+    let admitted = |name: &str| same_host(name, host);
+    if !admitted(&expected)
+        && !base.host_str().is_some_and(admitted)
+        && !allowed.iter().any(|name| admitted(name))
+    {
+        return Err(BadOrigin::Host {
+            origin: shortened(host),
+            expected: shortened(&expected),
+        });
+    }
+    let scheme = client
+        .forwarded_scheme
+        .as_deref()
+        .unwrap_or_else(|| parsed.scheme());
+    let pages = match base.scheme() {
+        "ws" => "http",
+        "wss" => "https",
+        other => other,
+    };
+    if scheme != base.scheme() && scheme != pages {
+        return Err(BadOrigin::Scheme {
+            origin: shortened(scheme),
+            expected: pages.to_owned(),
+        });
+    }
+    Ok(())
+}
+
+/// The host part of the one `Host` header, without port and brackets.
+fn own_host(headers: &HeaderMap) -> Option<String> {
+    let authority: http::uri::Authority = sole(headers, &HOST)?.parse().ok()?;
+    let host = authority.host();
+    (!host.is_empty()).then(|| host.to_owned())
+}
+
+/// Compares names without case, and addresses by what they are.
+fn same_host(a: &str, b: &str) -> bool {
+    let normal = |host: &str| {
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        let ip = bare
+            .parse::<IpAddr>()
+            .ok()
+            .map(|ip| ip.to_canonical().to_string());
+        ip.or_else(|| Host::parse(host).ok().map(|host| host.to_string()))
+    };
+    normal(a).is_some_and(|a| normal(b).is_some_and(|b| a == b))
+}
+
+/// What of a foreign text fits a close frame.
+fn shortened(text: &str) -> String {
+    text.chars().filter(|c| !c.is_control()).take(40).collect()
+}
+
+fn sole<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
+    let mut values = headers.get_all(name).iter();
+    let value = values.next()?.to_str().ok()?.trim();
+    values.next().is_none().then_some(value)
+}
+
+/// The comma-separated words of all headers of a name.
+fn words<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
+    let lines = headers
+        .get_all(name)
+        .into_iter()
+        .filter_map(|value| value.to_str().ok());
+    lines
+        .flat_map(|line| line.split(','))
+        .map(str::trim)
+        .filter(|word| !word.is_empty())
+}
+
+fn has_word(headers: &HeaderMap, name: &HeaderName, word: &str) -> bool {
+    words(headers, name).any(|found| found.eq_ignore_ascii_case(word))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,127 @@
+//! One viewer's time at a console, from its first line in the log to its last.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use hyper::upgrade::{OnUpgrade, Parts};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::Proxy;
+use super::close::{ABNORMAL, ENDED, GOING_AWAY};
+use super::relay::{self, End, Ending, Opening, Report};
+use super::target::{Connected, Stream, prepare};
+use crate::model::{CorrelationId, Grant, SessionId};
+use crate::telemetry::TypeLabel;
+
+/// How long a refused viewer may take to hear it.
+const REFUSAL: Duration = Duration::from_secs(2);
+
+/// Who looks at what.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) id: SessionId,
+    pub(super) correlation: CorrelationId,
+    /// With the target it is at now.
+    pub(super) grant: Grant,
+    pub(super) viewer: Option<IpAddr>,
+}
+
+/// Relays until somebody leaves. A line in the log at the start and one at the end.
+pub(super) async fn run(proxy: &Proxy, session: Session, upgrade: OnUpgrade, connected: Connected) {
+    let Some((viewer, viewer_bytes)) = take_stream(upgrade).await else {
+        return;
+    };
+    let Session {
+        id,
+        correlation,
+        grant,
+        viewer: peer,
+    } = &session;
+    let peer = peer.map(tracing::field::display);
+    tracing::info!(
+        session = %id, %correlation, instance = %grant.instance, name = grant.instance_name,
+        r#type = %grant.console_type, address = %grant.target, caller = grant.caller, peer,
+        "session started"
+    );
+    let label = TypeLabel::from(grant.console_type);
+    proxy.metrics.sessions.get_or_create(&label).inc();
+    proxy.metrics.sessions_active.get_or_create(&label).inc();
+    let started = Instant::now();
+
+    let opening = Opening {
+        viewer_bytes,
+        target_bytes: connected.greeting,
+        ..Opening::default()
+    };
+    let report = relay(proxy, viewer, connected.stream, opening, *correlation).await;
+
+    proxy.metrics.sessions_active.get_or_create(&label).dec();
+    proxy.metrics.count_bytes(report.up, report.down);
+    let (code, why) = outcome(&report.end);
+    proxy.metrics.count_close(code);
+    let seconds = started.elapsed().as_secs_f64();
+    tracing::info!(
+        session = %id, %correlation, instance = %grant.instance, name = grant.instance_name,
+        r#type = %grant.console_type, address = %grant.target, caller = grant.caller, peer,
+        code, why, up = report.up, down = report.down, seconds,
+        "session ended"
+    );
+}
+
+async fn relay(
+    proxy: &Proxy,
+    viewer: TcpStream,
+    target: Stream,
+    opening: Opening,
+    correlation: CorrelationId,
+) -> Report {
+    let settings = &proxy.settings.relay;
+    let stop = async move {
+        proxy.watch.closing().await;
+        let reason = format!("the gateway is going down; connect again [{correlation}]");
+        Ending {
+            code: GOING_AWAY,
+            reason,
+        }
+    };
+    match target {
+        Stream::Tcp(target) => relay::run(viewer, target, opening, settings, stop).await,
+        Stream::Unix(target) => relay::run(viewer, target, opening, settings, stop).await,
+    }
+}
+
+/// Completes the upgrade only to close it with a sentence.
+pub(super) async fn refuse(upgrade: OnUpgrade, code: u16, reason: &str) {
+    if let Some((viewer, _early)) = take_stream(upgrade).await {
+        relay::refuse(viewer, code, reason, REFUSAL).await;
+    }
+}
+
+/// The viewer's stream once the 101 has left, and what it sent behind its request.
+async fn take_stream(upgrade: OnUpgrade) -> Option<(TcpStream, Vec<u8>)> {
+    let upgraded = upgrade.await.inspect_err(|error| {
+        tracing::debug!(%error, "the viewer left before the upgrade was done");
+    });
+    let Parts { io, read_buf, .. } = upgraded.ok()?.downcast::<TokioIo<TcpStream>>().ok()?;
+    let stream = io.into_inner();
+    if let Err(error) = prepare(&stream) {
+        tracing::debug!(%error, "the viewer left before the session began");
+    }
+    Some((stream, read_buf.to_vec()))
+}
+
+/// The close code that a session is counted under, and its end in words for the log.
+fn outcome(end: &End) -> (u16, String) {
+    match end {
+        End::TargetClosed => (ENDED, "the target closed".to_owned()),
+        End::TargetFailed(kind) => (ENDED, format!("the target failed: {kind}")),
+        End::ViewerClosed { code } => (code.unwrap_or(1005), "the viewer left".to_owned()),
+        End::ViewerGone => (ABNORMAL, "the viewer vanished".to_owned()),
+        End::ViewerFailed(kind) => (ABNORMAL, format!("the viewer's connection failed: {kind}")),
+        End::ViewerSilent => (ABNORMAL, "the viewer answers no pings".to_owned()),
+        End::Violation(violation) => (violation.code(), violation.to_string()),
+        End::Stopped(ending) => (ending.code, ending.reason.clone()),
+    }
+}

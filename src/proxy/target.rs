@@ -1,0 +1,275 @@
+//! The way to a target: resolve, dial, and hear its greeting.
+//!
+//! Names are resolved without the host's NSS, which a static binary must not load. A VNC target
+//! has to greet as RFB does (RFC 6143 section 7.1.1) before a viewer is let in.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use hickory_resolver::TokioResolver;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::OnceCell;
+use tokio::time::timeout;
+
+use crate::model::{Address, ConsoleKind, Host};
+
+/// An open way to a target, and what was read from it so far.
+#[derive(Debug)]
+pub struct Connected {
+    /// The stream.
+    pub stream: Stream,
+    /// The greeting, to be passed on: nothing may be lost.
+    pub greeting: Vec<u8>,
+}
+
+/// A stream to a target.
+#[derive(Debug)]
+pub enum Stream {
+    /// TCP.
+    Tcp(TcpStream),
+    /// A Unix socket.
+    Unix(UnixStream),
+}
+
+/// Why there is no way. For the log: a viewer is told less (see `close`).
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The name has no address.
+    #[error("cannot resolve {name}: {why}")]
+    Resolve {
+        /// The name.
+        name: String,
+        /// What the resolver said.
+        why: String,
+    },
+    /// No connection.
+    #[error("cannot connect to {address}: {why}")]
+    Dial {
+        /// Where.
+        address: Address,
+        /// What the kernel said.
+        why: io::Error,
+    },
+    /// No connection in time.
+    #[error("{address} did not accept a connection within {} s", limit.as_secs())]
+    DialTimeout {
+        /// Where.
+        address: Address,
+        /// The limit.
+        limit: Duration,
+    },
+    /// It took the connection and hung up.
+    #[error("{0} hung up before it greeted")]
+    Closed(Address),
+    /// It took the connection and said nothing.
+    #[error("{address} sent no greeting within {} s", limit.as_secs())]
+    Silent {
+        /// Where.
+        address: Address,
+        /// The limit.
+        limit: Duration,
+    },
+    /// It speaks something else.
+    #[error("{0} is not a VNC server")]
+    NotRfb(Address),
+}
+
+/// Dials `address` and, for VNC, waits for its greeting; each within `limit`. Cancel-safe: the
+/// connection is closed.
+pub async fn connect(
+    address: &Address,
+    kind: ConsoleKind,
+    limit: Duration,
+) -> Result<Connected, ConnectError> {
+    let dialled = timeout(limit, dial(address)).await;
+    let late = |_| ConnectError::DialTimeout {
+        address: address.clone(),
+        limit,
+    };
+    let mut stream = dialled.map_err(late)??;
+    let greeting = match (kind, &mut stream) {
+        (ConsoleKind::Spice | ConsoleKind::Serial, _) => Vec::new(),
+        (ConsoleKind::Vnc, Stream::Tcp(stream)) => greeting(stream, address, limit).await?,
+        (ConsoleKind::Vnc, Stream::Unix(stream)) => greeting(stream, address, limit).await?,
+    };
+    Ok(Connected { stream, greeting })
+}
+
+async fn dial(address: &Address) -> Result<Stream, ConnectError> {
+    let failed = |why| ConnectError::Dial {
+        address: address.clone(),
+        why,
+    };
+    match address {
+        Address::Unix(path) => UnixStream::connect(path)
+            .await
+            .map(Stream::Unix)
+            .map_err(failed),
+        Address::Tcp(host, port) => {
+            let stream = dial_any(&resolve(host).await?, *port)
+                .await
+                .map_err(failed)?;
+            prepare(&stream).map_err(failed)?;
+            Ok(Stream::Tcp(stream))
+        }
+    }
+}
+
+/// The first of `ips` that answers.
+async fn dial_any(ips: &[IpAddr], port: u16) -> io::Result<TcpStream> {
+    let mut failure = io::Error::from(io::ErrorKind::AddrNotAvailable);
+    for ip in ips {
+        match TcpStream::connect(SocketAddr::new(*ip, port)).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failure = error,
+        }
+    }
+    Err(failure)
+}
+
+/// Sets what every relayed TCP connection has: no Nagle, and keepalive that finds a dead peer
+/// within two minutes.
+pub fn prepare(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    let keepalive = TcpKeepalive::new()
+        .with_time(Duration::from_mins(1))
+        .with_interval(Duration::from_secs(15))
+        .with_retries(4);
+    SockRef::from(stream).set_tcp_keepalive(&keepalive)
+}
+
+async fn resolve(host: &Host) -> Result<Vec<IpAddr>, ConnectError> {
+    static RESOLVER: OnceCell<TokioResolver> = OnceCell::const_new();
+    let name = match host {
+        Host::Ip(ip) => return Ok(vec![*ip]),
+        Host::Name(name) => name,
+    };
+    let lookup = async {
+        let resolver =
+            RESOLVER.get_or_try_init(|| async { TokioResolver::builder_tokio()?.build() });
+        resolver.await?.lookup_ip(name.as_str()).await
+    };
+    let failed = |why: hickory_resolver::net::NetError| ConnectError::Resolve {
+        name: name.clone(),
+        why: why.to_string(),
+    };
+    Ok(lookup.await.map_err(failed)?.iter().collect())
+}
+
+/// The length of `RFB 003.008\n`.
+const GREETING: usize = 12;
+
+async fn greeting(
+    stream: &mut (impl AsyncRead + Unpin),
+    address: &Address,
+    limit: Duration,
+) -> Result<Vec<u8>, ConnectError> {
+    let mut greeting = vec![0; GREETING];
+    match timeout(limit, stream.read_exact(&mut greeting)).await {
+        Err(_) => Err(ConnectError::Silent {
+            address: address.clone(),
+            limit,
+        }),
+        Ok(Err(_)) => Err(ConnectError::Closed(address.clone())),
+        Ok(Ok(_)) if is_rfb(&greeting) => Ok(greeting),
+        Ok(Ok(_)) => Err(ConnectError::NotRfb(address.clone())),
+    }
+}
+
+/// `RFB ddd.ddd\n`
+fn is_rfb(greeting: &[u8]) -> bool {
+    let shape = b"RFB ddd.ddd\n";
+    let fits = |(is, shall): (&u8, &u8)| match shall {
+        b'd' => is.is_ascii_digit(),
+        _ => is == shall,
+    };
+    greeting.len() == shape.len() && greeting.iter().zip(shape).all(fits)
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(5);
+
+    async fn server(says: &'static [u8], lingers: bool) -> Address {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().into();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            for byte in says {
+                stream.write_all(&[*byte]).await.unwrap();
+            }
+            if lingers {
+                let _end = stream.read(&mut [0]).await;
+            }
+        });
+        address
+    }
+
+    #[tokio::test]
+    async fn a_vnc_servers_greeting_is_kept_even_in_pieces() {
+        let address = server(b"RFB 003.008\n", true).await;
+
+        let connected = connect(&address, ConsoleKind::Vnc, LIMIT).await.unwrap();
+
+        assert_eq!(connected.greeting, b"RFB 003.008\n");
+    }
+
+    #[tokio::test]
+    async fn what_is_no_vnc_server_is_called_so() {
+        let http = server(b"HTTP/1.1 400 Bad Request\r\n", true).await;
+        let brief = server(b"RFB", false).await;
+
+        let web = connect(&http, ConsoleKind::Vnc, LIMIT).await.unwrap_err();
+        let gone = connect(&brief, ConsoleKind::Vnc, LIMIT).await.unwrap_err();
+
+        assert!(matches!(web, ConnectError::NotRfb(_)), "{web}");
+        assert!(matches!(gone, ConnectError::Closed(_)), "{gone}");
+    }
+
+    #[tokio::test]
+    async fn a_silent_server_is_given_up() {
+        let address = server(b"", true).await;
+
+        let limit = Duration::from_millis(50);
+        let error = connect(&address, ConsoleKind::Vnc, limit)
+            .await
+            .unwrap_err();
+
+        assert!(matches!(error, ConnectError::Silent { .. }), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_serial_line_need_not_greet() {
+        let address = server(b"", true).await;
+
+        let connected = connect(&address, ConsoleKind::Serial, LIMIT).await.unwrap();
+
+        assert!(connected.greeting.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_name_is_looked_up_in_the_hosts_file() {
+        let address = server(b"RFB 003.008\n", true).await;
+        let Address::Tcp(_, port) = address else {
+            panic!("a TCP address")
+        };
+        let by_name = Address::Tcp("localhost".parse().unwrap(), port);
+
+        assert!(connect(&by_name, ConsoleKind::Vnc, LIMIT).await.is_ok());
+    }
+
+    #[test]
+    fn only_digits_make_a_version() {
+        assert!(is_rfb(b"RFB 003.889\n"));
+        assert!(!is_rfb(b"RFB 003.8  \n"));
+        assert!(!is_rfb(b"RFB 003.008\r"));
+    }
+}
