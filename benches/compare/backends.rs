@@ -114,7 +114,7 @@ fn serve(kind: Kind, mut stream: TcpStream, counts: Counts) -> io::Result<()> {
                 Ok(())
             })
         }
-        Kind::Echo => read_all(stream, |stream, bytes| stream.write_all(bytes)),
+        Kind::Echo => read_all(stream, Write::write_all),
         Kind::Idle => read_all(stream, |_, _| Ok(())),
     }
 }

@@ -1,6 +1,7 @@
 //! Our own HTTP API: who may call it, what it answers, and that its description tells the truth.
 
 use std::collections::BTreeSet;
+use std::fs;
 
 use serde_json::{Value, json};
 
@@ -9,6 +10,7 @@ use crate::rig::http::{Request, Response};
 use crate::rig::peers::Peer;
 use crate::rig::rfb::shake_hands;
 use crate::rig::ws::Upgrade;
+use crate::rig::xml::Domain;
 
 #[test]
 fn a_post_yields_a_url_that_opens_the_console() {
@@ -72,7 +74,7 @@ fn a_caller_without_the_key_is_unauthorized() {
     }
     assert_eq!(
         gateway.cli(&["token", "list", "-o", "json"]).ok().json(),
-        json!([])
+        json!({ "tokens": [] })
     );
 }
 
@@ -146,7 +148,7 @@ fn without_a_key_pages_of_other_sites_may_not_call() {
     );
     assert_eq!(
         gateway.cli(&["token", "list", "-o", "json"]).ok().json(),
-        json!([])
+        json!({ "tokens": [] })
     );
 }
 
@@ -213,7 +215,7 @@ fn a_token_is_listed_and_revoked_over_http() {
         !listed.text().contains(created["token"].as_str().unwrap()),
         "{listed:?}"
     );
-    assert_eq!(gone.status, 204);
+    assert_eq!((gone.status, &gone.json()["id"]), (200, &created["id"]));
     assert_problem(&again, 404);
     let url = ConsoleUrl::parse(created["url"].as_str().unwrap());
     let mut ws = Upgrade::new(&url.upgrade_path())
@@ -236,57 +238,88 @@ fn the_caller_stands_in_the_token_list() {
 #[test]
 fn the_description_tells_the_truth_about_every_answer() {
     let peer = Peer::echo();
-    let (gateway, key) = keyed(&peer);
+    let (key, hash) = new_key("ops");
+    let setup = Setup::new().instance("web-1", &peer.address());
+    let setup = setup.key("ops", &hash).xml_directory();
+    let off = Domain::new("db-1").off().dump();
+    fs::write(setup.xml_path().join("db-1.xml"), off).unwrap();
+    let gateway = setup.start();
     let description = gateway.http(&Request::new("GET", "/openapi.json"));
-    assert_eq!(description.status, 200);
     let description = Description::new(description.json());
-    let authorized = |request: Request| request.header("Authorization", &key);
-    let created = gateway.http(&authorized(create("web-1")));
-    let id = created.json()["id"].as_str().unwrap().to_owned();
+    let bearer = format!("Bearer {key}");
+    let authorized = |request: Request| request.header("Authorization", &bearer);
+    let created = gateway.http(&authorized(create("web-1"))).json();
+    let id = created["id"].as_str().unwrap();
 
-    let mut held = BTreeSet::new();
-    let mut seen = |method: &str, path: &str, response: &Response| {
-        held.insert(description.hold(method, path, response));
-    };
-    seen("POST", "/v1/consoles", &created);
-    seen("POST", "/v1/consoles", &gateway.http(&create("web-1")));
-    seen(
-        "POST",
-        "/v1/consoles",
-        &gateway.http(&authorized(create("nobody"))),
-    );
-    seen(
-        "POST",
-        "/v1/consoles",
-        &gateway.http(&authorized(post("/v1/consoles", &json!({})))),
-    );
+    let mut seen = BTreeSet::new();
     let huge = json!({ "instance": "x".repeat(1 << 21) });
-    seen(
-        "POST",
-        "/v1/consoles",
-        &gateway.http(&authorized(post("/v1/consoles", &huge))),
-    );
-    for path in ["/v1/instances", "/v1/tokens"] {
-        let get = Request::new("GET", path);
-        seen("GET", path, &gateway.http(&get));
-        seen("GET", path, &gateway.http(&authorized(get)));
+    let text = Request::new("POST", "/v1/consoles").header("Content-Type", "text/plain");
+    for (described, method, path, status) in [
+        ("/v1/instances", "GET", "/v1/instances", 200),
+        ("/v1/instances", "POST", "/v1/instances", 405),
+        (
+            "/v1/instances/{instance}",
+            "GET",
+            "/v1/instances/web-1",
+            200,
+        ),
+        ("/v1/instances/{instance}", "GET", "/v1/instances/db-1", 200),
+        (
+            "/v1/instances/{instance}",
+            "GET",
+            "/v1/instances/nobody",
+            404,
+        ),
+        ("/v1/tokens", "GET", "/v1/tokens", 200),
+        ("/v1/tokens", "DELETE", "/v1/tokens", 405),
+        ("/v1/tokens/{id}", "GET", &format!("/v1/tokens/{id}"), 200),
+        ("/v1/tokens/{id}", "GET", "/v1/tokens/x", 400),
+        ("/v1/tokens/{id}", "DELETE", "/v1/tokens/x", 400),
+        (
+            "/v1/tokens/{id}",
+            "DELETE",
+            &format!("/v1/tokens/{id}"),
+            200,
+        ),
+        (
+            "/v1/tokens/{id}",
+            "DELETE",
+            &format!("/v1/tokens/{id}"),
+            404,
+        ),
+        ("/v1/tokens/{id}", "GET", &format!("/v1/tokens/{id}"), 404),
+        ("/v1/consoles", "GET", "/v1/consoles", 405),
+    ] {
+        let request = Request::new(method, path);
+        let (stranger, friend) = (gateway.http(&request), gateway.http(&authorized(request)));
+        assert_eq!(
+            (stranger.status, friend.status),
+            (401, status),
+            "{method} {path}"
+        );
+        if status != 405 {
+            seen.insert(description.hold(method, described, &stranger));
+            seen.insert(description.hold(method, described, &friend));
+        }
     }
-    let delete = Request::new("DELETE", &format!("/v1/tokens/{id}"));
-    seen("DELETE", "/v1/tokens/{id}", &gateway.http(&delete));
-    seen(
-        "DELETE",
-        "/v1/tokens/{id}",
-        &gateway.http(&authorized(delete.clone())),
-    );
-    seen(
-        "DELETE",
-        "/v1/tokens/{id}",
-        &gateway.http(&authorized(delete)),
-    );
+    for (request, status) in [
+        (create("web-1"), 201),
+        (create("nobody"), 404),
+        (create("db-1"), 409),
+        (post("/v1/consoles", &json!({})), 400),
+        (post("/v1/consoles", &huge), 413),
+        (text, 415),
+    ] {
+        let response = gateway.http(&authorized(request));
+        assert_eq!(response.status, status, "{response:?}");
+        seen.insert(description.hold("POST", "/v1/consoles", &response));
+    }
+    let stranger = gateway.http(&create("web-1"));
+    seen.insert(description.hold("POST", "/v1/consoles", &stranger));
 
     assert_eq!(
         description.operations(),
-        held,
+        seen,
         "operations described and operations seen"
     );
 }

@@ -61,11 +61,24 @@ fn help_tells_defaults_and_exit_codes() {
 
     assert!(issue.contains("[default: novnc]"), "{issue}");
     assert!(issue.contains("[default: url]"), "{issue}");
-    for code in ["0", "1", "2", "3", "4", "5", "6", "7", "130"] {
-        let told = all
-            .lines()
-            .any(|line| line.split_whitespace().next() == Some(code));
-        assert!(told, "exit code {code} is missing in {all}");
+    let (_, codes) = all.split_once("Exit codes:").unwrap();
+    for code in [
+        "0 ok",
+        "1 failure",
+        "2 usage",
+        "3 config",
+        "4 not found",
+        "5 denied",
+        "6 unreachable",
+        "7 timeout",
+        "130 interrupted",
+    ] {
+        let told = codes
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ")
+            .contains(code);
+        assert!(told, "exit code {code} is missing in {codes}");
     }
 }
 
@@ -161,9 +174,9 @@ fn instances_are_shown_as_tables_and_as_json() {
         "{table:?}"
     );
     assert!(table.stdout.contains("web-1"));
-    assert_eq!(listed[0]["name"], "web-1");
+    assert_eq!(listed["instances"][0]["name"], "web-1");
     assert_eq!(shown["name"], "web-1");
-    assert_eq!(shown["id"], listed[0]["id"]);
+    assert_eq!(shown["id"], listed["instances"][0]["id"]);
 }
 
 #[test]

@@ -124,14 +124,21 @@ fn broken_files_take_no_good_one_down() {
 }
 
 #[test]
-fn a_broken_file_is_named_in_the_log() {
+fn a_broken_file_is_named_to_whoever_lists_instances() {
     let gateway = gateway_of(&[("broken.xml", "<domain><name>broken</name")]);
 
-    gateway.cli(&["instance", "list"]).ok();
+    let table = gateway.cli(&["instance", "list"]).ok();
+    let json = gateway.cli(&["instance", "list", "-o", "json"]).ok().json();
 
-    gateway.wait_for_event("that broken.xml is broken", |event| {
-        event.to_string().contains("broken.xml")
-    });
+    assert!(table.stderr.contains("broken.xml"), "{table:?}");
+    assert!(
+        !table.stdout.contains("broken.xml"),
+        "talk among the data: {table:?}"
+    );
+    assert!(
+        json["faults"][0].as_str().unwrap().contains("broken.xml"),
+        "{json}"
+    );
 }
 
 #[test]
@@ -199,7 +206,7 @@ fn instance_list_shows_what_runs_and_what_does_not() {
 
     let listed = gateway.cli(&["instance", "list", "-o", "json"]).ok().json();
 
-    let mut states: Vec<_> = listed
+    let mut states: Vec<_> = listed["instances"]
         .as_array()
         .unwrap()
         .iter()

@@ -366,7 +366,7 @@ fn sessions_that_break_the_protocol_leave_the_others_alone() {
 
     for bytes in [
         frame(true, TEXT, b"x"),
-        header(true, BINARY, true, u64::MAX),
+        [header(true, BINARY, true, u64::MAX), vec![0; 4]].concat(),
         vec![0xff; 64],
     ] {
         let mut bad = shaken(&gateway);

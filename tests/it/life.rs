@@ -211,13 +211,24 @@ fn an_impossible_value_is_answered_with_its_key() {
         ("auth", "url_ttl", "0s"),
         ("log", "level", "loud"),
         ("monitor", "listen", "nowhere"),
-        ("web", "root", "/nonexistent/novnc"),
+        ("log", "format", "xml"),
     ] {
         let refused = Setup::new().set(table, key, value).refuse_to_start();
 
         assert_eq!(refused.code, 3, "{table}.{key}: {refused:?}");
         assert!(refused.stderr.contains(key), "{refused:?}");
     }
+}
+
+#[test]
+fn a_web_root_that_is_not_there_is_named_in_one_sentence() {
+    let refused = Setup::new()
+        .set("web", "root", "/nonexistent/novnc")
+        .refuse_to_start();
+
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert_eq!(refused.stderr.lines().count(), 1, "{refused:?}");
+    assert!(refused.stderr.contains("/nonexistent/novnc"), "{refused:?}");
 }
 
 #[test]

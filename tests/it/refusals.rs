@@ -56,7 +56,6 @@ fn a_server_that_speaks_no_vnc_is_refused_with_4005() {
     for greeting in [
         &b"SSH-2.0-OpenSSH_9.2p1\r\n"[..],
         b"HTTP/1.1 400 Bad Request\r\n\r\n",
-        b"\x16",
     ] {
         let peer = Peer::raw(move |mut stream| {
             stream.write_all(greeting)?;
@@ -73,13 +72,20 @@ fn a_server_that_speaks_no_vnc_is_refused_with_4005() {
 }
 
 #[test]
-fn a_server_that_hangs_up_at_once_is_refused_with_4005() {
-    let peer = Peer::raw(|_| Ok(()));
-    let gateway = Gateway::of("web-1", &peer.address());
+fn a_server_that_hangs_up_before_its_greeting_is_refused_with_4005() {
+    for beginning in [&b""[..], b"\x16", b"RFB 003"] {
+        let peer = Peer::raw(move |mut stream| {
+            stream.write_all(beginning)?;
+            stream.shutdown(std::net::Shutdown::Write)?;
+            stream.read_to_end(&mut Vec::new())?;
+            Ok(())
+        });
+        let gateway = Gateway::of("web-1", &peer.address());
 
-    let closed = gateway.open("web-1").expect_close();
+        let closed = gateway.open("web-1").expect_close();
 
-    assert_refused(&gateway, &closed, 4005, &[]);
+        assert_refused(&gateway, &closed, 4005, &[]);
+    }
 }
 
 #[test]

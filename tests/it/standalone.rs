@@ -42,7 +42,7 @@ fn it_tells_its_version_in_an_empty_root() {
 
 #[test]
 fn it_serves_a_console_from_an_empty_root() {
-    let config = "[proxy]\nlisten = [\"127.0.0.1:0\"]\n[monitor]\nlisten = \"127.0.0.1:0\"\n\
+    let config = "[proxy]\nlisten = [\"127.0.0.1:0\"]\n[monitor]\nlisten = [\"127.0.0.1:0\"]\n\
                   [admin]\nsocket = \"/admin.sock\"\n";
     let jail = jail(&[("vncgate.toml", config)]);
 

@@ -108,7 +108,7 @@ fn show_and_list_tell_about_a_token_and_never_the_token() {
 
     assert_eq!(shown.json()["id"], id);
     assert_eq!(shown.json()["instance"]["name"], "web-1");
-    assert_eq!(listed.json()[0]["id"], id);
+    assert_eq!(listed.json()["tokens"][0]["id"], id);
     for output in [&shown, &by_token, &listed, &table] {
         assert!(output.stdout.contains(id), "{output:?}");
         assert!(!format!("{output:?}").contains(token), "{output:?}");
