@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::Proxy;
-use super::close::{ABNORMAL, ENDED, GOING_AWAY};
+use super::close::{ABNORMAL, ENDED, GOING_AWAY, LOST};
 use super::relay::{self, End, Ending, Opening, Report};
 use super::target::{Connected, Stream};
 use crate::compute::Display;
@@ -56,9 +56,10 @@ pub(super) async fn run(proxy: &Proxy, session: Session, upgrade: OnUpgrade, con
     let opening = Opening {
         viewer_bytes,
         target_bytes: connected.greeting,
+        signature: format!(" [{correlation}]").into(),
         ..Opening::default()
     };
-    let report = relay(proxy, viewer, connected.stream, opening, *correlation).await;
+    let report = relay(proxy, viewer, connected.stream, opening).await;
 
     proxy.metrics.sessions_active.get_or_create(&label).dec();
     proxy.metrics.count_bytes(report.up, report.down);
@@ -73,17 +74,11 @@ pub(super) async fn run(proxy: &Proxy, session: Session, upgrade: OnUpgrade, con
     );
 }
 
-async fn relay(
-    proxy: &Proxy,
-    viewer: TcpStream,
-    target: Stream,
-    opening: Opening,
-    correlation: CorrelationId,
-) -> Report {
+async fn relay(proxy: &Proxy, viewer: TcpStream, target: Stream, opening: Opening) -> Report {
     let settings = &proxy.settings.relay;
     let stop = async move {
         proxy.watch.closing().await;
-        let reason = format!("the gateway is going down; connect again [{correlation}]");
+        let reason = "the gateway is going down; connect again".to_owned();
         Ending {
             code: GOING_AWAY,
             reason,
@@ -123,7 +118,7 @@ async fn take_stream(upgrade: OnUpgrade) -> Option<(TcpStream, Vec<u8>)> {
 fn outcome(end: &End) -> (u16, String) {
     match end {
         End::TargetClosed => (ENDED, "the target closed".to_owned()),
-        End::TargetFailed(kind) => (ENDED, format!("the target failed: {kind}")),
+        End::TargetFailed(kind) => (LOST, format!("the target failed: {kind}")),
         End::ViewerClosed { code } => (code.unwrap_or(1005), "the viewer left".to_owned()),
         End::ViewerGone => (ABNORMAL, "the viewer vanished".to_owned()),
         End::ViewerFailed(kind) => (ABNORMAL, format!("the viewer's connection failed: {kind}")),

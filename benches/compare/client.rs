@@ -1,0 +1,157 @@
+//! A WebSocket client that costs as little as possible: frames are masked before they count.
+
+use std::io::{self, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::time::Duration;
+
+use anyhow::{Result, bail, ensure};
+use socket2::SockRef;
+
+use crate::backends::GREETING;
+
+const MASK: [u8; 4] = [0x5a, 0xc3, 0x0f, 0x96];
+
+/// An upgraded connection whose backend has greeted.
+#[derive(Debug)]
+pub(crate) struct Client {
+    stream: BufReader<TcpStream>,
+    /// What has not been read yet of the frame under way.
+    left: usize,
+}
+
+impl Client {
+    /// Upgrades at `path` and reads the backend's greeting.
+    pub(crate) fn connect(address: SocketAddr, path: &str) -> Result<Self> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(Duration::from_secs(30)))?;
+        // Ends with a reset, so that thousands of sessions leave no sockets in TIME_WAIT.
+        SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
+        let mut client = Self {
+            stream: BufReader::with_capacity(1 << 18, stream),
+            left: 0,
+        };
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\n\
+             Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        client.write(request.as_bytes())?;
+        client.read_response()?;
+        let mut greeting = [0; GREETING.len()];
+        client.read_payload(&mut greeting)?;
+        ensure!(&greeting == GREETING, "no greeting came");
+        Ok(client)
+    }
+
+    /// Greets the backend, which then begins.
+    pub(crate) fn greet(&mut self) -> io::Result<()> {
+        self.write(&frame(GREETING))
+    }
+
+    /// Writes bytes as they are.
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.stream.get_mut().write_all(bytes)
+    }
+
+    /// A handle for writing from another thread, and for ending the connection.
+    pub(crate) fn stream(&self) -> io::Result<TcpStream> {
+        self.stream.get_ref().try_clone()
+    }
+
+    /// Fills the buffer, however the bytes were cut into frames.
+    pub(crate) fn read_payload(&mut self, into: &mut [u8]) -> Result<()> {
+        let mut rest = into;
+        while !rest.is_empty() {
+            let count = self.read_some(rest)?;
+            rest = rest.get_mut(count..).unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// Reads until the connection ends, in pieces of any size.
+    pub(crate) fn read_stream(&mut self, mut with: impl FnMut(&[u8])) -> Result<()> {
+        let mut buffer = vec![0; 1 << 18];
+        loop {
+            let count = self.read_some(&mut buffer)?;
+            with(buffer.get(..count).unwrap_or_default());
+        }
+    }
+
+    /// Reads at least one byte of what is left of a frame, or of the next.
+    fn read_some(&mut self, into: &mut [u8]) -> Result<usize> {
+        while self.left == 0 {
+            self.left = self.read_header()?;
+        }
+        let most = self.left.min(into.len());
+        let count = self.stream.read(into.get_mut(..most).unwrap_or_default())?;
+        ensure!(count > 0, "the connection ended inside a frame");
+        self.left -= count;
+        Ok(count)
+    }
+
+    /// The length of the next binary frame; pings are skipped, for nobody here is that quiet.
+    fn read_header(&mut self) -> Result<usize> {
+        loop {
+            let [first, second] = self.bytes()?;
+            let length = match second & 0x7f {
+                0x7e => u64::from(u16::from_be_bytes(self.bytes()?)),
+                0x7f => u64::from_be_bytes(self.bytes()?),
+                short => u64::from(short),
+            };
+            let length = usize::try_from(length)?;
+            match first & 0x0f {
+                0 | 2 => return Ok(length),
+                9 => {
+                    let mut payload = vec![0; length];
+                    self.stream.read_exact(&mut payload)?;
+                }
+                other => bail!("a frame with opcode {other} came"),
+            }
+        }
+    }
+
+    fn read_response(&mut self) -> Result<()> {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.extend(self.bytes::<1>()?);
+        }
+        let status = head.split(|byte| *byte == b' ').nth(1);
+        ensure!(status == Some(b"101"), "the upgrade was refused");
+        Ok(())
+    }
+
+    fn bytes<const N: usize>(&mut self) -> io::Result<[u8; N]> {
+        let mut bytes = [0; N];
+        self.stream.read_exact(&mut bytes)?;
+        Ok(bytes)
+    }
+}
+
+/// A masked binary frame.
+pub(crate) fn frame(payload: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0x82];
+    match (u8::try_from(payload.len()), u16::try_from(payload.len())) {
+        (Ok(short @ 0..=125), _) => bytes.push(0x80 | short),
+        (_, Ok(medium)) => {
+            bytes.push(0x80 | 0x7e);
+            bytes.extend(medium.to_be_bytes());
+        }
+        _ => {
+            bytes.push(0x80 | 0x7f);
+            bytes.extend(
+                u64::try_from(payload.len())
+                    .unwrap_or(u64::MAX)
+                    .to_be_bytes(),
+            );
+        }
+    }
+    bytes.extend(MASK);
+    bytes.extend(
+        payload
+            .iter()
+            .zip(MASK.iter().cycle())
+            .map(|(byte, mask)| byte ^ mask),
+    );
+    bytes
+}
