@@ -348,18 +348,15 @@ impl Link {
     }
 
     async fn authenticate(&self, client: &Client, channel: Channel) -> Result<(), DialError> {
-        for way in client.auth_list().await? {
-            match way {
-                Auth::None => return Ok(()),
-                Auth::Sasl => {
-                    let credentials = self.settings.credentials.as_deref();
-                    return Ok(sasl::authenticate(client, channel, credentials).await?);
-                }
-                Auth::Polkit => return client.auth_polkit().await.map_err(DialError::Polkit),
-                Auth::Other(kind) => return Err(DialError::Auth(kind)),
+        match client.auth_list().await?.first() {
+            None | Some(Auth::None) => Ok(()),
+            Some(Auth::Sasl) => {
+                let credentials = self.settings.credentials.as_deref();
+                Ok(sasl::authenticate(client, channel, credentials).await?)
             }
+            Some(Auth::Polkit) => client.auth_polkit().await.map_err(DialError::Polkit),
+            Some(Auth::Other(kind)) => Err(DialError::Auth(*kind)),
         }
-        Ok(())
     }
 
     /// Keeps the index until the connection ends; tells why it did.
