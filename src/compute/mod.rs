@@ -9,20 +9,23 @@ mod claim;
 mod display;
 pub mod domain;
 pub mod driver;
+mod picture;
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 
 use crate::drain::Watch;
 use crate::model::{
     Address, ConsoleKind, ConsoleType, Instance, InstanceId, InstanceRef, PowerState, Target,
 };
-pub use display::{Display, Displays, Line};
-
 use crate::rpc::{Client, Role, Unreachable};
 use driver::{Driver, ask_all};
+
+pub use display::{Display, Displays, Line};
 pub use driver::{Fault, Survey};
+pub use picture::{BadPicture, Picture};
 
 /// The role: some drivers, in the order in which they count.
 #[derive(Debug)]
@@ -56,6 +59,11 @@ pub enum Request {
         /// Which.
         instance: InstanceRef,
     },
+    /// What does its screen show?
+    Screenshot {
+        /// Whose.
+        instance: InstanceRef,
+    },
 }
 
 /// What compute answers, one for each request.
@@ -69,6 +77,8 @@ pub enum Reply {
     Instances(Survey),
     /// To `Instance`.
     Instance(Instance),
+    /// To `Screenshot`.
+    Screenshot(Picture),
 }
 
 /// A console that can be reached.
@@ -115,6 +125,12 @@ pub enum ComputeError {
         kind: ConsoleKind,
         /// What it has.
         has: Vec<ConsoleKind>,
+    },
+    /// Nobody can take a picture of it.
+    #[error("nobody takes pictures of `{name}`: it has no screen, or no libvirt that may do it")]
+    NoPicture {
+        /// Its name.
+        name: String,
     },
     /// It runs, but this console listens nowhere (yet).
     #[error("the {kind} console of `{name}` has no address yet, try again in a moment")]
@@ -203,6 +219,27 @@ impl Compute {
         choose(wanted, merge(survey.await))
     }
 
+    async fn screenshot(&self, wanted: &InstanceRef) -> Result<Picture, ComputeError> {
+        let instance = self.instance(wanted).await?;
+        let name = instance.shown_name().to_owned();
+        if instance.state == PowerState::Off {
+            return Err(ComputeError::Off { name });
+        }
+        let mut fault = None;
+        for driver in &*self.drivers {
+            let taken = timeout(driver::DEADLINE, driver.screenshot(instance.id)).await;
+            match taken.unwrap_or_else(|_| Err(driver::silent(driver.source()))) {
+                Ok(Some(picture)) => return Ok(picture),
+                Ok(None) => {}
+                Err(failed) => fault = fault.or(Some(failed)),
+            }
+        }
+        Err(match fault {
+            Some(fault) => ComputeError::Source { name, fault },
+            None => ComputeError::NoPicture { name },
+        })
+    }
+
     /// A driver that fails here claims nothing: it must not lock out what the others know.
     async fn refuse_claimed(&self, one: &Instance, target: &Target) -> Result<(), ComputeError> {
         let asked = Arc::new(target.clone());
@@ -247,6 +284,9 @@ impl Role for Compute {
             }
             Request::Instances => Ok(Reply::Instances(self.instances().await)),
             Request::Instance { instance } => self.instance(&instance).await.map(Reply::Instance),
+            Request::Screenshot { instance } => {
+                self.screenshot(&instance).await.map(Reply::Screenshot)
+            }
         }
     }
 }
@@ -291,6 +331,15 @@ impl Client<Compute> {
     pub async fn instances(&self) -> Result<Survey, ComputeError> {
         match self.call(Request::Instances).await? {
             Reply::Instances(survey) => Ok(survey),
+            other => Err(stray(&other)),
+        }
+    }
+
+    /// What an instance's screen shows now. Errors: `NoSuchInstance`, `Ambiguous`, `Off`,
+    /// `NoPicture`, `Source`, `Unreachable`.
+    pub async fn screenshot(&self, instance: InstanceRef) -> Result<Picture, ComputeError> {
+        match self.call(Request::Screenshot { instance }).await? {
+            Reply::Screenshot(picture) => Ok(picture),
             other => Err(stray(&other)),
         }
     }

@@ -7,6 +7,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::rig::gateway::{Answer, Gateway, Setup};
+use crate::rig::http::Request;
 use crate::rig::libvirtd::Libvirtd;
 use crate::rig::qemu;
 use crate::rig::rfb::Viewer;
@@ -111,6 +112,32 @@ fn serial_lines_echo_by_pty_and_by_tcp_and_the_newest_viewer_has_the_pty() {
             event["message"] == "session ended" && event["name"] == name && event["way"] == way
         });
     }
+}
+
+#[test]
+fn a_screenshot_is_a_png_of_what_the_screen_shows() {
+    let libvirtd = Libvirtd::start();
+    libvirtd.create("web", &format!("{AUTOPORT}{SCREEN}"));
+    libvirtd.create("headless", "");
+    let gateway = gateway_of(&libvirtd);
+    Viewer::new(gateway.open("web")).wait_for_pixel(100, 100, qemu::BLUE);
+
+    let png = gateway.cli_to_file(&["instance", "screenshot", "web"]);
+
+    let mut reader = png::Decoder::new(std::io::Cursor::new(&png))
+        .read_info()
+        .unwrap();
+    let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+    let info = reader.next_frame(&mut pixels).unwrap();
+    assert_eq!((info.width, info.height), (640, 400));
+    assert_eq!(pixels[..3], qemu::BLUE);
+    let request = Request::new("GET", "/v1/instances/web/screenshot");
+    let response = gateway.http(&request);
+    assert_eq!(response.header("content-type"), Some("image/png"));
+    assert_eq!(response.body, png);
+    let none = gateway.cli(&["instance", "screenshot", "headless"]);
+    assert_eq!((none.code, &*none.stdout), (2, ""), "{none:?}");
+    assert!(none.stderr.contains("headless"), "{none:?}");
 }
 
 #[test]

@@ -12,8 +12,9 @@ use std::sync::Arc;
 
 use super::libvirt::transport::Uri;
 use super::libvirt::{Libvirt, Settings};
-use super::{BoxFuture, Directory, Driver, Handed, Survey, ask_all, derived_id, fault};
+use super::{BoxFuture, Directory, Driver, Fault, Handed, Survey, ask_all, derived_id, fault};
 use crate::compute::claim::claims;
+use crate::compute::picture::Picture;
 use crate::drain::Watch;
 use crate::model::{
     Address, Console, ConsoleKind, Host, Instance, InstanceId, InstanceRef, PowerState, Target,
@@ -159,6 +160,18 @@ impl Driver for Discover {
             Ok(None)
         })
     }
+
+    fn screenshot(&self, instance: InstanceId) -> BoxFuture<'_, Result<Option<Picture>, Fault>> {
+        Box::pin(async move {
+            for hypervisor in &self.hypervisors {
+                let taken = hypervisor.screenshot(instance).await?;
+                if taken.is_some() {
+                    return Ok(taken);
+                }
+            }
+            Ok(None)
+        })
+    }
 }
 
 /// A libvirt of this machine, and the status files that tell of its guests while no daemon does.
@@ -217,6 +230,10 @@ impl Driver for Local {
 
     fn open_display(&self, instance: InstanceId, kind: ConsoleKind) -> BoxFuture<'_, Handed> {
         self.libvirt.open_display(instance, kind)
+    }
+
+    fn screenshot(&self, instance: InstanceId) -> BoxFuture<'_, Result<Option<Picture>, Fault>> {
+        self.libvirt.screenshot(instance)
     }
 }
 

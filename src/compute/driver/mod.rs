@@ -24,6 +24,7 @@ pub use discover::Discover;
 pub use fixed::{BadEntry, Entry, Fixed};
 
 use super::display::Display;
+use super::picture::Picture;
 use crate::drain::Watch;
 use crate::model::{ConsoleKind, Instance, InstanceId, InstanceRef, Target};
 
@@ -61,6 +62,12 @@ pub trait Driver: Send + Sync + fmt::Debug {
     /// A running instance's console, if the hypervisor hands such over: a stream that needs no
     /// address, and that belongs to this instance whatever became of its address. Cancel-safe.
     fn open_display(&self, _instance: InstanceId, _kind: ConsoleKind) -> BoxFuture<'_, Handed> {
+        Box::pin(async { Ok(None) })
+    }
+
+    /// A picture of a running instance's screen; nothing from a driver that does not know the
+    /// instance or cannot take one. Cancel-safe.
+    fn screenshot(&self, _instance: InstanceId) -> BoxFuture<'_, Result<Option<Picture>, Fault>> {
         Box::pin(async { Ok(None) })
     }
 }

@@ -215,6 +215,19 @@ impl Gateway {
         run(command.args(arguments))
     }
 
+    /// Runs a client command that ends well, and returns its stdout, which need not be text.
+    #[track_caller]
+    pub(crate) fn cli_to_file(&self, arguments: &[&str]) -> Vec<u8> {
+        let file = self.directory.path().join("stdout");
+        let mut command = bare(Path::new(BINARY));
+        command.env("VNCGATE_ADMIN_SOCKET", &self.admin);
+        command
+            .args(arguments)
+            .stdout(fs::File::create(&file).unwrap());
+        assert!(command.status().unwrap().success(), "{command:?}");
+        fs::read(file).unwrap()
+    }
+
     /// A URL of an instance's console, fresh from `token issue`.
     #[track_caller]
     pub(crate) fn issue(&self, instance: &str) -> ConsoleUrl {

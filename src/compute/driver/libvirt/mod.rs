@@ -25,7 +25,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 pub use link::Settings;
 
-use self::client::Domain;
+use self::client::{Domain, Rights};
 use self::link::{Link, Live, Why};
 use self::wire::error::Kind;
 use self::wire::{Closed, Error, Stream};
@@ -33,6 +33,7 @@ use super::{BoxFuture, Driver, Fault, Handed, Survey, fault, is_meant};
 use crate::compute::claim::claims;
 use crate::compute::display::Display;
 use crate::compute::domain::{self, Device};
+use crate::compute::picture::Picture;
 use crate::drain::Watch;
 use crate::model::{ConsoleKind, Instance, InstanceId, InstanceRef, PowerState, Target};
 
@@ -128,8 +129,8 @@ impl Libvirt {
                 Ok(Some(Display::Socket(socket_from(socket)?)))
             }
             Some(Device::Line(alias)) => {
-                let line = self.line(&domain, alias.as_deref()).await?;
-                Ok(Some(Display::Line(Box::new(line))))
+                let opened = self.line(&domain, alias.as_deref()).await?;
+                Ok(Some(Display::Line(Box::new(opened))))
             }
         }
     }
@@ -141,6 +142,39 @@ impl Libvirt {
         Ok(Line {
             stream,
             _work: dialled.work,
+        })
+    }
+
+    /// Over a connection of its own, too. A daemon that lets us only look takes no pictures.
+    async fn picture(&self, id: InstanceId, deadline: Instant) -> Result<Option<Picture>, Why> {
+        let live = self.link.live(deadline).await?;
+        if live.rights == Rights::ReadOnly {
+            return Ok(None);
+        }
+        let Some((domain, _)) = live.running(id).await? else {
+            return Ok(None);
+        };
+        let dialled = self.link.dial_like_now().await?;
+        match dialled.client.screenshot(&domain, 0).await {
+            Ok(taken) => {
+                let picture = Picture::from_hypervisor(taken.bytes);
+                picture.map(Some).map_err(|bad| Why::new(&bad.to_string()))
+            }
+            Err(error) => match error.kind() {
+                Some(Kind::InvalidNow | Kind::Unsupported | Kind::NoDomain) => Ok(None),
+                _ => Err(error.into()),
+            },
+        }
+    }
+
+    /// A daemon that need not be there has nothing to hand over while it is not.
+    fn or_nothing<T>(&self, answer: Result<Option<T>, Why>) -> Result<Option<T>, Fault> {
+        answer.or_else(|why| {
+            if why.absent && self.link.settings.optional {
+                Ok(None)
+            } else {
+                Err(self.fault(&why))
+            }
         })
     }
 
@@ -193,15 +227,15 @@ impl Driver for Libvirt {
         Box::pin(async move {
             let deadline = deadline();
             let opened = timeout_at(deadline, self.open(instance, kind, deadline)).await;
-            let opened = opened.unwrap_or_else(|_| Err(Error::Deadline(DEADLINE).into()));
-            opened.or_else(|why| {
-                let gone = why.absent && self.link.settings.optional;
-                if gone {
-                    Ok(None)
-                } else {
-                    Err(self.fault(&why))
-                }
-            })
+            self.or_nothing(opened.unwrap_or_else(|_| Err(Error::Deadline(DEADLINE).into())))
+        })
+    }
+
+    fn screenshot(&self, instance: InstanceId) -> BoxFuture<'_, Result<Option<Picture>, Fault>> {
+        Box::pin(async move {
+            let deadline = deadline();
+            let taken = timeout_at(deadline, self.picture(instance, deadline)).await;
+            self.or_nothing(taken.unwrap_or_else(|_| Err(Error::Deadline(DEADLINE).into())))
         })
     }
 }
