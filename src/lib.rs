@@ -22,3 +22,6 @@ pub mod resolve;
 pub mod rpc;
 pub mod telemetry;
 pub mod web;
+
+#[cfg(test)]
+mod house;
