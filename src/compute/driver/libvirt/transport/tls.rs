@@ -301,6 +301,14 @@ fn names(presented: &[String]) -> String {
     if presented.is_empty() {
         return "it has no subject alternative name at all".to_owned();
     }
+    // `DnsName("kvm-1")` or `IpAddress(127.0.0.1)`, as the verifier writes them
+    let bare = |name: &String| {
+        let inside = name
+            .split_once('(')
+            .and_then(|(_, rest)| rest.strip_suffix(')'));
+        inside.unwrap_or(name).trim_matches('"').to_owned()
+    };
+    let presented: Vec<_> = presented.iter().map(bare).collect();
     format!("its subject alternative names are {}", presented.join(", "))
 }
 

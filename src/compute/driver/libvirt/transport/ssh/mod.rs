@@ -221,6 +221,3 @@ impl AsyncWrite for SshStream {
         Pin::new(&mut self.stdin).poll_shutdown(cx)
     }
 }
-
-#[cfg(test)]
-mod tests;
