@@ -4,9 +4,11 @@ use std::fs;
 use std::path::Path;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams,
+    SerialNumber, date_time_ymd,
 };
+use uuid::Uuid;
 
 /// A CA of its own.
 pub(super) struct Authority(CertifiedIssuer<'static, KeyPair>);
@@ -15,6 +17,7 @@ pub(super) struct Authority(CertifiedIssuer<'static, KeyPair>);
 pub(super) struct Identity {
     pub(super) certificate: String,
     pub(super) key: String,
+    serial: SerialNumber,
 }
 
 /// The years in which a certificate is valid.
@@ -29,14 +32,35 @@ impl Authority {
     pub(super) fn new() -> Self {
         let mut params = CertificateParams::new([]).unwrap();
         // as two CAs are told apart in life: by their names
-        let name = uuid::Uuid::new_v4().to_string();
+        let name = Uuid::new_v4().to_string();
         params.distinguished_name.push(DnType::CommonName, name);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
     pub(super) fn pem(&self) -> String {
         self.0.pem()
+    }
+
+    /// A list of the revoked: `identity`, if given, and its years.
+    pub(super) fn revoke(&self, identity: Option<&Identity>, years: Years) -> String {
+        let revoked = |identity: &Identity| RevokedCertParams {
+            serial_number: identity.serial.clone(),
+            revocation_time: date_time_ymd(2021, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let (from, until) = years.ends();
+        let params = CertificateRevocationListParams {
+            this_update: date_time_ymd(from, 1, 2),
+            next_update: date_time_ymd(until, 1, 2),
+            crl_number: SerialNumber::from(1_u64),
+            issuing_distribution_point: None,
+            revoked_certs: identity.map(revoked).into_iter().collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.0).unwrap().pem().unwrap()
     }
 
     pub(super) fn server(&self, names: &[&str], years: Years) -> Identity {
@@ -50,11 +74,9 @@ impl Authority {
     fn sign(&self, names: &[&str], years: Years, usage: ExtendedKeyUsagePurpose) -> Identity {
         let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();
-        let (from, until) = match years {
-            Years::Now => (2020, 2099),
-            Years::Past => (2020, 2021),
-            Years::Future => (2098, 2099),
-        };
+        let serial = SerialNumber::from(Uuid::new_v4().as_u64_pair().0 >> 1);
+        params.serial_number = Some(serial.clone());
+        let (from, until) = years.ends();
         params.not_before = date_time_ymd(from, 1, 2);
         params.not_after = date_time_ymd(until, 1, 2);
         params.extended_key_usages = vec![usage];
@@ -63,6 +85,17 @@ impl Authority {
         Identity {
             certificate: certificate.pem(),
             key: key.serialize_pem(),
+            serial,
+        }
+    }
+}
+
+impl Years {
+    fn ends(self) -> (i32, i32) {
+        match self {
+            Self::Now => (2020, 2099),
+            Self::Past => (2020, 2021),
+            Self::Future => (2098, 2099),
         }
     }
 }

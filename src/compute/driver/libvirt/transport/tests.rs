@@ -142,7 +142,7 @@ enum Door {
     /// Everybody.
     Open,
     /// The clients of a CA.
-    Only(Authority),
+    Only(Box<Authority>),
     /// Nobody, as libvirt does it: it looks at the certificate after the handshake and hangs up.
     Shut,
 }
@@ -304,7 +304,7 @@ async fn a_client_certificate_is_shown_where_it_exists() {
     let foreign = clients.client(Years::Now);
     let identity = || tls.ca.server(&["localhost"], Years::Now);
 
-    let port = server(identity(), Door::Only(clients)).await;
+    let port = server(identity(), Door::Only(Box::new(clients))).await;
     let refused = tls.dial("localhost", port).await.unwrap_err();
     write_pki(tls.place.path(), &tls.ca, Some(&foreign));
     let port = server(identity(), Door::Open).await;
@@ -322,7 +322,7 @@ async fn a_client_whose_certificate_the_server_knows_is_let_in() {
     let client = clients.client(Years::Now);
     write_pki(tls.place.path(), &tls.ca, Some(&client));
     let identity = tls.ca.server(&["localhost"], Years::Now);
-    let port = server(identity, Door::Only(clients)).await;
+    let port = server(identity, Door::Only(Box::new(clients))).await;
 
     let transport = tls.dial("localhost", port).await;
 
@@ -332,7 +332,7 @@ async fn a_client_whose_certificate_the_server_knows_is_let_in() {
 #[tokio::test]
 async fn a_client_certificate_that_is_wanted_and_missing_is_asked_for_by_its_path() {
     let why = "localhost wants a client certificate, and there is no PKI/clientcert.pem";
-    for door in [Door::Only(Authority::new()), Door::Shut] {
+    for door in [Door::Only(Box::new(Authority::new())), Door::Shut] {
         let tls = Tls::new();
         let port = server(tls.ca.server(&["localhost"], Years::Now), door).await;
 
@@ -354,6 +354,28 @@ async fn a_client_certificate_that_is_refused_is_looked_at() {
         "localhost does not accept our certificate PKI/clientcert.pem: \
          it expired on 2021-01-02T00:00:00Z"
     );
+}
+
+#[tokio::test]
+async fn a_revoked_server_is_refused_and_so_is_a_list_out_of_date() {
+    for (revoked, years, why) in [
+        (true, Years::Now, "is revoked by PKI/cacrl.pem"),
+        (
+            false,
+            Years::Past,
+            "cannot be judged: the list PKI/cacrl.pem is out of date since 2021-01-02T00:00:00Z",
+        ),
+    ] {
+        let tls = Tls::new();
+        let identity = tls.ca.server(&["localhost"], Years::Now);
+        let list = tls.ca.revoke(revoked.then_some(&identity), years);
+        fs::write(tls.place.path().join("cacrl.pem"), list).unwrap();
+        let port = server(identity, Door::Open).await;
+
+        let error = tls.dial("localhost", port).await.unwrap_err();
+
+        assert_eq!(error, format!("the certificate of localhost {why}"));
+    }
 }
 
 #[tokio::test]
