@@ -4,7 +4,7 @@ use std::io::{self, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use socket2::SockRef;
 
 use crate::backends::GREETING;
@@ -15,6 +15,8 @@ const MASK: [u8; 4] = [0x5a, 0xc3, 0x0f, 0x96];
 #[derive(Debug)]
 pub(crate) struct Client {
     stream: BufReader<TcpStream>,
+    /// What has not been read yet of the frame under way.
+    left: usize,
 }
 
 impl Client {
@@ -27,6 +29,7 @@ impl Client {
         SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
         let mut client = Self {
             stream: BufReader::with_capacity(1 << 18, stream),
+            left: 0,
         };
         let request = format!(
             "GET {path} HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\n\
@@ -56,34 +59,35 @@ impl Client {
         self.stream.get_ref().try_clone()
     }
 
-    /// Fills the buffer from one or several frames, each of which must fit.
+    /// Fills the buffer, however the bytes were cut into frames.
     pub(crate) fn read_payload(&mut self, into: &mut [u8]) -> Result<()> {
         let mut rest = into;
         while !rest.is_empty() {
-            let length = self.read_header()?;
-            let (now, later) = rest
-                .split_at_mut_checked(length)
-                .context("a frame too long")?;
-            self.stream.read_exact(now)?;
-            rest = later;
+            let count = self.read_some(rest)?;
+            rest = rest.get_mut(count..).unwrap_or_default();
         }
         Ok(())
     }
 
-    /// Reads frames until the connection ends, in pieces of any size.
+    /// Reads until the connection ends, in pieces of any size.
     pub(crate) fn read_stream(&mut self, mut with: impl FnMut(&[u8])) -> Result<()> {
         let mut buffer = vec![0; 1 << 18];
         loop {
-            let mut left = self.read_header()?;
-            while left > 0 {
-                let most = left.min(buffer.len());
-                let piece = buffer.get_mut(..most).unwrap_or_default();
-                let count = self.stream.read(piece)?;
-                ensure!(count > 0, "the connection ended inside a frame");
-                with(piece.get(..count).unwrap_or_default());
-                left -= count;
-            }
+            let count = self.read_some(&mut buffer)?;
+            with(buffer.get(..count).unwrap_or_default());
         }
+    }
+
+    /// Reads at least one byte of what is left of a frame, or of the next.
+    fn read_some(&mut self, into: &mut [u8]) -> Result<usize> {
+        while self.left == 0 {
+            self.left = self.read_header()?;
+        }
+        let most = self.left.min(into.len());
+        let count = self.stream.read(into.get_mut(..most).unwrap_or_default())?;
+        ensure!(count > 0, "the connection ended inside a frame");
+        self.left -= count;
+        Ok(count)
     }
 
     /// The length of the next binary frame; pings are skipped, for nobody here is that quiet.
