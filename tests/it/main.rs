@@ -18,6 +18,8 @@ mod frames;
 #[cfg(test)]
 mod libvirt;
 #[cfg(test)]
+mod libvirt_transport;
+#[cfg(test)]
 mod life;
 #[cfg(test)]
 mod origins;

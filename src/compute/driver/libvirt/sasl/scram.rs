@@ -114,7 +114,7 @@ impl Scram {
         let signed = format!("{},{server_first},{without_proof}", self.first_bare);
         let salted = self.salted(&challenge);
         let proof = proof(&salted, &signed);
-        let signature = *hmac(&*hmac(&*salted, b"Server Key"), signed.as_bytes());
+        let signature = *hmac(&hmac(&salted, b"Server Key"), signed.as_bytes());
         let message = format!("{without_proof},p={}", BASE64.encode(proof));
         Ok((message.into_bytes(), Expected { signature }))
     }

@@ -202,4 +202,6 @@ impl fmt::Display for Tried<'_> {
 }
 
 #[cfg(test)]
+mod authority;
+#[cfg(test)]
 mod tests;

@@ -103,9 +103,9 @@ pub(super) async fn connect(
         Ok(ACCEPTED) => Ok(stream),
         Ok(other) => {
             let why = format!("it began with {other} where a libvirt daemon sends 1");
-            Err(attempt.judge.other(io::Error::other(why)))
+            Err(attempt.judge.other(io::Error::other(why)).into())
         }
-        Err(why) => Err(attempt.judge.silence(why)),
+        Err(why) => Err(attempt.judge.silence(why).into()),
     }
 }
 
@@ -205,18 +205,18 @@ impl Judge {
         TlsError::Own { path, why }
     }
 
-    fn other(&self, why: io::Error) -> Box<TlsError> {
+    fn other(&self, why: io::Error) -> TlsError {
         let host = self.host.clone();
-        Box::new(TlsError::Handshake { host, why })
+        TlsError::Handshake { host, why }
     }
 
     /// An error before the handshake's end. An alert is the server's word on our certificate.
-    fn handshake(&self, why: io::Error) -> Box<TlsError> {
+    fn handshake(&self, why: io::Error) -> TlsError {
         match rustls_error(&why) {
             Some(RustlsError::InvalidCertificate(fault)) => {
                 let fault = self.describe(fault);
                 let host = self.host.clone();
-                Box::new(TlsError::Server { host, fault })
+                TlsError::Server { host, fault }
             }
             Some(RustlsError::AlertReceived(alert)) if is_about_certificates(*alert) => {
                 self.refused()
@@ -226,7 +226,7 @@ impl Judge {
     }
 
     /// An error in place of the byte that says yes.
-    fn silence(&self, why: io::Error) -> Box<TlsError> {
+    fn silence(&self, why: io::Error) -> TlsError {
         let hung_up = matches!(
             why.kind(),
             io::ErrorKind::UnexpectedEof
@@ -239,15 +239,15 @@ impl Judge {
         self.handshake(why)
     }
 
-    fn refused(&self) -> Box<TlsError> {
+    fn refused(&self) -> TlsError {
         let (host, path) = (self.host.clone(), self.files.certificate.clone());
-        Box::new(match &self.chain {
+        match &self.chain {
             None => TlsError::CertificateWanted { host, path },
             Some(chain) => {
                 let hint = self.hint(chain).unwrap_or_default();
                 TlsError::CertificateRefused { host, path, hint }
             }
-        })
+        }
     }
 
     /// What a server with the same CA would find wrong with our certificate.
@@ -301,6 +301,14 @@ fn names(presented: &[String]) -> String {
     if presented.is_empty() {
         return "it has no subject alternative name at all".to_owned();
     }
+    // `DnsName("kvm-1")` or `IpAddress(127.0.0.1)`, as the verifier writes them
+    let bare = |name: &String| {
+        let inside = name
+            .split_once('(')
+            .and_then(|(_, rest)| rest.strip_suffix(')'));
+        inside.unwrap_or(name).trim_matches('"').to_owned()
+    };
+    let presented: Vec<_> = presented.iter().map(bare).collect();
     format!("its subject alternative names are {}", presented.join(", "))
 }
 
@@ -314,7 +322,7 @@ fn date(time: UnixTime) -> String {
 }
 
 /// The end of the year 9999, behind which dates cannot be written.
-const MOST: Duration = Duration::from_secs(253_402_300_800);
+const MOST: Duration = Duration::from_hours(70_389_528);
 
 fn rustls_error(error: &io::Error) -> Option<&RustlsError> {
     error.get_ref()?.downcast_ref()

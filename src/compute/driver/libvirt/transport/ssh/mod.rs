@@ -30,8 +30,8 @@ const LAST_WORDS: usize = 2048;
 /// How much of that a person is shown.
 const SENTENCE: usize = 300;
 
-/// How long ssh may take to end and to finish speaking, once its stream has ended. A master
-/// connection it leaves behind keeps its stderr open for ever.
+/// How long ssh may take to finish speaking once it has ended. A master connection that it leaves
+/// behind keeps its stderr open for ever.
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Why ssh does not run.
@@ -221,6 +221,3 @@ impl AsyncWrite for SshStream {
         Pin::new(&mut self.stdin).poll_shutdown(cx)
     }
 }
-
-#[cfg(test)]
-mod tests;
