@@ -21,3 +21,6 @@ pub mod proxy;
 pub mod rpc;
 pub mod telemetry;
 pub mod web;
+
+#[cfg(test)]
+mod house;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::auth::Entry;
-use crate::compute::driver::Survey;
+use crate::compute::Survey;
 use crate::model::{
     AccessUrl, ConsoleKind, ConsoleType, Grant, Instance, InstanceId, Owner, PowerState, Token,
     TokenId,

@@ -19,7 +19,7 @@ const GRACE: Duration = Duration::from_secs(6);
 #[derive(Args, Debug)]
 pub(super) struct Serve {
     /// Run all roles in this process
-    #[arg(long, required = true)]
+    #[arg(long, required = true, env = "VNCGATE_ALL")]
     all: bool,
     /// Add a console that needs no hypervisor, and print a URL that opens it
     #[arg(long, env = "VNCGATE_DEMO")]

@@ -17,7 +17,8 @@ use crate::model::{
     Address, ConsoleKind, ConsoleType, Instance, InstanceId, InstanceRef, PowerState, Target,
 };
 use crate::rpc::{Client, Role, Unreachable};
-use driver::{Driver, Fault, Survey, ask_all};
+use driver::{Driver, ask_all};
+pub use driver::{Fault, Survey};
 
 /// The role: some drivers, in the order in which they count.
 #[derive(Debug)]

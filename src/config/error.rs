@@ -29,10 +29,24 @@ pub enum ConfigError {
 }
 
 impl ConfigError {
-    pub(super) fn syntax(error: &toml::de::Error) -> Self {
-        let nearest = nearest_match(error.message());
-        let hint = nearest.map_or_else(String::new, |name| format!("did you mean `{name}`?\n"));
-        Self::Syntax(format!("{error}{hint}").trim_end().to_owned())
+    /// Tells the line and what is wrong, but shows nothing of the line beyond its key: the value
+    /// might be a secret that was put into the wrong place.
+    pub(super) fn syntax(error: &toml::de::Error, text: &str) -> Self {
+        let before = error
+            .span()
+            .and_then(|span| text.get(..span.start))
+            .unwrap_or_default();
+        let number = before.matches('\n').count() + 1;
+        let line = text.lines().nth(number - 1).unwrap_or_default();
+        let key = line
+            .split_once('=')
+            .map(|(key, _)| key.trim())
+            .filter(|key| is_plain(key));
+        let key = key.map_or_else(String::new, |key| format!(", {key}"));
+        let message = error.message().trim_end();
+        let nearest = nearest_match(message);
+        let hint = nearest.map_or_else(String::new, |name| format!("; did you mean `{name}`?"));
+        Self::Syntax(format!("line {number}{key}: {message}{hint}"))
     }
 
     pub(super) fn in_file(self, path: &Path) -> Self {
@@ -41,6 +55,13 @@ impl ConfigError {
             error: Box::new(self),
         }
     }
+}
+
+fn is_plain(key: &str) -> bool {
+    !key.is_empty()
+        && key
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
 }
 
 /// The expected name that is most like the unknown one, from serde's own sentence:

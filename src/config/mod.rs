@@ -273,7 +273,8 @@ impl Config {
 
     /// Reads and checks a config from its text.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
-        let config: Self = toml::from_str(text).map_err(|error| ConfigError::syntax(&error))?;
+        let config: Self =
+            toml::from_str(text).map_err(|error| ConfigError::syntax(&error, text))?;
         config.check()?;
         Ok(config)
     }
@@ -289,6 +290,7 @@ impl Config {
         self.compute.check()?;
         longer_than_zero("auth.url_ttl", self.auth.url_ttl)?;
         at_least_one("auth.max_tokens", self.auth.max_tokens)?;
+        check_log_level(&self.log.level)?;
         self.web
             .frame_ancestors
             .iter()
@@ -392,6 +394,17 @@ fn check_frame_ancestor(source: &str) -> Result<(), ConfigError> {
         (source.is_empty() || !plain).then_some(why),
         "web.frame_ancestors",
     )
+}
+
+/// A bare word in a filter would be taken for a module's name, which is rarely what it was.
+fn check_log_level(level: &str) -> Result<(), ConfigError> {
+    let known = |word: &str| {
+        let levels = ["off", "error", "warn", "info", "debug", "trace"];
+        word.contains('=') || levels.contains(&word.to_ascii_lowercase().as_str())
+    };
+    let unknown = level.split(',').map(str::trim).find(|word| !known(word));
+    let why = |word| format!("`{word}` is none of off, error, warn, info, debug, trace");
+    refuse_if(unknown.map(why), "log.level")
 }
 
 fn longer_than_zero(key: &'static str, period: Period) -> Result<(), ConfigError> {

@@ -60,6 +60,16 @@ fn an_unknown_key_is_refused_with_its_line_and_the_nearest_match() {
 }
 
 #[test]
+fn a_secret_in_the_wrong_place_is_not_shown() {
+    let refusal = refusal("[[api.key]]\nname = \"ops\"\nsha256 = \"vgk_secret\"\n");
+    assert!(
+        refusal.starts_with("line 3, sha256: expected 64"),
+        "{refusal}"
+    );
+    assert!(!refusal.contains("vgk_"), "{refusal}");
+}
+
+#[test]
 fn an_impossible_value_is_refused_by_its_key() {
     for (text, key, why) in [
         ("[auth]\nurl_ttl = \"0s\"", "auth.url_ttl", "at least 1s"),
@@ -80,6 +90,7 @@ fn an_impossible_value_is_refused_by_its_key() {
             "proxy.allowed_origins",
             "without scheme",
         ),
+        ("[log]\nlevel = \"info,loud\"", "log.level", "`loud`"),
         ("[compute]\nxml = [\"x\"]", "compute.xml", "absolute"),
         (
             "[web]\nframe_ancestors = [\"a; b\"]",
@@ -106,4 +117,20 @@ fn a_value_of_the_wrong_shape_is_refused_with_what_was_expected() {
 fn two_instances_cannot_share_a_name() {
     let text = "[[compute.instance]]\nname = \"a\"\naddress = \"h:1\"\n".repeat(2);
     assert!(refusal(&text).contains("`a` is used twice"));
+}
+
+#[test]
+fn every_config_in_the_readme_is_good() {
+    let readme = include_str!("../../README.md");
+    let blocks = readme
+        .split("```toml\n")
+        .skip(1)
+        .map(|rest| rest.split("```").next().unwrap());
+    let blocks: Vec<&str> = blocks.collect();
+
+    assert!(blocks.len() > 1);
+    for block in blocks {
+        let outcome = Config::parse(block);
+        assert!(outcome.is_ok(), "{block}\n{}", outcome.unwrap_err());
+    }
 }

@@ -16,6 +16,8 @@ use super::target::ConnectError;
 pub const ENDED: u16 = 1000;
 /// The gateway goes down.
 pub const GOING_AWAY: u16 = 1001;
+/// The host cannot be reached, or is no longer.
+pub const LOST: u16 = 4005;
 /// No close frame came: never sent, only counted (RFC 6455 section 7.1.5).
 pub const ABNORMAL: u16 = 1006;
 
@@ -48,7 +50,7 @@ impl Refusal {
         match self {
             Self::NoToken | Self::Auth(AuthError::Unknown) => 4001,
             Self::Origin(_) => 4003,
-            Self::Compute(ComputeError::Source { .. }) | Self::Connect(_) => 4005,
+            Self::Compute(ComputeError::Source { .. }) | Self::Connect(_) => LOST,
             Self::Auth(_) | Self::Compute(ComputeError::Unreachable(_)) => 4011,
             Self::Compute(_) => 4004,
         }

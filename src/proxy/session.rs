@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::Proxy;
-use super::close::{ABNORMAL, ENDED, GOING_AWAY};
+use super::close::{ABNORMAL, ENDED, GOING_AWAY, LOST};
 use super::relay::{self, End, Ending, Opening, Report};
 use super::target::{Connected, Stream, prepare};
 use crate::model::{CorrelationId, Grant, SessionId};
@@ -116,7 +116,7 @@ async fn take_stream(upgrade: OnUpgrade) -> Option<(TcpStream, Vec<u8>)> {
 fn outcome(end: &End) -> (u16, String) {
     match end {
         End::TargetClosed => (ENDED, "the target closed".to_owned()),
-        End::TargetFailed(kind) => (ENDED, format!("the target failed: {kind}")),
+        End::TargetFailed(kind) => (LOST, format!("the target failed: {kind}")),
         End::ViewerClosed { code } => (code.unwrap_or(1005), "the viewer left".to_owned()),
         End::ViewerGone => (ABNORMAL, "the viewer vanished".to_owned()),
         End::ViewerFailed(kind) => (ABNORMAL, format!("the viewer's connection failed: {kind}")),

@@ -1,1 +1,35 @@
-//! Placeholder of the integration tests.
+//! The program as its users meet it: the real binary between real browsers, VNC servers and
+//! virtual machines.
+//!
+//! One module per theme; `rig` holds what they share. Nothing here calls into the crate.
+
+#[cfg(test)]
+mod api;
+#[cfg(test)]
+mod cli;
+#[cfg(test)]
+mod consoles;
+#[cfg(test)]
+mod directory;
+#[cfg(test)]
+mod files;
+#[cfg(test)]
+mod frames;
+#[cfg(test)]
+mod life;
+#[cfg(test)]
+mod origins;
+#[cfg(test)]
+mod pages;
+#[cfg(test)]
+mod refusals;
+#[cfg(test)]
+mod relay;
+#[cfg(test)]
+mod rig;
+#[cfg(test)]
+mod secrets;
+#[cfg(test)]
+mod standalone;
+#[cfg(test)]
+mod tokens;

@@ -534,7 +534,8 @@ impl Turn {
 /// Has the task woken after every other ready task ran and the runtime looked at its sockets.
 ///
 /// A task that wakes itself comes before sockets that became ready meanwhile, because tokio
-/// looks at them only every so many tasks while any is ready; see benches/relay.rs.
+/// looks at them only every so many tasks while any is ready. An echo beside four downloads took
+/// 0.8 to 6.8 ms that way and takes 0.5 ms this way; see benches/relay.rs.
 fn wake_after_others(cx: &mut Context<'_>) {
     if pin!(tokio::task::yield_now()).poll(cx).is_ready() {
         cx.waker().wake_by_ref();

@@ -1,0 +1,180 @@
+//! What stands behind the proxies: servers that greet like VNC servers and then do one thing.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+
+use anyhow::Result;
+
+/// What both sides say first (RFC 6143 section 7.1.1).
+pub(crate) const GREETING: &[u8; 12] = b"RFB 003.008\n";
+
+/// What a backend does after the greetings.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Kind {
+    /// Writes the pattern without a pause.
+    Down,
+    /// Reads the pattern and counts it.
+    Up,
+    /// Sends back what comes.
+    Echo,
+    /// Waits for the end.
+    Idle,
+}
+
+impl Kind {
+    const ALL: [Self; 4] = [Self::Down, Self::Up, Self::Echo, Self::Idle];
+
+    /// Its name as an instance, and as websockify's token.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Down => "down",
+            Self::Up => "up",
+            Self::Echo => "echo",
+            Self::Idle => "idle",
+        }
+    }
+}
+
+/// One listener of each kind, in this process.
+#[derive(Debug)]
+pub(crate) struct Backends {
+    pub(crate) addresses: Vec<(Kind, SocketAddr)>,
+    pub(crate) counts: Counts,
+}
+
+/// What streams have carried so far, and whether all of it was right.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Counts(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    bytes: AtomicU64,
+    corrupted: AtomicBool,
+}
+
+impl Counts {
+    /// Payload bytes that have arrived, up and down.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.0.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Whether a byte arrived that was not sent.
+    pub(crate) fn corrupted(&self) -> bool {
+        self.0.corrupted.load(Ordering::Relaxed)
+    }
+
+    fn add(&self, bytes: &[u8]) {
+        let count = u64::try_from(bytes.len()).unwrap_or_default();
+        self.0.bytes.fetch_add(count, Ordering::Relaxed);
+    }
+}
+
+impl Backends {
+    /// Opens the listeners and serves them until the process ends.
+    pub(crate) fn start() -> Result<Self> {
+        let mut addresses = Vec::new();
+        let counts = Counts::default();
+        for kind in Kind::ALL {
+            let listener = TcpListener::bind("127.0.0.1:0")?;
+            addresses.push((kind, listener.local_addr()?));
+            let counts = counts.clone();
+            thread::spawn(move || {
+                for stream in listener.incoming().flatten() {
+                    let counts = counts.clone();
+                    // a session ends when its client goes away, so an error is an end too
+                    thread::spawn(move || serve(kind, stream, counts).is_ok());
+                }
+            });
+        }
+        Ok(Self { addresses, counts })
+    }
+}
+
+fn serve(kind: Kind, mut stream: TcpStream, counts: Counts) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    stream.write_all(GREETING)?;
+    let mut answer = [0; GREETING.len()];
+    stream.read_exact(&mut answer)?;
+    match kind {
+        Kind::Down => {
+            let pattern = pattern();
+            loop {
+                for chunk in pattern.chunks(1 << 16) {
+                    stream.write_all(chunk)?;
+                }
+            }
+        }
+        Kind::Up => {
+            let mut check = Check::new(counts);
+            read_all(stream, |_, bytes| {
+                check.take(bytes);
+                Ok(())
+            })
+        }
+        Kind::Echo => read_all(stream, Write::write_all),
+        Kind::Idle => read_all(stream, |_, _| Ok(())),
+    }
+}
+
+fn read_all(
+    mut stream: TcpStream,
+    mut with: impl FnMut(&mut TcpStream, &[u8]) -> io::Result<()>,
+) -> io::Result<()> {
+    let mut buffer = vec![0; 1 << 18];
+    loop {
+        let count = stream.read(&mut buffer)?;
+        if count == 0 {
+            return Ok(());
+        }
+        with(&mut stream, buffer.get(..count).unwrap_or_default())?;
+    }
+}
+
+/// The payload of every stream: a MiB of random bytes (xorshift64*), again and again.
+pub(crate) fn pattern() -> Vec<u8> {
+    let mut state: u64 = 0x9e37_79b9_7f4a_7c15;
+    let words = std::iter::repeat_with(|| {
+        state ^= state >> 12;
+        state ^= state << 25;
+        state ^= state >> 27;
+        state.wrapping_mul(0x2545_f491_4f6c_dd1d).to_le_bytes()
+    });
+    words.take((1 << 20) / 8).flatten().collect()
+}
+
+/// Holds a stream against the pattern as it comes.
+#[derive(Debug)]
+pub(crate) struct Check {
+    pattern: Vec<u8>,
+    at: usize,
+    counts: Counts,
+}
+
+impl Check {
+    pub(crate) fn new(counts: Counts) -> Self {
+        Self {
+            pattern: pattern(),
+            at: 0,
+            counts,
+        }
+    }
+
+    /// Takes the next bytes of the stream.
+    pub(crate) fn take(&mut self, bytes: &[u8]) {
+        self.counts.add(bytes);
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let expected = self.pattern.get(self.at..).unwrap_or_default();
+            let length = rest.len().min(expected.len());
+            let (now, later) = rest.split_at(length);
+            if !expected.starts_with(now) {
+                self.counts.0.corrupted.store(true, Ordering::Relaxed);
+            }
+            self.at = (self.at + length) % self.pattern.len();
+            rest = later;
+        }
+    }
+}

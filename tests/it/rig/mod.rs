@@ -1,0 +1,13 @@
+//! The rig: the real program, and the real things it is put between.
+
+pub(crate) mod browser;
+pub(crate) mod gateway;
+pub(crate) mod http;
+pub(crate) mod peers;
+pub(crate) mod process;
+pub(crate) mod qemu;
+pub(crate) mod rfb;
+pub(crate) mod wait;
+pub(crate) mod ws;
+pub(crate) mod xml;
+pub(crate) mod xvnc;

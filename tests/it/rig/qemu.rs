@@ -1,0 +1,137 @@
+//! A real virtual machine: QEMU without KVM, with a guest of one floppy sector.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::Stdio;
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::process::{Process, peer, tied};
+use super::rfb::Colour;
+use super::wait::{PATIENCE, until};
+
+/// The guest's first screen.
+pub(crate) const BLUE: Colour = [0, 0, 0xa8];
+
+/// Its screen after the key `b`.
+pub(crate) const GREEN: Colour = [0, 0xa8, 0];
+
+/// Its screen after the key `d`.
+pub(crate) const RED: Colour = [0xa8, 0, 0];
+
+/// A guest that fills its screen with the VGA colour of the key pressed last (its code modulo 8;
+/// 1 at the start) and sleeps between two keys. It writes each colour to port 0xe9 as well.
+const GUEST: &[u8] = &[
+    0x31, 0xc0, // xor ax, ax
+    0x8e, 0xd8, // mov ds, ax
+    0x8e, 0xd0, // mov ss, ax
+    0xbc, 0x00, 0x7c, // mov sp, 0x7c00
+    0xb8, 0x13, 0x00, // mov ax, 0x0013
+    0xcd, 0x10, // int 0x10: 320x200 in 256 colours
+    0xb0, 0x01, // mov al, 1
+    0x68, 0x00, 0xa0, // next: push 0xa000
+    0x07, // pop es
+    0x31, 0xff, // xor di, di
+    0xb9, 0x00, 0xfa, // mov cx, 64000
+    0xf3, 0xaa, // rep stosb
+    0xe6, 0xe9, // out 0xe9, al
+    0x30, 0xe4, // xor ah, ah
+    0xcd, 0x16, // int 0x16: halts until a key comes
+    0x24, 0x07, // and al, 7
+    0xeb, 0xeb, // jmp next
+];
+
+/// A running virtual machine.
+#[derive(Debug)]
+pub(crate) struct Qemu {
+    address: String,
+    _directory: TempDir,
+    _process: Process,
+}
+
+impl Qemu {
+    /// One whose VNC server is on a TCP port of 127.0.0.1.
+    pub(crate) fn tcp() -> Self {
+        Self::start(|_| "127.0.0.1:0,to=199".to_owned())
+    }
+
+    /// One whose VNC server is on a Unix socket.
+    pub(crate) fn unix() -> Self {
+        Self::start(|directory| format!("unix:{}", directory.join("vnc.sock").display()))
+    }
+
+    /// Where its VNC server listens, as the config file wants it.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    fn start(vnc: impl Fn(&Path) -> String) -> Self {
+        let directory = TempDir::with_prefix("vncgate-qemu-").unwrap();
+        let here = directory.path();
+        fs::write(here.join("boot.img"), sector()).unwrap();
+        let mut command = tied(&peer("qemu-system-x86_64"));
+        command.args([
+            "-accel",
+            "tcg",
+            "-m",
+            "16",
+            "-nodefaults",
+            "-no-user-config",
+        ]);
+        command.args(["-display", "none", "-vga", "std", "-boot", "a"]);
+        command.args(["-drive", "file=boot.img,format=raw,if=floppy"]);
+        command.args([
+            "-debugcon",
+            "file:colours",
+            "-qmp",
+            "unix:qmp.sock,server=on,wait=off",
+        ]);
+        command
+            .args(["-vnc", &vnc(here)])
+            .current_dir(here)
+            .stdin(Stdio::null());
+        let process = Process::spawn("qemu-system-x86_64", &mut command);
+        until("the guest's first colour", || {
+            let colours = fs::read(here.join("colours")).unwrap_or_default();
+            (!colours.is_empty()).then_some(())
+        });
+        Self {
+            address: vnc_address(&here.join("qmp.sock")),
+            _directory: directory,
+            _process: process,
+        }
+    }
+}
+
+fn sector() -> Vec<u8> {
+    let mut sector = GUEST.to_vec();
+    sector.resize(510, 0);
+    sector.extend([0x55, 0xaa]);
+    sector
+}
+
+/// Asks the machine protocol where the VNC server is.
+fn vnc_address(socket: &Path) -> String {
+    let mut stream = UnixStream::connect(socket).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+    stream
+        .write_all(b"{\"execute\":\"qmp_capabilities\"}{\"execute\":\"query-vnc\"}")
+        .unwrap();
+    let answer = lines.find_map(|line| {
+        let answer: Value = serde_json::from_str(&line.unwrap()).unwrap();
+        answer["return"]
+            .get("service")
+            .cloned()
+            .map(|port| (answer["return"]["host"].clone(), port))
+    });
+    let (host, port) = answer.expect("an answer to query-vnc");
+    match (host.as_str().unwrap(), port.as_str().unwrap()) {
+        ("", path) | (path, "") => format!("unix:{path}"),
+        (path, _) if path.starts_with('/') => format!("unix:{path}"),
+        (host, port) => format!("{host}:{port}"),
+    }
+}

@@ -1,0 +1,136 @@
+//! A real VNC server: `TigerVNC`'s Xvnc with a known picture and a window that takes keys.
+
+use std::fs;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use tempfile::TempDir;
+
+use super::process::{Process, Stream, peer, tied};
+use super::rfb::Colour;
+use super::wait::until;
+
+/// The colour of the screen beside the window.
+pub(crate) const BLUE: Colour = [0x20, 0x60, 0xc0];
+
+/// Another one, to tell two servers apart.
+pub(crate) const RUST: Colour = [0xb7, 0x41, 0x0e];
+
+/// The screen's width and height.
+pub(crate) const SCREEN: (u16, u16) = (640, 480);
+
+/// A running Xvnc. The window lies in the middle, under the pointer, so that keys go to it.
+#[derive(Debug)]
+pub(crate) struct Xvnc {
+    address: String,
+    directory: TempDir,
+    _window: Process,
+    _server: Process,
+}
+
+impl Xvnc {
+    /// One on a TCP port of 127.0.0.1.
+    pub(crate) fn tcp(colour: Colour) -> Self {
+        // The listening socket is ours and handed over, so that no other process can take the
+        // port between its choice and its use.
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let directory = TempDir::with_prefix("vncgate-xvnc-").unwrap();
+        let mut command = server();
+        command
+            .arg("-inetd")
+            .stdin(Stdio::from(OwnedFd::from(listener)));
+        Self::start(directory, address, &mut command, colour)
+    }
+
+    /// One on a Unix socket.
+    pub(crate) fn unix(colour: Colour) -> Self {
+        let directory = TempDir::with_prefix("vncgate-xvnc-").unwrap();
+        let path = directory.path().join("vnc.sock");
+        let mut command = server();
+        command.args(["-rfbport", "-1", "-rfbunixmode", "0600", "-rfbunixpath"]);
+        command.arg(&path).stdin(Stdio::null());
+        let address = format!("unix:{}", path.display());
+        Self::start(directory, address, &mut command, colour)
+    }
+
+    /// Where it listens, as the config file wants it.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Its TCP port.
+    pub(crate) fn port(&self) -> u16 {
+        let (_, port) = self.address.rsplit_once(':').unwrap();
+        port.parse().unwrap()
+    }
+
+    /// Waits until exactly `keys` have arrived in the window.
+    #[track_caller]
+    pub(crate) fn wait_for_keys(&self, keys: &str) {
+        let file = self.directory.path().join("keys");
+        until(&format!("the keys {keys:?} in the window"), || {
+            (fs::read_to_string(&file).unwrap_or_default() == keys).then_some(())
+        });
+    }
+
+    fn start(directory: TempDir, address: String, command: &mut Command, colour: Colour) -> Self {
+        let server = Process::spawn("Xtigervnc", command);
+        let display = server.wait_for_line("its display number", |line| {
+            let number: u16 = line.text.parse().ok()?;
+            (line.stream == Stream::Out).then(|| format!(":{number}"))
+        });
+        paint(&display, colour);
+        let window = window(&display, directory.path());
+        Self {
+            address,
+            directory,
+            _window: window,
+            _server: server,
+        }
+    }
+}
+
+fn server() -> Command {
+    let mut command = tied(&peer("Xtigervnc"));
+    let geometry = format!("{}x{}", SCREEN.0, SCREEN.1);
+    // The server chooses its display number by itself and writes it to its stdout.
+    command.args(["-displayfd", "1", "-geometry", &geometry, "-depth", "24"]);
+    command.args([
+        "-SecurityTypes",
+        "None",
+        "-BlacklistThreshold=10000",
+        "-AlwaysShared",
+    ]);
+    command.args(["-interface", "127.0.0.1", "-nolisten", "tcp", "-ac"]);
+    command
+}
+
+fn paint(display: &str, [red, green, blue]: Colour) {
+    let colour = format!("#{red:02x}{green:02x}{blue:02x}");
+    let mut command = Command::new(peer("xsetroot"));
+    let painted = command
+        .args(["-display", display, "-solid", &colour])
+        .status();
+    assert!(
+        painted.unwrap().success(),
+        "xsetroot cannot paint {display}"
+    );
+}
+
+/// An xterm in the middle of the screen that writes each key to the file `keys`.
+fn window(display: &str, directory: &Path) -> Process {
+    let script = "stty -icanon -echo min 1; : >ready; exec cat >keys";
+    let mut command = tied(&peer("xterm"));
+    command.args([
+        "-display", display, "-fn", "fixed", "-bg", "black", "-bw", "0",
+    ]);
+    command.args(["-geometry", "60x20+140+110", "-e", "sh", "-c", script]);
+    let process = Process::spawn("xterm", command.current_dir(directory).stdin(Stdio::null()));
+    until("xterm's shell", || {
+        directory.join("ready").exists().then_some(())
+    });
+    process
+}
