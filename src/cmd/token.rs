@@ -69,7 +69,7 @@ pub(super) enum TokenCommand {
 pub(super) enum IssueFormat {
     /// The URL alone
     Url,
-    /// url, token, id, type, instance, `expires_at`
+    /// The URL with its token, id, type, instance and last moment
     Json,
 }
 

@@ -53,9 +53,10 @@ pub(super) async fn run(proxy: &Proxy, session: Session, upgrade: OnUpgrade, con
     let opening = Opening {
         viewer_bytes,
         target_bytes: connected.greeting,
+        signature: format!(" [{correlation}]").into(),
         ..Opening::default()
     };
-    let report = relay(proxy, viewer, connected.stream, opening, *correlation).await;
+    let report = relay(proxy, viewer, connected.stream, opening).await;
 
     proxy.metrics.sessions_active.get_or_create(&label).dec();
     proxy.metrics.count_bytes(report.up, report.down);
@@ -70,17 +71,11 @@ pub(super) async fn run(proxy: &Proxy, session: Session, upgrade: OnUpgrade, con
     );
 }
 
-async fn relay(
-    proxy: &Proxy,
-    viewer: TcpStream,
-    target: Stream,
-    opening: Opening,
-    correlation: CorrelationId,
-) -> Report {
+async fn relay(proxy: &Proxy, viewer: TcpStream, target: Stream, opening: Opening) -> Report {
     let settings = &proxy.settings.relay;
     let stop = async move {
         proxy.watch.closing().await;
-        let reason = format!("the gateway is going down; connect again [{correlation}]");
+        let reason = "the gateway is going down; connect again".to_owned();
         Ending {
             code: GOING_AWAY,
             reason,

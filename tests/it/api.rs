@@ -236,6 +236,7 @@ fn the_caller_stands_in_the_token_list() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table of requests")]
 fn the_description_tells_the_truth_about_every_answer() {
     let peer = Peer::echo();
     let (key, hash) = new_key("ops");

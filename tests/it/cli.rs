@@ -298,7 +298,8 @@ fn options(help: &str) -> Vec<String> {
         .skip_while(|line| !line.starts_with("Options:"))
     {
         let trimmed = line.trim_start();
-        if trimmed.starts_with('-') && line.starts_with(' ') {
+        let option = trimmed.starts_with('-') && !trimmed.starts_with("- ");
+        if option && line.starts_with(' ') {
             options.push(trimmed.to_owned());
         } else if let Some(option) = options.last_mut() {
             option.push(' ');

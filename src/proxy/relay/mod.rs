@@ -33,6 +33,8 @@ pub struct Opening {
     pub target_bytes: Vec<u8>,
     /// Counts the session's payload while it runs.
     pub meter: Arc<Meter>,
+    /// What every sentence to the viewer ends in, such as an id to ask about.
+    pub signature: Box<str>,
 }
 
 /// How patient a relay is.

@@ -51,6 +51,7 @@ pub struct Relay<V, T, S: Future> {
     grace: Grace,
     rare: Rare<S>,
     meter: Arc<Meter>,
+    signature: Box<str>,
     settings: Settings,
 }
 
@@ -120,6 +121,7 @@ where
             grace: Grace::Whole,
             rare: Rare::new(stop),
             meter: opening.meter,
+            signature: opening.signature,
             settings: settings.clone(),
         };
         relay.set_ping_timer();
@@ -297,7 +299,7 @@ where
         if self.end.is_some() {
             return;
         }
-        self.leave_viewer(&close_frame(ending.code, &ending.reason));
+        self.leave_viewer(&self.last_words(ending.code, &ending.reason));
         self.leave_target();
         self.begin_end(End::Stopped(ending), self.settings.close_timeout);
     }
@@ -314,7 +316,7 @@ where
             .silent_intervals
             .is_some_and(|most| self.silent_intervals >= most)
         {
-            self.leave_viewer(&close_frame(4008, "the viewer does not answer"));
+            self.leave_viewer(&self.last_words(4008, "the viewer does not answer"));
             self.viewer_in = In::Drained;
             self.leave_target();
             self.begin_end(End::ViewerSilent, self.settings.close_timeout);
@@ -345,8 +347,8 @@ where
             None => {}
             Some(ws::End::Close(close)) => self.on_close(&close),
             Some(ws::End::Violation(violation)) => {
-                let sentence = violation.to_string();
-                self.leave_viewer(&close_frame(violation.code(), &sentence));
+                let words = self.last_words(violation.code(), &violation.to_string());
+                self.leave_viewer(&words);
                 self.viewer_in = In::Drained;
                 self.leave_target();
                 self.begin_end(End::Violation(violation), self.settings.close_timeout);
@@ -409,9 +411,13 @@ where
     /// The close frame for a viewer whose session ended on its own.
     fn goodbye(&self) -> Vec<u8> {
         if matches!(self.end, Some(End::TargetFailed(_))) {
-            return close_frame(4005, "the connection to the console was lost");
+            return self.last_words(4005, "the connection to the console was lost");
         }
-        close_frame(1000, "the console ended")
+        self.last_words(1000, "the console ended")
+    }
+
+    fn last_words(&self, code: u16, sentence: &str) -> Vec<u8> {
+        close_frame(code, &format!("{sentence}{}", self.signature))
     }
 
     /// Queues the last frame for the viewer, after which only its own close frame matters.
