@@ -1,4 +1,5 @@
-//! The ways to learn of instances: a list in the config, directories of XML, what this machine has.
+//! The ways to learn of instances: a list in the config, directories of XML, QEMU's own monitors,
+//! what this machine has.
 //!
 //! The role asks all drivers at once and gives each its own time. A driver answers afresh each
 //! time, never from what it once knew, and reports what it could not read beside what it could.
@@ -6,6 +7,7 @@
 mod directory;
 mod discover;
 mod fixed;
+mod qmp;
 
 use std::fmt;
 use std::future::Future;
@@ -21,6 +23,7 @@ use tokio_util::task::AbortOnDropHandle;
 pub use directory::Directory;
 pub use discover::Discover;
 pub use fixed::{BadEntry, Entry, Fixed};
+pub use qmp::Qmp;
 
 use crate::model::{Instance, InstanceId, InstanceRef, Target};
 

@@ -273,7 +273,7 @@ impl Shelf {
                     survey.instances.push(Instance::clone(instance));
                 }
                 Content::Unread(fault) | Content::Broken(fault) => {
-                    survey.faults.push(fault.clone())
+                    survey.faults.push(fault.clone());
                 }
                 Content::Instance(_) | Content::Foreign => {}
             }
