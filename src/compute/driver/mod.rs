@@ -53,7 +53,16 @@ pub trait Driver: Send + Sync + fmt::Debug {
     fn claimants<'a>(&'a self, _target: &'a Target) -> BoxFuture<'a, Survey> {
         Box::pin(async { Survey::default() })
     }
+
+    /// What a running instance shows now, as PNG. Cancel-safe.
+    fn screenshot(&self, _instance: InstanceId) -> BoxFuture<'_, Pictured> {
+        Box::pin(async { Ok(None) })
+    }
 }
+
+/// What [`Driver::screenshot`] gives: nothing from a driver that does not know the instance or
+/// takes no pictures.
+pub type Pictured = Result<Option<Vec<u8>>, Fault>;
 
 /// What a driver, or all of them, found.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]

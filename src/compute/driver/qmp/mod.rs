@@ -7,8 +7,10 @@
 
 mod answer;
 mod monitor;
+mod picture;
 
 use std::collections::BTreeMap;
+use std::fmt::Display;
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
@@ -20,9 +22,9 @@ use tokio::sync::{Mutex, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::{BoxFuture, Driver, Survey, fault};
+use super::{BoxFuture, Driver, Fault, Pictured, Survey, fault};
 use crate::compute::claim::claims;
-use crate::model::{Host, Instance, Target};
+use crate::model::{Host, Instance, InstanceId, PowerState, Target};
 use monitor::{Monitor, Trouble};
 
 /// A monitor answers in a millisecond; a QEMU that waits for its disks may take longer. Two in a
@@ -70,28 +72,50 @@ impl Qmp {
     }
 
     async fn look(&self) -> Survey {
-        let desks = match self.desks().await {
-            Ok(desks) => desks,
+        let answers = match self.ask().await {
+            Ok(answers) => answers,
             Err(error) => return fault(self.source(), &error).into(),
         };
+        let mut survey = Survey::default();
+        for (desk, answer) in answers {
+            match answer {
+                Ok(instance) => survey.instances.extend(instance),
+                Err(why) => survey.faults.push(desk.fault(&why)),
+            }
+        }
+        survey
+    }
+
+    /// What each monitor says, in the order of their names.
+    async fn ask(&self) -> io::Result<Vec<(Arc<Desk>, Answer)>> {
+        let desks = self.desks().await?;
         let mut talks = JoinSet::new();
         for (place, desk) in desks.into_iter().enumerate() {
             let slots = Arc::clone(&self.talks);
             talks.spawn(async move {
                 let _slot = slots.acquire().await;
-                (place, desk.name.clone(), desk.ask().await)
+                let answer = desk.ask().await;
+                (place, desk, answer)
             });
         }
         let mut answers = talks.join_all().await;
         answers.sort_unstable_by_key(|(place, ..)| *place);
-        let mut survey = Survey::default();
-        for (_, name, answer) in answers {
-            match answer {
-                Ok(instance) => survey.instances.extend(instance),
-                Err(why) => survey.faults.push(fault(self.source(), &(name + &why))),
-            }
+        let answers = answers.into_iter().map(|(_, desk, answer)| (desk, answer));
+        Ok(answers.collect())
+    }
+
+    async fn picture(&self, instance: InstanceId) -> Pictured {
+        let answers = self.ask().await;
+        let answers = answers.map_err(|error| fault(self.source(), &error))?;
+        let is_it = |it: &Instance| it.id == instance && it.state != PowerState::Off;
+        let mut its = answers.into_iter().filter(|(_, answer)| match answer {
+            Ok(Some(found)) => is_it(found),
+            Ok(None) | Err(_) => false,
+        });
+        match its.next() {
+            Some((desk, _)) => desk.picture().await.map(Some),
+            None => Ok(None),
         }
-        survey
     }
 
     /// The lock goes to the thread, so that a directory that hangs costs one.
@@ -118,6 +142,10 @@ impl Driver for Qmp {
 
     fn survey(&self) -> BoxFuture<'_, Survey> {
         Box::pin(self.look())
+    }
+
+    fn screenshot(&self, instance: InstanceId) -> BoxFuture<'_, Pictured> {
+        Box::pin(self.picture(instance))
     }
 
     fn claimants<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Survey> {
@@ -195,6 +223,22 @@ impl Desk {
             arrivals: AtomicU64::default(),
             last: Mutex::new(last),
         }
+    }
+
+    fn fault(&self, why: &dyn Display) -> Fault {
+        fault(&self.site.source, &format_args!("{}{why}", self.name))
+    }
+
+    /// Look-ups of this monitor wait meanwhile, as they would at the monitor itself.
+    async fn picture(&self) -> Result<Vec<u8>, Fault> {
+        let _last = self.last.lock().await;
+        let talk = async {
+            let mut monitor = Monitor::open(&self.socket).await?;
+            picture::take(&mut monitor).await
+        };
+        let taken = timeout(DEADLINE, talk).await;
+        let taken = taken.unwrap_or(Err(Trouble::Silent));
+        taken.map_err(|trouble| self.fault(&trouble))
     }
 
     /// What the monitor says now, or said to another look-up that began after this one came.

@@ -4,13 +4,16 @@
 //! one asks what there is to ask in one go and closes it. The protocol is QEMU's
 //! docs/interop/qmp-spec: JSON objects, one a line; events may stand between any two of them.
 
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
+use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Interest};
 use tokio::net::UnixStream;
 
 /// A thousand times the longest answer a look-up gets.
@@ -109,6 +112,24 @@ impl Monitor {
         Ok(answers)
     }
 
+    /// Sends a command with a descriptor; its answer, nothing if this QEMU does not have it.
+    pub(super) async fn lend(
+        &mut self,
+        command: &Command,
+        descriptor: BorrowedFd<'_>,
+    ) -> Result<Value, Trouble> {
+        let script = script(std::slice::from_ref(command));
+        let stream = self.stream.get_ref();
+        let send = || send_with(stream.as_fd(), &script, descriptor);
+        let count = stream.async_io(Interest::WRITABLE, send).await?;
+        if count != script.len() {
+            return Err(Trouble::Ended);
+        }
+        self.answer(0, command.0)
+            .await
+            .map(Option::unwrap_or_default)
+    }
+
     /// Answers come in the order of the commands, because out-of-band ones are not asked for.
     async fn answer(&mut self, id: usize, command: &'static str) -> Result<Option<Value>, Trouble> {
         let line = loop {
@@ -153,6 +174,16 @@ fn script(commands: &[Command]) -> Vec<u8> {
         format!("{line}\n").into_bytes()
     };
     commands.iter().enumerate().flat_map(line).collect()
+}
+
+/// A descriptor travels with the first byte of what is sent.
+fn send_with(to: BorrowedFd<'_>, bytes: &[u8], descriptor: BorrowedFd<'_>) -> io::Result<usize> {
+    let descriptors = [descriptor];
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
+    let mut aside = SendAncillaryBuffer::new(&mut space);
+    aside.push(SendAncillaryMessage::ScmRights(&descriptors));
+    let sent = sendmsg(to, &[IoSlice::new(bytes)], &mut aside, SendFlags::NOSIGNAL);
+    sent.map_err(io::Error::from)
 }
 
 /// The kernel says `EAGAIN` where the queue of those who wait to be accepted is full.

@@ -468,3 +468,73 @@ async fn an_instance_is_found_and_its_doors_are_claimed() {
     let free = driver.claimants(&target("localhost:5902")).await;
     assert_eq!((claimed.instances.len(), free.instances.len()), (1, 0));
 }
+
+#[tokio::test]
+async fn a_qemu_that_knows_no_png_says_so_and_another_instance_has_no_picture() {
+    let place = place();
+    let socket = place.path().join("a.qmp");
+    let old = json!({"error": {"class": "GenericError", "desc": "'format' is unexpected"}});
+    let _qemu = Fake::at(&socket, move |stream| {
+        let old = old.clone();
+        converse(stream, move |asked| match asked {
+            "add-fd" => json!({"return": {"fdset-id": 1, "fd": 12}}),
+            "screendump" => old.clone(),
+            "remove-fd" => json!({"return": {}}),
+            asked => json!({"return": answer(asked)}),
+        })
+    });
+    let driver = driver(&socket);
+
+    let refused = driver.screenshot(WEB.parse().unwrap()).await.unwrap_err();
+    let other = WEB.replace("0001", "0002").parse().unwrap();
+
+    assert_eq!(refused.why, "refused `screendump`: 'format' is unexpected");
+    assert_eq!(driver.screenshot(other).await, Ok(None));
+}
+
+/// A QEMU without a disk, ended when dropped.
+struct RealQemu(std::process::Child);
+
+impl RealQemu {
+    fn at(socket: &Path, arguments: &[&str]) -> Self {
+        let mut qemu = std::process::Command::new("qemu-system-x86_64");
+        qemu.args("-accel tcg -m 16 -nodefaults -no-user-config".split(' '))
+            .args("-display none -vga std -uuid".split(' '))
+            .args([WEB, "-qmp"])
+            .arg(format!("unix:{},server=on,wait=off", socket.display()))
+            .args(arguments)
+            .stdin(std::process::Stdio::null());
+        Self(qemu.spawn().unwrap())
+    }
+}
+
+impl Drop for RealQemu {
+    fn drop(&mut self) {
+        let _ended_already = self.0.kill().is_err();
+        let _status = self.0.wait();
+    }
+}
+
+/// Nothing but a real QEMU takes a descriptor and writes a picture into it.
+#[tokio::test]
+async fn a_real_qemu_draws_its_screen_running_and_paused() {
+    for arguments in [&["-S"][..], &[]] {
+        let place = place();
+        let socket = place.path().join("a.qmp");
+        let _qemu = RealQemu::at(&socket, arguments);
+        let driver = driver(&socket);
+        let started = async {
+            while driver.survey().await.instances.is_empty() {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(Duration::from_secs(30), started).await.unwrap();
+
+        for _ in 0..3 {
+            let picture = driver.screenshot(WEB.parse().unwrap()).await;
+
+            let picture = picture.unwrap().expect("a picture");
+            assert!(picture.ends_with(b"IEND\xae\x42\x60\x82"), "a whole PNG");
+        }
+    }
+}
