@@ -17,7 +17,7 @@ use url::Url;
 use crate::api::{Api, Gatekeeper, Urls};
 use crate::auth::Auth;
 use crate::compute::Compute;
-use crate::compute::driver::{BadEntry, Directory, Discover, Driver, Entry, Fixed};
+use crate::compute::driver::{BadEntry, Directory, Discover, Driver, Entry, Fixed, Qmp};
 use crate::config::{Config, FixedInstance};
 use crate::demo::Demo;
 use crate::drain::{Drain, Watch};
@@ -230,6 +230,10 @@ fn drivers(
     for path in &config.compute.xml {
         let host = config.compute.address.clone();
         drivers.push(Box::new(Directory::new(path.clone(), host)));
+    }
+    for path in &config.compute.qmp {
+        let host = config.compute.address.clone();
+        drivers.push(Box::new(Qmp::new(path.clone(), host)));
     }
     if config
         .compute

@@ -126,6 +126,8 @@ pub struct Compute {
     pub address: Host,
     /// Directories of libvirt XML.
     pub xml: Vec<PathBuf>,
+    /// QEMU's monitors: sockets, or directories of such.
+    pub qmp: Vec<PathBuf>,
     /// Whether to look at what this machine runs; unset: only when nothing else is configured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub discover: Option<bool>,
@@ -240,6 +242,7 @@ impl Default for Compute {
         Self {
             address,
             xml: Vec::new(),
+            qmp: Vec::new(),
             discover: None,
             instance: Vec::new(),
         }
@@ -281,7 +284,10 @@ impl Config {
 
     /// Whether the machine itself is to be looked at for instances.
     pub fn discovers(&self) -> bool {
-        let listed = !self.compute.instance.is_empty() || !self.compute.xml.is_empty();
+        let Compute {
+            instance, xml, qmp, ..
+        } = &self.compute;
+        let listed = !(instance.is_empty() && xml.is_empty() && qmp.is_empty());
         self.compute.discover.unwrap_or(!listed)
     }
 
@@ -347,10 +353,15 @@ impl Compute {
                 "compute.instance.id",
             )?;
         }
-        let relative = self.xml.iter().find(|path| !path.is_absolute());
-        let why = relative.map(|path| format!("`{}` is not an absolute path", path.display()));
-        refuse_if(why, "compute.xml")
+        all_absolute("compute.xml", &self.xml)?;
+        all_absolute("compute.qmp", &self.qmp)
     }
+}
+
+fn all_absolute(key: &'static str, paths: &[PathBuf]) -> Result<(), ConfigError> {
+    let relative = paths.iter().find(|path| !path.is_absolute());
+    let why = relative.map(|path| format!("`{}` is not an absolute path", path.display()));
+    refuse_if(why, key)
 }
 
 fn check_url(key: &'static str, url: &Url) -> Result<(), ConfigError> {

@@ -1,4 +1,5 @@
-//! The ways to learn of instances: a list in the config, directories of XML, what this machine has.
+//! The ways to learn of instances: a list in the config, directories of XML, QEMU's own monitors,
+//! what this machine has.
 //!
 //! The role asks all drivers at once and gives each its own time. A driver answers afresh each
 //! time, never from what it once knew, and reports what it could not read beside what it could.
@@ -6,6 +7,7 @@
 mod directory;
 mod discover;
 mod fixed;
+mod qmp;
 
 use std::fmt;
 use std::future::Future;
@@ -21,6 +23,7 @@ use tokio_util::task::AbortOnDropHandle;
 pub use directory::Directory;
 pub use discover::Discover;
 pub use fixed::{BadEntry, Entry, Fixed};
+pub use qmp::Qmp;
 
 use crate::model::{Instance, InstanceId, InstanceRef, Target};
 
@@ -50,7 +53,16 @@ pub trait Driver: Send + Sync + fmt::Debug {
     fn claimants<'a>(&'a self, _target: &'a Target) -> BoxFuture<'a, Survey> {
         Box::pin(async { Survey::default() })
     }
+
+    /// What a running instance shows now, as PNG. Cancel-safe.
+    fn screenshot(&self, _instance: InstanceId) -> BoxFuture<'_, Pictured> {
+        Box::pin(async { Ok(None) })
+    }
 }
+
+/// What [`Driver::screenshot`] gives: nothing from a driver that does not know the instance or
+/// takes no pictures.
+pub type Pictured = Result<Option<Vec<u8>>, Fault>;
 
 /// What a driver, or all of them, found.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
