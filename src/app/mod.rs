@@ -20,7 +20,7 @@ use crate::compute::Compute;
 use crate::compute::driver::libvirt::sasl::Credentials;
 use crate::compute::driver::libvirt::transport::Uri;
 use crate::compute::driver::libvirt::{self, Libvirt};
-use crate::compute::driver::{BadEntry, Directory, Discover, Driver, Entry, Fixed};
+use crate::compute::driver::{BadEntry, Directory, Discover, Driver, Entry, Fixed, Qmp};
 use crate::config::{Config, FixedInstance, Hypervisor};
 use crate::demo::Demo;
 use crate::drain::{Drain, Watch};
@@ -253,6 +253,10 @@ fn drivers(
     for path in &config.compute.xml {
         let host = config.compute.address.clone();
         drivers.push(Box::new(Directory::new(path.clone(), host)));
+    }
+    for path in &config.compute.qmp {
+        let host = config.compute.address.clone();
+        drivers.push(Box::new(Qmp::new(path.clone(), host)));
     }
     if config
         .compute

@@ -227,8 +227,7 @@ impl Compute {
         }
         let mut fault = None;
         for driver in &*self.drivers {
-            let taken = timeout(driver::DEADLINE, driver.screenshot(instance.id)).await;
-            match taken.unwrap_or_else(|_| Err(driver::silent(driver.source()))) {
+            match picture(&**driver, instance.id).await {
                 Ok(Some(picture)) => return Ok(picture),
                 Ok(None) => {}
                 Err(failed) => fault = fault.or(Some(failed)),
@@ -352,6 +351,13 @@ impl Client<Compute> {
             other => Err(stray(&other)),
         }
     }
+}
+
+async fn picture(driver: &dyn Driver, id: InstanceId) -> Result<Option<Picture>, Fault> {
+    let taken = timeout(driver::DEADLINE, driver.screenshot(id)).await;
+    let taken = taken.unwrap_or_else(|_| Err(driver::silent(driver.source())))?;
+    let picture = taken.map(Picture::from_hypervisor).transpose();
+    picture.map_err(|bad| driver::fault(driver.source(), &bad))
 }
 
 /// An answer to another question: that is not the role we know.

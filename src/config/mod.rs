@@ -126,6 +126,8 @@ pub struct Compute {
     pub address: Host,
     /// Directories of libvirt XML.
     pub xml: Vec<PathBuf>,
+    /// QEMU's monitors: sockets, or directories of such.
+    pub qmp: Vec<PathBuf>,
     /// Whether to look at what this machine runs; unset: only when nothing else is configured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub discover: Option<bool>,
@@ -274,6 +276,7 @@ impl Default for Compute {
             address,
             host: Vec::new(),
             xml: Vec::new(),
+            qmp: Vec::new(),
             discover: None,
             instance: Vec::new(),
         }
@@ -315,9 +318,15 @@ impl Config {
 
     /// Whether the machine itself is to be looked at for instances.
     pub fn discovers(&self) -> bool {
-        let compute = &self.compute;
-        let unlisted = compute.instance.is_empty() && compute.host.is_empty();
-        let listed = !unlisted || !compute.xml.is_empty();
+        let Compute {
+            host,
+            instance,
+            xml,
+            qmp,
+            ..
+        } = &self.compute;
+        let unlisted = host.is_empty() && instance.is_empty();
+        let listed = !(unlisted && xml.is_empty() && qmp.is_empty());
         self.compute.discover.unwrap_or(!listed)
     }
 
@@ -384,9 +393,8 @@ impl Compute {
             )?;
         }
         self.check_hosts()?;
-        let relative = self.xml.iter().find(|path| !path.is_absolute());
-        let why = relative.map(|path| format!("`{}` is not an absolute path", path.display()));
-        refuse_if(why, "compute.xml")
+        all_absolute("compute.xml", &self.xml)?;
+        all_absolute("compute.qmp", &self.qmp)
     }
 }
 
@@ -409,6 +417,12 @@ impl Compute {
         }
         Ok(())
     }
+}
+
+fn all_absolute(key: &'static str, paths: &[PathBuf]) -> Result<(), ConfigError> {
+    let relative = paths.iter().find(|path| !path.is_absolute());
+    let why = relative.map(|path| format!("`{}` is not an absolute path", path.display()));
+    refuse_if(why, key)
 }
 
 fn check_url(key: &'static str, url: &Url) -> Result<(), ConfigError> {

@@ -92,6 +92,7 @@ fn an_impossible_value_is_refused_by_its_key() {
         ),
         ("[log]\nlevel = \"info,loud\"", "log.level", "`loud`"),
         ("[compute]\nxml = [\"x\"]", "compute.xml", "absolute"),
+        ("[compute]\nqmp = [\"x\"]", "compute.qmp", "absolute"),
         (
             "[web]\nframe_ancestors = [\"a; b\"]",
             "web.frame_ancestors",

@@ -26,6 +26,8 @@ mod origins;
 #[cfg(test)]
 mod pages;
 #[cfg(test)]
+mod qmp;
+#[cfg(test)]
 mod refusals;
 #[cfg(test)]
 mod relay;

@@ -12,9 +12,8 @@ use std::sync::Arc;
 
 use super::libvirt::transport::Uri;
 use super::libvirt::{Libvirt, Settings};
-use super::{BoxFuture, Directory, Driver, Fault, Handed, Survey, ask_all, derived_id, fault};
+use super::{BoxFuture, Directory, Driver, Handed, Pictured, Survey, ask_all, derived_id, fault};
 use crate::compute::claim::claims;
-use crate::compute::picture::Picture;
 use crate::drain::Watch;
 use crate::model::{
     Address, Console, ConsoleKind, Host, Instance, InstanceId, InstanceRef, PowerState, Target,
@@ -161,7 +160,7 @@ impl Driver for Discover {
         })
     }
 
-    fn screenshot(&self, instance: InstanceId) -> BoxFuture<'_, Result<Option<Picture>, Fault>> {
+    fn screenshot(&self, instance: InstanceId) -> BoxFuture<'_, Pictured> {
         Box::pin(async move {
             for hypervisor in &self.hypervisors {
                 let taken = hypervisor.screenshot(instance).await?;
@@ -232,7 +231,7 @@ impl Driver for Local {
         self.libvirt.open_display(instance, kind)
     }
 
-    fn screenshot(&self, instance: InstanceId) -> BoxFuture<'_, Result<Option<Picture>, Fault>> {
+    fn screenshot(&self, instance: InstanceId) -> BoxFuture<'_, Pictured> {
         self.libvirt.screenshot(instance)
     }
 }

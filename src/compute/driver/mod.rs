@@ -1,4 +1,5 @@
-//! The ways to learn of instances: a list in the config, directories of XML, what this machine has.
+//! The ways to learn of instances: a list in the config, directories of XML, QEMU's own monitors,
+//! what this machine has.
 //!
 //! The role asks all drivers at once and gives each its own time. A driver answers afresh each
 //! time, never from what it once knew, and reports what it could not read beside what it could.
@@ -7,6 +8,7 @@ mod directory;
 mod discover;
 mod fixed;
 pub mod libvirt;
+mod qmp;
 
 use std::fmt;
 use std::future::Future;
@@ -22,9 +24,9 @@ use tokio_util::task::AbortOnDropHandle;
 pub use directory::Directory;
 pub use discover::Discover;
 pub use fixed::{BadEntry, Entry, Fixed};
+pub use qmp::Qmp;
 
 use super::display::Display;
-use super::picture::Picture;
 use crate::drain::Watch;
 use crate::model::{ConsoleKind, Instance, InstanceId, InstanceRef, Target};
 
@@ -65,9 +67,8 @@ pub trait Driver: Send + Sync + fmt::Debug {
         Box::pin(async { Ok(None) })
     }
 
-    /// A picture of a running instance's screen; nothing from a driver that does not know the
-    /// instance or cannot take one. Cancel-safe.
-    fn screenshot(&self, _instance: InstanceId) -> BoxFuture<'_, Result<Option<Picture>, Fault>> {
+    /// What a running instance shows now. Cancel-safe.
+    fn screenshot(&self, _instance: InstanceId) -> BoxFuture<'_, Pictured> {
         Box::pin(async { Ok(None) })
     }
 }
@@ -75,6 +76,10 @@ pub trait Driver: Send + Sync + fmt::Debug {
 /// What [`Driver::open_display`] gives: nothing from a driver that does not know the instance or
 /// cannot hand over this console.
 pub type Handed = Result<Option<Display>, Fault>;
+
+/// What [`Driver::screenshot`] gives: nothing from a driver that does not know the instance or
+/// takes no pictures. PPM will do, too.
+pub type Pictured = Result<Option<Vec<u8>>, Fault>;
 
 /// What a driver, or all of them, found.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
@@ -149,7 +154,7 @@ pub(super) fn silent(source: &str) -> Fault {
     fault(source, &why)
 }
 
-fn fault(source: &str, why: &dyn fmt::Display) -> Fault {
+pub(super) fn fault(source: &str, why: &dyn fmt::Display) -> Fault {
     Fault {
         source: source.to_owned(),
         why: why.to_string(),

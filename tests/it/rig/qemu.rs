@@ -3,9 +3,10 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use rustix::process::Signal;
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -48,8 +49,8 @@ pub(crate) const GUEST: &[u8] = &[
 #[derive(Debug)]
 pub(crate) struct Qemu {
     address: String,
-    _directory: TempDir,
-    _process: Process,
+    directory: TempDir,
+    process: Process,
 }
 
 impl Qemu {
@@ -66,6 +67,22 @@ impl Qemu {
     /// Where its VNC server listens, as the config file wants it.
     pub(crate) fn address(&self) -> &str {
         &self.address
+    }
+
+    /// The socket of its machine protocol, in a directory of its own.
+    pub(crate) fn monitor(&self) -> PathBuf {
+        self.directory.path().join("qmp.sock")
+    }
+
+    /// Stops or ends it by a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        self.process.signal(signal);
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub(crate) fn wait(&mut self) {
+        self.process.wait();
     }
 
     fn start(vnc: impl Fn(&Path) -> String) -> Self {
@@ -100,8 +117,8 @@ impl Qemu {
         });
         Self {
             address: vnc_address(&here.join("qmp.sock")),
-            _directory: directory,
-            _process: process,
+            directory,
+            process,
         }
     }
 }

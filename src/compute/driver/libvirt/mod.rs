@@ -29,11 +29,10 @@ use self::client::{Domain, Rights};
 use self::link::{Link, Live, Why};
 use self::wire::error::Kind;
 use self::wire::{Closed, Error, Stream};
-use super::{BoxFuture, Driver, Fault, Handed, Survey, fault, is_meant};
+use super::{BoxFuture, Driver, Fault, Handed, Pictured, Survey, fault, is_meant};
 use crate::compute::claim::claims;
 use crate::compute::display::Display;
 use crate::compute::domain::{self, Device};
-use crate::compute::picture::Picture;
 use crate::drain::Watch;
 use crate::model::{ConsoleKind, Instance, InstanceId, InstanceRef, PowerState, Target};
 
@@ -146,7 +145,7 @@ impl Libvirt {
     }
 
     /// Over a connection of its own, too. A daemon that lets us only look takes no pictures.
-    async fn picture(&self, id: InstanceId, deadline: Instant) -> Result<Option<Picture>, Why> {
+    async fn picture(&self, id: InstanceId, deadline: Instant) -> Result<Option<Vec<u8>>, Why> {
         let live = self.link.live(deadline).await?;
         if live.rights == Rights::ReadOnly {
             return Ok(None);
@@ -156,10 +155,7 @@ impl Libvirt {
         };
         let dialled = self.link.dial_like_now().await?;
         match dialled.client.screenshot(&domain, 0).await {
-            Ok(taken) => {
-                let picture = Picture::from_hypervisor(taken.bytes);
-                picture.map(Some).map_err(|bad| Why::new(&bad.to_string()))
-            }
+            Ok(taken) => Ok(Some(taken.bytes)),
             Err(error) => match error.kind() {
                 Some(Kind::InvalidNow | Kind::Unsupported | Kind::NoDomain) => Ok(None),
                 _ => Err(error.into()),
@@ -231,7 +227,7 @@ impl Driver for Libvirt {
         })
     }
 
-    fn screenshot(&self, instance: InstanceId) -> BoxFuture<'_, Result<Option<Picture>, Fault>> {
+    fn screenshot(&self, instance: InstanceId) -> BoxFuture<'_, Pictured> {
         Box::pin(async move {
             let deadline = deadline();
             let taken = timeout_at(deadline, self.picture(instance, deadline)).await;

@@ -1,11 +1,16 @@
 //! Instances from a directory of domain XML: dumps that people keep, or libvirt's status files.
 //!
-//! Every look-up lists the directory and parses what has changed, so what libvirt wrote a moment
-//! ago counts. Reading happens on a blocking thread, one at a time per directory: a mount that
-//! hangs costs that one thread, and look-ups after it end at their deadline. Look-ups that waited
-//! together share one reading, so a thousand viewers coming back at once cost two, not a thousand.
+//! Every look-up takes in all that changed before it came, so what libvirt wrote a moment ago
+//! counts. The kernel tells which files those are ([`notices`]); where it cannot (network file
+//! systems, links, a limit reached), the directory is listed and the times of its files compared.
+//!
+//! Reading happens on a blocking thread, one at a time per directory: a mount that hangs costs
+//! that one thread, and look-ups after it end at their deadline. Look-ups that waited together
+//! share one reading, so a thousand viewers coming back at once cost two, not a thousand.
 
-use std::collections::BTreeMap;
+mod notices;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata};
 use std::io::{self, ErrorKind, Read};
@@ -17,6 +22,8 @@ use std::time::Duration;
 
 use tokio::sync::Mutex;
 use tokio::time::timeout;
+
+use notices::{Changes, Notices, is_told};
 
 use super::{BoxFuture, Driver, Fault, Survey, fault, is_meant};
 use crate::compute::claim::claims;
@@ -52,6 +59,8 @@ impl Directory {
             covered: 0,
             unlisted: None,
             files: BTreeMap::new(),
+            notices: Err(String::new()),
+            untold: BTreeSet::new(),
         };
         Self {
             source,
@@ -127,7 +136,7 @@ impl Wanted {
     }
 }
 
-/// The directory as it was read last.
+/// The directory as it was read last, and what tells where it is not so any more.
 #[derive(Debug)]
 struct Shelf {
     path: PathBuf,
@@ -139,6 +148,10 @@ struct Shelf {
     /// Why the directory could not be listed.
     unlisted: Option<Fault>,
     files: BTreeMap<OsString, Known>,
+    /// Else why the directory has to be listed each time.
+    notices: Result<Notices, String>,
+    /// The names that have to be looked at each time, although there are notices.
+    untold: BTreeSet<OsString>,
 }
 
 /// What a file said, and when asking it again would be a waste.
@@ -152,6 +165,8 @@ struct Known {
 enum Content {
     Instance(Box<Instance>),
     Foreign,
+    /// It may be readable next time.
+    Unread(Fault),
     Broken(Fault),
 }
 
@@ -191,14 +206,61 @@ impl Shelf {
     }
 
     fn refresh(&mut self) {
+        match self.notices.as_ref().map(|notices| notices.take(is_xml)) {
+            Ok(Changes::Names(names)) => self.reread(names),
+            Ok(Changes::All) | Err(_) => self.list(),
+        }
+    }
+
+    /// The watch begins before the listing, so that a change in between is seen next time.
+    fn list(&mut self) {
+        self.watch();
+        self.untold.clear();
         let mut before = std::mem::take(&mut self.files);
         let names = self.names().map_err(|error| fault(&self.source, &error));
         self.unlisted = names.as_ref().err().cloned();
         for name in names.into_iter().flatten() {
             let known = before.remove(&name);
-            if let Some(known) = self.read(&name, known) {
-                self.files.insert(name, known);
-            }
+            self.take_in(name, known);
+        }
+        if let Some(fault) = &self.unlisted {
+            self.notices = Err(fault.why.clone());
+        }
+    }
+
+    fn watch(&mut self) {
+        let watched = Notices::of(&self.path).map_err(|why| why.to_string());
+        let before = std::mem::replace(&mut self.notices, watched);
+        if let Err(why) = &self.notices
+            && before.err().as_ref() != Some(why)
+        {
+            tracing::debug!(directory = %self.source, why, "listed at every look-up");
+        }
+    }
+
+    fn reread(&mut self, changed: BTreeSet<OsString>) {
+        let untold = std::mem::take(&mut self.untold);
+        for name in untold.difference(&changed) {
+            let known = self.files.remove(name);
+            self.take_in(name.clone(), known);
+        }
+        // What a changed file said before counts for nothing, whatever its times say now.
+        for name in changed {
+            drop(self.files.remove(&name));
+            self.take_in(name, None);
+        }
+    }
+
+    fn take_in(&mut self, name: OsString, known: Option<Known>) {
+        // Asked before the file is read: should it become a link after this, there is a notice.
+        let told = is_told(&self.path.join(&name));
+        let known = self.read(&name, known);
+        let read = |known: &Known| !matches!(known.content, Content::Unread(_));
+        if self.notices.is_ok() && !(told && known.as_ref().is_none_or(read)) {
+            self.untold.insert(name.clone());
+        }
+        if let Some(known) = known {
+            self.files.insert(name, known);
         }
     }
 
@@ -210,7 +272,9 @@ impl Shelf {
                 Content::Instance(instance) if wanted.takes(instance) => {
                     survey.instances.push(Instance::clone(instance));
                 }
-                Content::Broken(fault) => survey.faults.push(fault.clone()),
+                Content::Unread(fault) | Content::Broken(fault) => {
+                    survey.faults.push(fault.clone());
+                }
                 Content::Instance(_) | Content::Foreign => {}
             }
         }
@@ -256,7 +320,7 @@ impl Shelf {
     fn unread(&self, name: &OsStr, error: &io::Error) -> Option<Known> {
         (error.kind() != ErrorKind::NotFound).then(|| Known {
             stamp: None,
-            content: self.broken(name, &format_args!(" cannot be read: {error}")),
+            content: Content::Unread(self.fault(name, &format_args!(" cannot be read: {error}"))),
         })
     }
 
@@ -278,8 +342,12 @@ impl Shelf {
     }
 
     fn broken(&self, name: &OsStr, why: &dyn std::fmt::Display) -> Content {
+        Content::Broken(self.fault(name, why))
+    }
+
+    fn fault(&self, name: &OsStr, why: &dyn std::fmt::Display) -> Fault {
         let why = format_args!("{}{why}", name.display()).to_string();
-        Content::Broken(fault(&self.source, &why))
+        fault(&self.source, &why)
     }
 }
 
@@ -306,8 +374,8 @@ mod tests {
 
     use super::*;
 
-    const VNC: &str = include_str!("../../../tests/data/libvirt/vnc.xml");
-    const OFF: &str = include_str!("../../../tests/data/libvirt/off.xml");
+    const VNC: &str = include_str!("../../../../tests/data/libvirt/vnc.xml");
+    const OFF: &str = include_str!("../../../../tests/data/libvirt/off.xml");
 
     fn directory(files: &[(&str, &str)]) -> (TempDir, Directory) {
         let place = tempfile::tempdir().unwrap();
@@ -364,6 +432,117 @@ mod tests {
 
         fs::remove_file(&a).unwrap();
         assert_eq!(names(&directory.survey().await), ["off-1"]);
+    }
+
+    #[tokio::test]
+    async fn a_file_rewritten_in_place_is_seen_though_size_and_time_stay() {
+        let (place, directory) = directory(&[("a.xml", VNC)]);
+        let a = place.path().join("a.xml");
+        let time = fs::metadata(&a).unwrap().modified().unwrap();
+        assert_eq!(names(&directory.survey().await), ["web-1"]);
+
+        fs::write(&a, VNC.replace("web-1", "web-9")).unwrap();
+        File::open(&a).unwrap().set_modified(time).unwrap();
+
+        assert_eq!(names(&directory.survey().await), ["web-9"]);
+    }
+
+    #[tokio::test]
+    async fn a_file_moved_in_or_out_or_over_another_is_seen() {
+        let (place, directory) = directory(&[("a.xml", VNC), ("b.new", OFF)]);
+        let at = |name: &str| place.path().join(name);
+        assert_eq!(names(&directory.survey().await), ["web-1"]);
+
+        fs::rename(at("b.new"), at("b.xml")).unwrap();
+        assert_eq!(names(&directory.survey().await), ["web-1", "off-1"]);
+
+        fs::rename(at("b.xml"), at("a.xml")).unwrap();
+        assert_eq!(names(&directory.survey().await), ["off-1"]);
+
+        fs::rename(at("a.xml"), at("a.old")).unwrap();
+        assert_eq!(names(&directory.survey().await), [""; 0]);
+    }
+
+    #[tokio::test]
+    async fn a_directory_removed_and_made_anew_is_read_anew() {
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("domains");
+        let write = |xml: &str| {
+            fs::create_dir(&path).unwrap();
+            fs::write(path.join("a.xml"), xml).unwrap();
+        };
+        write(VNC);
+        let directory = Directory::new(path.clone(), "127.0.0.1".parse().unwrap());
+        assert_eq!(names(&directory.survey().await), ["web-1"]);
+
+        fs::remove_dir_all(&path).unwrap();
+        let gone = directory.survey().await;
+        assert_eq!((gone.instances.len(), gone.faults.len()), (0, 1));
+        write(OFF);
+        assert_eq!(names(&directory.survey().await), ["off-1"]);
+
+        fs::remove_dir_all(&path).unwrap();
+        write(VNC);
+        assert_eq!(names(&directory.survey().await), ["web-1"], "between two");
+    }
+
+    #[tokio::test]
+    async fn a_link_is_followed_wherever_it_changes() {
+        let (place, directory) = directory(&[]);
+        let elsewhere = tempfile::tempdir().unwrap();
+        let at = elsewhere.path().join("web.xml");
+        std::os::unix::fs::symlink(&at, place.path().join("a.xml")).unwrap();
+        assert_eq!(directory.survey().await, Survey::default());
+
+        fs::write(&at, VNC).unwrap();
+        assert_eq!(names(&directory.survey().await), ["web-1"]);
+
+        fs::write(&at, VNC.replace("web-1", "web-9")).unwrap();
+        assert_eq!(names(&directory.survey().await), ["web-9"]);
+
+        fs::remove_file(place.path().join("a.xml")).unwrap();
+        assert_eq!(directory.survey().await, Survey::default());
+    }
+
+    #[tokio::test]
+    async fn what_no_notice_came_for_is_not_looked_at() {
+        let (_place, directory) = directory(&[("a.xml", VNC)]);
+        let mut shelf = Arc::clone(&directory.shelf).lock_owned().await;
+        shelf.refresh();
+        shelf.files.clear();
+
+        shelf.refresh();
+
+        assert_eq!(shelf.pick(&Wanted::All), Survey::default());
+    }
+
+    #[tokio::test]
+    async fn a_watch_that_lost_its_place_is_replaced_by_a_full_listing() {
+        let (place, directory) = directory(&[("a.xml", VNC)]);
+        let mut shelf = Arc::clone(&directory.shelf).lock_owned().await;
+        shelf.refresh();
+        shelf.files.clear();
+        // The kernel then says so of the directory itself.
+        let mode = fs::metadata(place.path()).unwrap().permissions();
+        fs::set_permissions(place.path(), mode).unwrap();
+
+        shelf.refresh();
+
+        assert_eq!(names(&shelf.pick(&Wanted::All)), ["web-1"]);
+        assert!(shelf.notices.is_ok());
+    }
+
+    #[tokio::test]
+    async fn without_a_watch_the_directory_is_listed_at_every_look_up() {
+        let (place, directory) = directory(&[("a.xml", VNC)]);
+        let mut shelf = Arc::clone(&directory.shelf).lock_owned().await;
+        shelf.list();
+        shelf.notices = Err("a limit is reached".to_owned());
+        fs::write(place.path().join("b.xml"), OFF).unwrap();
+
+        shelf.refresh();
+
+        assert_eq!(names(&shelf.pick(&Wanted::All)), ["web-1", "off-1"]);
     }
 
     #[test]
