@@ -132,6 +132,12 @@ impl App {
         })
     }
 
+    /// Whether the ways to the hypervisors are such that can be gone: what the config itself cannot
+    /// judge. Reads the files of passwords. Errors: `Host`.
+    pub fn check(config: &Config) -> Result<(), StartError> {
+        hypervisors(config).map(drop)
+    }
+
     /// Where the doors are, ports chosen by the system included.
     pub fn addresses(&self) -> &Addresses {
         &self.addresses
@@ -242,13 +248,8 @@ fn drivers(
         let entries = config.compute.instance.iter().map(listed_entry).collect();
         drivers.push(Box::new(Fixed::new("config", entries)?));
     }
-    for host in &config.compute.host {
-        let settings = hypervisor(host, &config.compute.address);
-        let failed = |why| StartError::Host {
-            name: host.name.clone(),
-            why,
-        };
-        drivers.push(Box::new(Libvirt::new(settings.map_err(failed)?)));
+    for host in hypervisors(config)? {
+        drivers.push(Box::new(Libvirt::new(host)));
     }
     for path in &config.compute.xml {
         let host = config.compute.address.clone();
@@ -266,6 +267,17 @@ fn drivers(
         drivers.push(Box::new(Discover::new()));
     }
     Ok(drivers)
+}
+
+fn hypervisors(config: &Config) -> Result<Vec<libvirt::Settings>, StartError> {
+    let checked = |host: &Hypervisor| {
+        let settings = hypervisor(host, &config.compute.address);
+        settings.map_err(|why| StartError::Host {
+            name: host.name.clone(),
+            why,
+        })
+    };
+    config.compute.host.iter().map(checked).collect()
 }
 
 /// Reads the password's file, once.

@@ -340,3 +340,6 @@ impl AsyncWrite for Line {
         Pin::new(&mut self.get_mut().stream).poll_shutdown(context)
     }
 }
+
+#[cfg(test)]
+mod tests;
