@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 use uuid::Uuid;
 
 use super::client::Domain;
@@ -125,7 +125,7 @@ pub(super) async fn keep(
                 Some(Event::Happened { payload, .. }) => readers.want(about(&payload)),
             },
             Some(done) = readers.running.join_next() => readers.end(done),
-            () = sleep(RETRY), if !readers.failed.is_empty() => readers.retry(),
+            () = sleep_until(readers.retry_at), if !readers.failed.is_empty() => readers.retry(),
         }
     }
 }
@@ -143,6 +143,7 @@ struct Readers<'a> {
     settings: Arc<Settings>,
     wanted: HashMap<Uuid, Domain>,
     failed: HashMap<Uuid, Domain>,
+    retry_at: Instant,
     busy: HashSet<Uuid>,
     running: JoinSet<(Domain, bool)>,
 }
@@ -154,6 +155,7 @@ impl<'a> Readers<'a> {
             settings: Arc::new(settings.clone()),
             wanted: HashMap::new(),
             failed: HashMap::new(),
+            retry_at: Instant::now(),
             busy: HashSet::new(),
             running: JoinSet::new(),
         }
@@ -207,6 +209,9 @@ impl<'a> Readers<'a> {
             Ok((domain, read)) => {
                 let _known = self.busy.remove(&domain.uuid);
                 if !read {
+                    if self.failed.is_empty() {
+                        self.retry_at = Instant::now() + RETRY;
+                    }
                     let _before = self.failed.insert(domain.uuid, domain);
                 }
             }

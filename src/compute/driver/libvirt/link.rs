@@ -16,7 +16,6 @@ use super::client::{Auth, Client, LIMIT, Rights, Topic};
 use super::index::{self, Index};
 use super::sasl::{self, Credentials, SaslError};
 use super::transport::{self, Channel, Options, TransportError, Uri};
-use super::wire::error::Kind;
 use super::wire::{Closed, Connection, Error, Events, Keepalive};
 use crate::compute::domain::Handover;
 use crate::drain::Watch;
@@ -387,12 +386,16 @@ impl Link {
     }
 }
 
-/// Older daemons know fewer topics.
+/// Older daemons know fewer topics, and say so with any code. Without the first one, lists grow
+/// old; one instance is asked for afresh all the same.
 async fn register(client: &Client) -> Result<(), Error> {
     for topic in TOPICS {
         match client.register(topic).await {
-            Err(error) if error.kind() == Some(Kind::Unsupported) => {
-                tracing::debug!(?topic, "the daemon does not tell of this");
+            Err(Error::Remote(why)) if topic == Topic::Lifecycle => {
+                tracing::warn!(%why, "the daemon does not tell what starts and ends");
+            }
+            Err(Error::Remote(why)) => {
+                tracing::debug!(?topic, %why, "the daemon does not tell of this");
             }
             registered => drop(registered?),
         }
