@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::rig::gateway::{Answer, Gateway, Setup};
+use crate::rig::gateway::{Answer, Gateway, Setup, vncgate};
 use crate::rig::http::Request;
 use crate::rig::libvirtd::Libvirtd;
 use crate::rig::qemu;
@@ -296,6 +296,21 @@ fn with_no_config_the_machines_own_daemon_is_asked() {
 
     let shown = gateway.cli(&["instance", "show", "web", "-o", "json"]).ok();
     assert_eq!(shown.json()["source"], "qemu:///system");
+}
+
+#[test]
+fn a_way_that_cannot_be_gone_is_found_by_config_check_and_by_serve() {
+    let setup = || Setup::new().hypervisor("kvm-9", "qemu+smoke://kvm-9/system");
+    let config = setup();
+    let file = config.write();
+
+    let checked = vncgate(&["config", "check", file.to_str().unwrap()]);
+
+    for refused in [checked, setup().refuse_to_start()] {
+        assert_eq!(refused.code, 3, "{refused:?}");
+        let says = refused.stderr.contains("kvm-9") && refused.stderr.contains("smoke");
+        assert!(says, "{refused:?}");
+    }
 }
 
 fn setup_of(libvirtd: &Libvirtd) -> Setup {
