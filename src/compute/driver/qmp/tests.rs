@@ -370,18 +370,25 @@ async fn look_ups_that_waited_together_share_a_talk() {
     let place = place();
     let socket = place.path().join("a.qmp");
     let qemu = Fake::normal(&socket);
-    let driver = Arc::new(driver(&socket));
+    let desk = Arc::new(Desk::of(&driver(&socket).site, &socket));
 
+    let busy = desk.last.lock().await;
     let mut look_ups = JoinSet::new();
     for _ in 0..50 {
-        let driver = Arc::clone(&driver);
-        look_ups.spawn(async move { driver.survey().await });
+        let desk = Arc::clone(&desk);
+        look_ups.spawn(async move { desk.ask().await });
     }
+    while desk.arrivals.load(Ordering::SeqCst) < 50 {
+        tokio::task::yield_now().await;
+    }
+    drop(busy);
 
-    for survey in look_ups.join_all().await {
-        assert_eq!(shown(&survey), ["web running vnc=127.0.0.1:5901"]);
+    for answer in look_ups.join_all().await {
+        assert_eq!(answer.unwrap().unwrap().name, "web");
     }
-    assert!(qemu.clients.load(Ordering::SeqCst) < 10);
+    assert_eq!(qemu.clients.load(Ordering::SeqCst), 1);
+    desk.ask().await.unwrap();
+    assert_eq!(qemu.clients.load(Ordering::SeqCst), 2, "who comes later");
 }
 
 #[tokio::test]
