@@ -35,7 +35,7 @@ fn listener(family: &str, host: &str, service: &str) -> Value {
 
 /// Serves clients one after the other, as QEMU does, until it is dropped.
 struct Fake {
-    _served: AbortOnDropHandle<()>,
+    served: AbortOnDropHandle<()>,
     clients: Arc<AtomicUsize>,
 }
 
@@ -55,7 +55,7 @@ impl Fake {
             }
         });
         Self {
-            _served: AbortOnDropHandle::new(served),
+            served: AbortOnDropHandle::new(served),
             clients,
         }
     }
@@ -77,6 +77,13 @@ impl Fake {
 
     fn normal(socket: &Path) -> Self {
         Self::saying(socket, "", Value::Null)
+    }
+
+    /// Returns once nobody listens any more; a mere drop only asks for that.
+    async fn end(self) {
+        self.served.abort();
+        let ended = self.served.await;
+        assert!(ended.unwrap_err().is_cancelled());
     }
 }
 
@@ -404,7 +411,7 @@ async fn what_changes_is_seen_at_the_next_look_up() {
         ["web running vnc=127.0.0.1:5901"]
     );
 
-    drop(first);
+    first.end().await;
     std::fs::remove_file(&socket).unwrap();
     let moved = json!({"return": listener("ipv4", "127.0.0.1", "5999")});
     let _second = Fake::saying(&socket, "query-vnc", moved);
@@ -425,7 +432,7 @@ async fn a_socket_that_nobody_listens_on_is_an_instance_that_is_off_if_it_ever_w
         ["web running vnc=127.0.0.1:5901"]
     );
 
-    drop(qemu);
+    qemu.end().await;
     let killed = driver.survey().await;
     std::fs::remove_file(place.path().join("web.qmp")).unwrap();
     let gone = driver.survey().await;
