@@ -21,7 +21,7 @@ use crate::model::{
     Address, ConsoleKind, ConsoleType, Instance, InstanceId, InstanceRef, PowerState, Target,
 };
 use crate::rpc::{Client, Role, Unreachable};
-use driver::{Driver, ask_all};
+use driver::{Driver, ask_all, ask_until};
 
 pub use display::{Display, Displays, Line};
 pub use driver::{Fault, Survey};
@@ -212,9 +212,14 @@ impl Compute {
 
     async fn instance(&self, wanted: &InstanceRef) -> Result<Instance, ComputeError> {
         let asked = Arc::new(wanted.clone());
-        let survey = ask_all(&self.drivers, |driver| {
+        let named = Arc::clone(&asked);
+        let ask = |driver: Arc<dyn Driver>| {
             let asked = Arc::clone(&asked);
             async move { driver.find(&asked).await }
+        };
+        let survey = ask_until(&self.drivers, ask, move |survey| {
+            let mut found = survey.instances.iter();
+            found.any(|it| it.state != PowerState::Off && is(it, &named))
         });
         choose(wanted, merge(survey.await))
     }
@@ -388,13 +393,18 @@ fn runs(instance: &Instance) -> bool {
     instance.state == PowerState::Running
 }
 
+/// By what the hypervisor calls it, not by what people do.
+fn is(instance: &Instance, wanted: &InstanceRef) -> bool {
+    match wanted {
+        InstanceRef::Id(id) => instance.id == *id,
+        InstanceRef::Name(name) => instance.name == *name,
+    }
+}
+
 fn choose(wanted: &InstanceRef, found: Survey) -> Result<Instance, ComputeError> {
     let name = wanted.to_string();
     let (mut first, other): (Vec<_>, Vec<_>) =
-        found.instances.into_iter().partition(|it| match wanted {
-            InstanceRef::Id(id) => it.id == *id,
-            InstanceRef::Name(name) => it.name == *name,
-        });
+        found.instances.into_iter().partition(|it| is(it, wanted));
     if first.is_empty() {
         first = other;
     }

@@ -12,13 +12,14 @@ mod qmp;
 
 use std::fmt;
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 pub use directory::Directory;
@@ -36,6 +37,10 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// How long one driver may take for one question. A look-up asks two, one after the other, inside
 /// the 15 s of a call.
 pub const DEADLINE: Duration = Duration::from_secs(5);
+
+/// How long the other drivers have once one has found what was asked for: two names that are the
+/// same should be noticed wherever both hypervisors are well.
+const GRACE: Duration = Duration::from_millis(250);
 
 /// One way to learn of instances.
 pub trait Driver: Send + Sync + fmt::Debug {
@@ -132,19 +137,56 @@ where
     F: Fn(Arc<dyn Driver>) -> Answer,
     Answer: Future<Output = Survey> + Send + 'static,
 {
+    ask_until(drivers, ask, |_| false).await
+}
+
+/// The same; once an answer is `enough`, the others have no more than [`GRACE`]: a hypervisor that
+/// hangs must not hold up what is on another.
+pub(super) async fn ask_until<F, Answer>(
+    drivers: &[Arc<dyn Driver>],
+    ask: F,
+    enough: impl Fn(&Survey) -> bool + Clone + Send + 'static,
+) -> Survey
+where
+    F: Fn(Arc<dyn Driver>) -> Answer,
+    Answer: Future<Output = Survey> + Send + 'static,
+{
+    let found = CancellationToken::new();
     let start = |driver: &Arc<dyn Driver>| {
         let answer = timeout(DEADLINE, ask(Arc::clone(driver)));
-        AbortOnDropHandle::new(tokio::spawn(answer))
+        let (found, enough) = (found.clone(), enough.clone());
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            let answer = answer.await;
+            if answer.as_ref().is_ok_and(enough) {
+                found.cancel();
+            }
+            answer
+        }))
     };
     let asked: Vec<_> = drivers.iter().map(start).collect();
+    let mut end = pin!(async {
+        found.cancelled().await;
+        sleep(GRACE).await;
+    });
+    let mut ended = false;
     let mut all = Survey::default();
-    for (driver, answer) in drivers.iter().zip(asked) {
-        let answer = match answer.await {
-            Ok(Ok(survey)) => survey,
-            Ok(Err(_elapsed)) => silent(driver.source()).into(),
-            Err(panic) => fault(driver.source(), &panic).into(),
+    for (driver, mut answer) in drivers.iter().zip(asked) {
+        let answer = if ended && !answer.is_finished() {
+            None
+        } else {
+            tokio::select! {
+                biased;
+                answer = &mut answer => Some(answer),
+                () = &mut end, if !ended => None,
+            }
         };
-        all.extend(answer);
+        ended |= answer.is_none();
+        all.extend(match answer {
+            Some(Ok(Ok(survey))) => survey,
+            Some(Ok(Err(_elapsed))) => silent(driver.source()).into(),
+            Some(Err(panic)) => fault(driver.source(), &panic).into(),
+            None => fault(driver.source(), &"was not waited for").into(),
+        });
     }
     all
 }

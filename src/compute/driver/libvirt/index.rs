@@ -84,6 +84,11 @@ impl Index {
         instances(&known).filter(|it| keep(it)).cloned().collect()
     }
 
+    /// Whether this hypervisor has, or may have, that instance.
+    pub(super) fn may_have(&self, id: InstanceId) -> bool {
+        *self.phase.borrow() != Phase::Filled || self.lock().contains_key(&id.0)
+    }
+
     /// The instances that people call `name`.
     pub(super) fn shown_as(&self, name: &str) -> Vec<InstanceId> {
         let known = self.lock();

@@ -104,18 +104,16 @@ impl Libvirt {
         Ok(survey)
     }
 
-    async fn open(
-        &self,
-        id: InstanceId,
-        kind: ConsoleKind,
-        deadline: Instant,
-    ) -> Result<Option<Display>, Why> {
-        let live = self.link.live(deadline).await?;
+    /// Who was just found is behind a connection that stands; other hosts are not waited for.
+    async fn open(&self, id: InstanceId, kind: ConsoleKind) -> Result<Option<Display>, Why> {
+        let Some(live) = self.link.current() else {
+            return Ok(None);
+        };
         let hands_over = match kind {
             ConsoleKind::Vnc | ConsoleKind::Spice => live.handover.displays,
             ConsoleKind::Serial => live.handover.lines,
         };
-        if !hands_over {
+        if !hands_over || !live.index.may_have(id) {
             return Ok(None);
         }
         let Some((domain, xml)) = live.running(id).await? else {
@@ -145,9 +143,11 @@ impl Libvirt {
     }
 
     /// Over a connection of its own, too. A daemon that lets us only look takes no pictures.
-    async fn picture(&self, id: InstanceId, deadline: Instant) -> Result<Option<Vec<u8>>, Why> {
-        let live = self.link.live(deadline).await?;
-        if live.rights == Rights::ReadOnly {
+    async fn picture(&self, id: InstanceId) -> Result<Option<Vec<u8>>, Why> {
+        let Some(live) = self.link.current() else {
+            return Ok(None);
+        };
+        if live.rights == Rights::ReadOnly || !live.index.may_have(id) {
             return Ok(None);
         }
         let Some((domain, _)) = live.running(id).await? else {
@@ -221,16 +221,14 @@ impl Driver for Libvirt {
 
     fn open_display(&self, instance: InstanceId, kind: ConsoleKind) -> BoxFuture<'_, Handed> {
         Box::pin(async move {
-            let deadline = deadline();
-            let opened = timeout_at(deadline, self.open(instance, kind, deadline)).await;
+            let opened = timeout_at(deadline(), self.open(instance, kind)).await;
             self.or_nothing(opened.unwrap_or_else(|_| Err(Error::Deadline(DEADLINE).into())))
         })
     }
 
     fn screenshot(&self, instance: InstanceId) -> BoxFuture<'_, Pictured> {
         Box::pin(async move {
-            let deadline = deadline();
-            let taken = timeout_at(deadline, self.picture(instance, deadline)).await;
+            let taken = timeout_at(deadline(), self.picture(instance)).await;
             self.or_nothing(taken.unwrap_or_else(|_| Err(Error::Deadline(DEADLINE).into())))
         })
     }
