@@ -18,6 +18,8 @@ mod frames;
 #[cfg(test)]
 mod life;
 #[cfg(test)]
+mod limits;
+#[cfg(test)]
 mod origins;
 #[cfg(test)]
 mod pages;
