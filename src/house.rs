@@ -11,11 +11,12 @@ const TABLE: &[(&str, &[&str])] = &[
     ("web", &[]),
     ("config", &["model"]),
     ("telemetry", &["config", "model"]),
+    ("resolve", &["model"]),
     ("rpc", &["drain"]),
     ("http", &["drain", "model"]),
     ("demo", &["drain", "model"]),
     ("auth", &["drain", "model", "rpc"]),
-    ("compute", &["drain", "model", "rpc"]),
+    ("compute", &["drain", "model", "resolve", "rpc"]),
     (
         "api",
         &[
@@ -37,6 +38,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "drain",
             "http",
             "model",
+            "resolve",
             "rpc",
             "telemetry",
         ],

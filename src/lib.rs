@@ -18,6 +18,7 @@ pub mod drain;
 pub mod http;
 pub mod model;
 pub mod proxy;
+pub mod resolve;
 pub mod rpc;
 pub mod telemetry;
 pub mod web;

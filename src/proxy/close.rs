@@ -92,7 +92,7 @@ fn compute_sentence(error: &ComputeError) -> &'static str {
 
 fn connect_sentence(error: &ConnectError) -> &'static str {
     match error {
-        ConnectError::Resolve { .. } => "the name of the console's host cannot be resolved",
+        ConnectError::Resolve(_) => "the name of the console's host cannot be resolved",
         ConnectError::Dial { .. } => "the console's host refused the connection",
         ConnectError::DialTimeout { .. } => "the console's host does not answer",
         ConnectError::Closed(_) => "the console hung up before it greeted",

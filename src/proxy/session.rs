@@ -11,8 +11,9 @@ use tokio::time::Instant;
 use super::Proxy;
 use super::close::{ABNORMAL, ENDED, GOING_AWAY, LOST};
 use super::relay::{self, End, Ending, Opening, Report};
-use super::target::{Connected, Stream, prepare};
+use super::target::{Connected, Stream};
 use crate::model::{CorrelationId, Grant, SessionId};
+use crate::resolve;
 use crate::telemetry::TypeLabel;
 
 /// How long a refused viewer may take to hear it.
@@ -101,7 +102,7 @@ async fn take_stream(upgrade: OnUpgrade) -> Option<(TcpStream, Vec<u8>)> {
     });
     let Parts { io, read_buf, .. } = upgraded.ok()?.downcast::<TokioIo<TcpStream>>().ok()?;
     let stream = io.into_inner();
-    if let Err(error) = prepare(&stream) {
+    if let Err(error) = resolve::prepare(&stream) {
         tracing::debug!(%error, "the viewer left before the session began");
     }
     Some((stream, read_buf.to_vec()))

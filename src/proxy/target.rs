@@ -1,20 +1,16 @@
 //! The way to a target: resolve, dial, and hear its greeting.
 //!
-//! Names are resolved without the host's NSS, which a static binary must not load. A VNC target
-//! has to greet as RFB does (RFC 6143 section 7.1.1) before a viewer is let in.
+//! A VNC target has to greet as RFB does (RFC 6143 section 7.1.1) before a viewer is let in.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use hickory_resolver::TokioResolver;
-use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
-use crate::model::{Address, ConsoleKind, Host};
+use crate::model::{Address, ConsoleKind};
+use crate::resolve::{self, Unresolved};
 
 /// An open way to a target, and what was read from it so far.
 #[derive(Debug)]
@@ -38,13 +34,8 @@ pub enum Stream {
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// The name has no address.
-    #[error("cannot resolve {name}: {why}")]
-    Resolve {
-        /// The name.
-        name: String,
-        /// What the resolver said.
-        why: String,
-    },
+    #[error(transparent)]
+    Resolve(#[from] Unresolved),
     /// No connection.
     #[error("cannot connect to {address}: {why}")]
     Dial {
@@ -109,54 +100,11 @@ async fn dial(address: &Address) -> Result<Stream, ConnectError> {
             .map(Stream::Unix)
             .map_err(failed),
         Address::Tcp(host, port) => {
-            let stream = dial_any(&resolve(host).await?, *port)
-                .await
-                .map_err(failed)?;
-            prepare(&stream).map_err(failed)?;
-            Ok(Stream::Tcp(stream))
+            let ips = resolve::resolve(host).await?;
+            let stream = resolve::dial(&ips, *port).await;
+            stream.map(Stream::Tcp).map_err(failed)
         }
     }
-}
-
-/// The first of `ips` that answers.
-async fn dial_any(ips: &[IpAddr], port: u16) -> io::Result<TcpStream> {
-    let mut failure = io::Error::from(io::ErrorKind::AddrNotAvailable);
-    for ip in ips {
-        match TcpStream::connect(SocketAddr::new(*ip, port)).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => failure = error,
-        }
-    }
-    Err(failure)
-}
-
-/// Sets what every relayed TCP connection has: no Nagle, and keepalive that finds a dead peer
-/// within two minutes.
-pub fn prepare(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    let keepalive = TcpKeepalive::new()
-        .with_time(Duration::from_mins(1))
-        .with_interval(Duration::from_secs(15))
-        .with_retries(4);
-    SockRef::from(stream).set_tcp_keepalive(&keepalive)
-}
-
-async fn resolve(host: &Host) -> Result<Vec<IpAddr>, ConnectError> {
-    static RESOLVER: OnceCell<TokioResolver> = OnceCell::const_new();
-    let name = match host {
-        Host::Ip(ip) => return Ok(vec![*ip]),
-        Host::Name(name) => name,
-    };
-    let lookup = async {
-        let resolver =
-            RESOLVER.get_or_try_init(|| async { TokioResolver::builder_tokio()?.build() });
-        resolver.await?.lookup_ip(name.as_str()).await
-    };
-    let failed = |why: hickory_resolver::net::NetError| ConnectError::Resolve {
-        name: name.clone(),
-        why: why.to_string(),
-    };
-    Ok(lookup.await.map_err(failed)?.iter().collect())
 }
 
 /// The length of `RFB 003.008\n`.

@@ -7,6 +7,7 @@
 mod directory;
 mod discover;
 mod fixed;
+pub mod libvirt;
 mod qmp;
 
 use std::fmt;

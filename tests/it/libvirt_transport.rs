@@ -1,0 +1,411 @@
+//! The ways to a real libvirt daemon: TCP, TLS, SASL, and ssh with both of its helpers.
+//!
+//! The daemon's own mock (`test:///default`) is asked for its one domain, so no virtual machine is
+//! needed. Daemon and sshd run in a mount and process namespace of their own, on a loopback
+//! address of their own: nothing of this machine's libvirt is touched.
+
+use std::fs;
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd,
+};
+use tempfile::TempDir;
+use tokio::time::Instant;
+use vncgate::compute::driver::libvirt::client::{Auth, Client, Rights};
+use vncgate::compute::driver::libvirt::sasl::{Credentials, authenticate};
+use vncgate::compute::driver::libvirt::transport::{Options, Uri, connect};
+use vncgate::compute::driver::libvirt::wire::{Connection, Keepalive};
+
+use super::rig::process::{Process, peer, tied};
+use super::rig::wait::{PATIENCE, until};
+
+const PASSWORD: &str = "pass, word=";
+
+/// A daemon, and an sshd beside it.
+struct Daemon {
+    address: String,
+    place: TempDir,
+    _process: Process,
+}
+
+/// What a daemon is to ask of those who come.
+struct Setup {
+    place: TempDir,
+    config: String,
+    mechanism: &'static str,
+    without_helper: bool,
+}
+
+impl Setup {
+    fn new(config: &str) -> Self {
+        Self {
+            place: TempDir::with_prefix("vncgate-libvirt-").unwrap(),
+            config: config.to_owned(),
+            mechanism: "scram-sha-256",
+            without_helper: false,
+        }
+    }
+
+    fn mechanism(self, mechanism: &'static str) -> Self {
+        Self { mechanism, ..self }
+    }
+
+    fn start(self) -> Daemon {
+        let number = uuid::Uuid::new_v4().as_u128();
+        let octet = |shift: u32| (number >> shift) % 250 + 2;
+        let address = format!("127.{}.{}.{}", octet(0), octet(16), octet(32));
+        let place = self.place.path();
+        certificates(place, &address);
+        user(place);
+        fs::write(place.join("sasl.conf"), self.sasl()).unwrap();
+        fs::write(place.join("libvirtd.conf"), self.libvirtd(&address)).unwrap();
+        ssh_keys(place, &address);
+        fs::write(place.join("start"), self.script()).unwrap();
+        let mut command = tied(&peer("unshare"));
+        command.args(["--mount", "--pid", "--mount-proc", "--fork", "--kill-child"]);
+        command.args(["sh", "-eu"]).arg(place.join("start"));
+        let process = Process::spawn("libvirtd", command.stdin(Stdio::null()));
+        for port in [16509, 16514, 2222] {
+            until(&format!("port {port}"), || {
+                TcpStream::connect((address.as_str(), port)).ok()
+            });
+        }
+        Daemon {
+            address,
+            place: self.place,
+            _process: process,
+        }
+    }
+
+    fn sasl(&self) -> String {
+        let database = self.place.path().join("users");
+        format!(
+            "mech_list: {}\nsasldb_path: {}\n",
+            self.mechanism,
+            database.display()
+        )
+    }
+
+    fn libvirtd(&self, address: &str) -> String {
+        let pki = self.place.path().join("pki");
+        let file = |name: &str| pki.join(name).display().to_string();
+        format!(
+            "listen_tls = 1\nlisten_tcp = 1\nlisten_addr = \"{address}\"\n\
+             auth_unix_ro = \"none\"\nauth_unix_rw = \"none\"\n\
+             ca_file = \"{}\"\ncert_file = \"{}\"\nkey_file = \"{}\"\n{}\n",
+            file("cacert.pem"),
+            file("servercert.pem"),
+            file("serverkey.pem"),
+            self.config,
+        )
+    }
+
+    /// Everything that daemons write lies in memory, or in the test's own directory.
+    fn script(&self) -> String {
+        let place = self.place.path().display();
+        let helper = if self.without_helper {
+            "mount --bind /dev/null /usr/bin/virt-ssh-helper"
+        } else {
+            "true"
+        };
+        format!(
+            "mkdir -p {place}/run
+            mount -t tmpfs tmpfs /run
+            mkdir /run/libvirt /run/sshd
+            mount --bind {place}/run /run/libvirt
+            mount -t tmpfs tmpfs /var/lib/libvirt
+            mount -t tmpfs tmpfs /var/cache
+            mount -t tmpfs tmpfs /var/log
+            mount --bind {place}/sasl.conf /etc/sasl2/libvirt.conf
+            {helper}
+            {sshd} -D -e -f {place}/sshd.conf &
+            exec {libvirtd} --listen -f {place}/libvirtd.conf",
+            sshd = peer("sshd").display(),
+            libvirtd = peer("libvirtd").display(),
+        )
+    }
+}
+
+impl Daemon {
+    fn file(&self, name: &str) -> PathBuf {
+        self.place.path().join(name)
+    }
+
+    fn tls(&self) -> String {
+        self.tls_with("pki")
+    }
+
+    fn tls_with(&self, pki: &str) -> String {
+        let pki = self.file(pki);
+        format!(
+            "test+tls://{}/default?pkipath={}",
+            self.address,
+            pki.display()
+        )
+    }
+
+    fn tcp(&self) -> String {
+        format!("test+tcp://{}/default", self.address)
+    }
+
+    fn ssh(&self, more: &str) -> String {
+        format!(
+            "test+ssh://root@{}:2222/default?keyfile={}&known_hosts={}{more}",
+            self.address,
+            self.file("id").display(),
+            self.file("known_hosts").display()
+        )
+    }
+
+    fn socket(&self) -> String {
+        let socket = self.file("run/libvirt-sock");
+        format!("test+unix:///default?socket={}", socket.display())
+    }
+
+    /// Nobody knows this process's certificate there.
+    fn forget_the_client(&self) {
+        let empty = self.file("strange");
+        fs::create_dir(&empty).unwrap();
+        fs::copy(self.file("pki/cacert.pem"), empty.join("cacert.pem")).unwrap();
+    }
+}
+
+/// The names of all domains, or the sentence that says why not.
+async fn domains(uri: &str, credentials: Option<&Credentials>) -> Result<Vec<String>, String> {
+    let sentence = |error: &dyn std::fmt::Display| error.to_string();
+    let uri: Uri = uri.parse().unwrap();
+    let options = Options::new(Rights::ReadWrite);
+    let transport = connect(&uri, &options, Instant::now() + PATIENCE).await;
+    let transport = transport.map_err(|error| sentence(&error))?;
+    let (connection, _events, work) = Connection::new(transport.io, Keepalive::default());
+    let _work = tokio::spawn(work);
+    let client = Client::new(connection).within(PATIENCE);
+    let ways = client.auth_list().await.map_err(|error| sentence(&error))?;
+    if ways.contains(&Auth::Sasl) {
+        let proved = authenticate(&client, transport.channel, credentials).await;
+        proved.map_err(|error| sentence(&error))?;
+    }
+    let opened = client.open(uri.remote(), Rights::ReadWrite).await;
+    opened.map_err(|error| sentence(&error))?;
+    let listed = client.list_all().await.map_err(|error| sentence(&error))?;
+    Ok(listed.into_iter().map(|domain| domain.name).collect())
+}
+
+fn login(daemon: &Daemon, password: &str) -> Credentials {
+    let file = daemon.file("password");
+    fs::write(&file, format!("{password}\n")).unwrap();
+    Credentials::read("ops", &file).unwrap()
+}
+
+#[tokio::test]
+async fn the_socket_and_tcp_without_auth_lead_to_the_daemon() {
+    let daemon = Setup::new("auth_tcp = \"none\"").start();
+
+    assert_eq!(domains(&daemon.socket(), None).await.unwrap(), ["test"]);
+    assert_eq!(domains(&daemon.tcp(), None).await.unwrap(), ["test"]);
+}
+
+#[tokio::test]
+async fn a_client_with_a_certificate_is_let_in_over_tls_and_one_without_is_told() {
+    let daemon = Setup::new("auth_tls = \"none\"").start();
+    daemon.forget_the_client();
+
+    let known = domains(&daemon.tls(), None).await;
+    let stranger = domains(&daemon.tls_with("strange"), None).await;
+
+    assert_eq!(known.unwrap(), ["test"]);
+    let path = daemon.file("strange/clientcert.pem");
+    let why = format!(
+        "{} wants a client certificate, and there is no {}",
+        daemon.address,
+        path.display()
+    );
+    assert_eq!(stranger.unwrap_err(), why);
+}
+
+#[tokio::test]
+async fn a_client_whose_name_is_not_on_the_daemons_list_is_told_that_it_is_not_accepted() {
+    let allowed = "auth_tls = \"none\"\ntls_allowed_dn_list = [\"CN=somebody else\"]";
+    let daemon = Setup::new(allowed).start();
+
+    let error = domains(&daemon.tls(), None).await.unwrap_err();
+
+    let path = daemon.file("pki/clientcert.pem");
+    let begin = format!(
+        "{} does not accept our certificate {}",
+        daemon.address,
+        path.display()
+    );
+    assert!(error.starts_with(&begin), "{error}");
+}
+
+#[tokio::test]
+async fn a_password_opens_the_daemon_by_scram_over_tls_and_a_wrong_one_does_not() {
+    let daemon = Setup::new("auth_tls = \"sasl\"").start();
+
+    let right = domains(&daemon.tls(), Some(&login(&daemon, PASSWORD))).await;
+    let wrong = domains(&daemon.tls(), Some(&login(&daemon, "wrong"))).await;
+    let none = domains(&daemon.tls(), None).await;
+
+    assert_eq!(right.unwrap(), ["test"]);
+    assert_eq!(
+        wrong.unwrap_err(),
+        "the daemon does not accept user `ops` with this password by SCRAM-SHA-256"
+    );
+    let none = none.unwrap_err();
+    assert!(none.contains("none are configured"), "{none}");
+}
+
+#[tokio::test]
+async fn plain_is_spoken_over_tls_but_not_to_anybody() {
+    let daemon = Setup::new("auth_tls = \"sasl\"").mechanism("plain").start();
+
+    let verified = domains(&daemon.tls(), Some(&login(&daemon, PASSWORD))).await;
+    let wrong = domains(&daemon.tls(), Some(&login(&daemon, "wrong"))).await;
+    let anybody = format!("{}&no_verify=1", daemon.tls());
+    let anybody = domains(&anybody, Some(&login(&daemon, PASSWORD))).await;
+
+    assert_eq!(verified.unwrap(), ["test"]);
+    assert_eq!(
+        wrong.unwrap_err(),
+        "the daemon does not accept user `ops` with this password by PLAIN"
+    );
+    let anybody = anybody.unwrap_err();
+    assert!(anybody.contains("the password is not sent"), "{anybody}");
+}
+
+#[tokio::test]
+async fn a_daemon_that_offers_other_mechanisms_is_told_so_by_name() {
+    let daemon = Setup::new("auth_tls = \"sasl\"")
+        .mechanism("digest-md5 cram-md5")
+        .start();
+
+    let error = domains(&daemon.tls(), Some(&login(&daemon, PASSWORD)))
+        .await
+        .unwrap_err();
+
+    assert!(error.contains("DIGEST-MD5"), "{error}");
+    assert!(error.contains("vncgate speaks SCRAM-SHA-256"), "{error}");
+}
+
+#[tokio::test]
+async fn sasl_without_tls_is_refused_with_the_way_out() {
+    let daemon = Setup::new("auth_tcp = \"sasl\"").mechanism("scram-sha-256 plain digest-md5");
+    let daemon = daemon.start();
+
+    let error = domains(&daemon.tcp(), Some(&login(&daemon, PASSWORD)))
+        .await
+        .unwrap_err();
+
+    assert!(error.contains("use qemu+tls"), "{error}");
+}
+
+#[tokio::test]
+async fn ssh_leads_to_the_daemon_by_libvirts_helper() {
+    let daemon = Setup::new("").start();
+
+    for more in ["", "&proxy=native"] {
+        assert_eq!(domains(&daemon.ssh(more), None).await.unwrap(), ["test"]);
+    }
+}
+
+#[tokio::test]
+async fn ssh_leads_to_the_daemon_by_netcat_where_the_helper_is_missing() {
+    let mut setup = Setup::new("");
+    setup.without_helper = true;
+    let daemon = setup.start();
+
+    for more in ["", "&socket=/run/libvirt/libvirt-sock"] {
+        assert_eq!(domains(&daemon.ssh(more), None).await.unwrap(), ["test"]);
+    }
+    let error = domains(&daemon.ssh("&proxy=native"), None)
+        .await
+        .unwrap_err();
+    assert!(error.contains("virt-ssh-helper"), "{error}");
+}
+
+#[tokio::test]
+async fn what_keeps_ssh_out_is_said_in_its_own_words() {
+    let daemon = Setup::new("").start();
+
+    fs::write(daemon.file("known_hosts"), "").unwrap();
+    let unknown = domains(&daemon.ssh(""), None).await.unwrap_err();
+    let lax = domains(&daemon.ssh("&no_verify=1"), None).await;
+    fs::write(daemon.file("authorized_keys"), "").unwrap();
+    let denied = domains(&daemon.ssh(""), None).await.unwrap_err();
+
+    assert!(
+        unknown.contains("Host key verification failed"),
+        "{unknown}"
+    );
+    assert_eq!(lax.unwrap(), ["test"]);
+    assert!(denied.contains("Permission denied (publickey)"), "{denied}");
+}
+
+/// A CA, a server for `address`, and a client.
+fn certificates(place: &Path, address: &str) {
+    let pki = place.join("pki");
+    fs::create_dir(&pki).unwrap();
+    let mut params = CertificateParams::new([]).unwrap();
+    params
+        .distinguished_name
+        .push(DnType::CommonName, "test CA");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+    fs::write(pki.join("cacert.pem"), ca.pem()).unwrap();
+    for (role, name) in [("server", address), ("client", "vncgate")] {
+        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        (params.not_before, params.not_after) =
+            (date_time_ymd(2020, 1, 1), date_time_ymd(2099, 1, 1));
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &ca).unwrap();
+        fs::write(pki.join(format!("{role}cert.pem")), certificate.pem()).unwrap();
+        fs::write(pki.join(format!("{role}key.pem")), key.serialize_pem()).unwrap();
+    }
+}
+
+/// The user `ops` in a database of the test's own.
+fn user(place: &Path) {
+    let mut command = Command::new(peer("saslpasswd2"));
+    command
+        .args(["-p", "-c", "-a", "libvirt", "-f"])
+        .arg(place.join("users"))
+        .arg("ops");
+    let password = place.join("typed");
+    fs::write(&password, PASSWORD).unwrap();
+    let typed = fs::File::open(&password).unwrap();
+    assert!(
+        command.stdin(typed).status().unwrap().success(),
+        "saslpasswd2 failed"
+    );
+}
+
+/// Keys of the host and of its one user, and the configuration of sshd.
+fn ssh_keys(place: &Path, address: &str) {
+    let public = |name: &str| {
+        let mut command = Command::new(peer("ssh-keygen"));
+        command
+            .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+            .arg(place.join(name));
+        assert!(command.status().unwrap().success(), "ssh-keygen failed");
+        fs::read_to_string(place.join(format!("{name}.pub"))).unwrap()
+    };
+    let (host, user) = (public("host"), public("id"));
+    fs::write(
+        place.join("known_hosts"),
+        format!("[{address}]:2222 {host}"),
+    )
+    .unwrap();
+    fs::write(place.join("authorized_keys"), user).unwrap();
+    let shown = place.display();
+    let config = format!(
+        "ListenAddress {address}:2222\nHostKey {shown}/host\nAuthorizedKeysFile {shown}/authorized_keys\n\
+         PermitRootLogin prohibit-password\nPasswordAuthentication no\n\
+         KbdInteractiveAuthentication no\nStrictModes no\nUsePAM no\nPidFile none\n"
+    );
+    fs::write(place.join("sshd.conf"), config).unwrap();
+}
