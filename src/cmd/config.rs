@@ -2,7 +2,9 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 
+use super::failure::chain;
 use super::{ConfigFile, Exit, Failure, output};
+use crate::app::App;
 use crate::config::{Config, EXAMPLE};
 
 /// `vncgate config ...`
@@ -32,7 +34,8 @@ impl ConfigCommand {
                     output::say("no config file; the defaults are in force");
                     return Ok(());
                 };
-                let _good = Config::read(&path)?;
+                let good = Config::read(&path)?;
+                App::check(&good).map_err(|error| Failure::new(Exit::Config, chain(&error)))?;
                 output::say(&format!("{} is good", path.display()));
                 Ok(())
             }

@@ -1,3 +1,4 @@
+use bytes::Bytes;
 use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -20,6 +21,20 @@ impl Remote {
         path: &str,
         body: Option<String>,
     ) -> Result<T, Failure> {
+        let answer = self.fetch(method, path, body)?;
+        serde_json::from_slice(&answer).map_err(|error| {
+            let message = format!("the answer makes no sense ({error}); the same version?");
+            Failure::new(Exit::Failure, message)
+        })
+    }
+
+    /// The same, leaving the answer as it is.
+    pub(super) fn fetch(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<String>,
+    ) -> Result<Bytes, Failure> {
         let socket = self.socket()?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -34,10 +49,7 @@ impl Remote {
             other => other.into(),
         })?;
         if answer.status.is_success() {
-            return serde_json::from_slice(&answer.body).map_err(|error| {
-                let message = format!("the answer makes no sense ({error}); the same version?");
-                Failure::new(Exit::Failure, message)
-            });
+            return Ok(answer.body);
         }
         Err(refusal(answer.status, &answer.body))
     }

@@ -26,7 +26,9 @@ pub use discover::Discover;
 pub use fixed::{BadEntry, Entry, Fixed};
 pub use qmp::Qmp;
 
-use crate::model::{Instance, InstanceId, InstanceRef, Target};
+use super::display::Display;
+use crate::drain::Watch;
+use crate::model::{ConsoleKind, Instance, InstanceId, InstanceRef, Target};
 
 /// What an async method of a trait object returns.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -39,6 +41,10 @@ pub const DEADLINE: Duration = Duration::from_secs(5);
 pub trait Driver: Send + Sync + fmt::Debug {
     /// For people: `config`, `demo`, a directory's path.
     fn source(&self) -> &str;
+
+    /// Does on its own what it has to, such as to keep a connection; ends with `watch`. Called
+    /// once, before anything is asked.
+    fn start(&self, _watch: &Watch) {}
 
     /// All instances it knows, and one sentence per thing it could not read. Cancel-safe.
     fn survey(&self) -> BoxFuture<'_, Survey>;
@@ -55,14 +61,24 @@ pub trait Driver: Send + Sync + fmt::Debug {
         Box::pin(async { Survey::default() })
     }
 
-    /// What a running instance shows now, as PNG. Cancel-safe.
+    /// A running instance's console, if the hypervisor hands such over: a stream that needs no
+    /// address, and that belongs to this instance whatever became of its address. Cancel-safe.
+    fn open_display(&self, _instance: InstanceId, _kind: ConsoleKind) -> BoxFuture<'_, Handed> {
+        Box::pin(async { Ok(None) })
+    }
+
+    /// What a running instance shows now. Cancel-safe.
     fn screenshot(&self, _instance: InstanceId) -> BoxFuture<'_, Pictured> {
         Box::pin(async { Ok(None) })
     }
 }
 
+/// What [`Driver::open_display`] gives: nothing from a driver that does not know the instance or
+/// cannot hand over this console.
+pub type Handed = Result<Option<Display>, Fault>;
+
 /// What [`Driver::screenshot`] gives: nothing from a driver that does not know the instance or
-/// takes no pictures.
+/// takes no pictures. PPM will do, too.
 pub type Pictured = Result<Option<Vec<u8>>, Fault>;
 
 /// What a driver, or all of them, found.
@@ -133,12 +149,12 @@ where
     all
 }
 
-fn silent(source: &str) -> Fault {
+pub(super) fn silent(source: &str) -> Fault {
     let why = format_args!("did not answer within {} s", DEADLINE.as_secs());
     fault(source, &why)
 }
 
-fn fault(source: &str, why: &dyn fmt::Display) -> Fault {
+pub(super) fn fault(source: &str, why: &dyn fmt::Display) -> Fault {
     Fault {
         source: source.to_owned(),
         why: why.to_string(),
