@@ -115,6 +115,10 @@ impl TokenCommand {
             Self::List { output, remote } => {
                 let view: TokensView = remote.call(Method::GET, "/v1/tokens", None)?;
                 match output {
+                    Format::Table if view.tokens.is_empty() => {
+                        output::say("no live tokens");
+                        Ok(())
+                    }
                     Format::Table => show(&view.tokens),
                     Format::Json => output::json(&view),
                 }

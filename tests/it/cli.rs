@@ -21,6 +21,7 @@ const COMMANDS: &[&[&str]] = &[
     &["config", "example"],
     &["key", "new"],
     &["completions"],
+    &["man"],
     &["version"],
 ];
 
@@ -99,6 +100,7 @@ fn usage_errors_go_to_stderr_with_exit_code_2() {
         &["serv"][..],
         &["token", "issue"],
         &["serve", "--nonsense"],
+        &["serve", "--all", "--listen", "localhost:6080"],
         &["token", "issue", "web-1", "--ttl", "soon"],
         &["token", "issue", "web-1", "-o", "yaml"],
         &["completions", "cobol"],
@@ -180,6 +182,48 @@ fn instances_are_shown_as_tables_and_as_json() {
 }
 
 #[test]
+fn an_empty_list_is_a_sentence_on_a_terminal_and_still_json_for_scripts() {
+    let gateway = Setup::new().set("compute", "discover", false).start();
+    for (command, list) in [("instance", "instances"), ("token", "tokens")] {
+        let table = gateway.cli(&[command, "list"]).ok();
+        let json = gateway.cli(&[command, "list", "-o", "json"]).ok().json();
+
+        assert_eq!(table.stdout, "");
+        assert!(table.stderr.starts_with("no "), "{table:?}");
+        assert_eq!(json[list], serde_json::json!([]));
+    }
+}
+
+#[test]
+fn an_address_to_listen_on_is_asked_for_with_an_example() {
+    let refused = vncgate(&["serve", "--all", "--listen", "localhost:6080"]);
+
+    assert!(
+        refused.stderr.contains("`localhost:6080`") || refused.stderr.contains("'localhost:6080'")
+    );
+    assert!(refused.stderr.contains("127.0.0.1:6080"), "{refused:?}");
+}
+
+#[test]
+fn what_is_found_at_the_start_and_what_is_not_is_told() {
+    let peer = Peer::echo();
+    let setup = Setup::new()
+        .instance("web-1", &peer.address())
+        .xml_directory();
+    fs::write(setup.xml_path().join("cut.xml"), "<domain><name>cut").unwrap();
+    let gateway = setup.start();
+
+    let fault = gateway.wait_for_event("the broken file", |event| event["level"] == "WARN");
+    let found = gateway.wait_for_event("the count", |event| event["message"] == "instances");
+
+    assert!(
+        fault["fault"].as_str().unwrap().contains("cut.xml"),
+        "{fault}"
+    );
+    assert_eq!(found["found"], 1, "{found}");
+}
+
+#[test]
 fn an_instance_is_shown_by_its_uuid_too() {
     let peer = Peer::echo();
     let gateway = Gateway::of("web-1", &peer.address());
@@ -235,6 +279,43 @@ fn the_example_config_is_accepted_and_holds_the_defaults() {
     }
     let committed = concat!(env!("CARGO_MANIFEST_DIR"), "/config.example.toml");
     assert_eq!(example.stdout, fs::read_to_string(committed).unwrap());
+}
+
+#[test]
+fn a_good_config_that_names_a_missing_path_is_good_with_a_note() {
+    let path = Setup::new().set("compute", "xml", vec!["/nonexistent/domains"]);
+    let file = path.write();
+
+    let checked = vncgate(&["config", "check", file.to_str().unwrap()]).ok();
+
+    assert!(
+        checked
+            .stderr
+            .contains("note: compute.xml: /nonexistent/domains"),
+        "{checked:?}"
+    );
+}
+
+#[test]
+fn the_manual_is_one_page_with_every_command() {
+    let page = vncgate(&["man"]).ok().stdout.replace("\\-", "-");
+
+    for command in COMMANDS.iter().filter(|command| command.len() == 2) {
+        let heading = format!(".SS vncgate {}", command.join(" "));
+        assert!(page.contains(&heading), "{heading}");
+    }
+    for part in [
+        "--admin-socket",
+        "VNCGATE_LISTEN",
+        "4 not found",
+        ".SH FILES",
+    ] {
+        assert!(page.contains(part), "{part}");
+    }
+    assert!(
+        !page.contains("vncgate-serve(1)"),
+        "a page of which there is none"
+    );
 }
 
 #[test]
