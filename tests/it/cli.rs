@@ -1,6 +1,8 @@
 //! The command line: what is data, what is talk, and what the exit code says.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
 
 use crate::rig::gateway::{Answer, Gateway, Setup, vncgate};
 use crate::rig::peers::Peer;
@@ -131,6 +133,22 @@ fn a_server_that_does_not_run_is_one_sentence_with_exit_code_6() {
             "{refused:?}"
         );
     }
+}
+
+#[test]
+fn a_socket_of_somebody_else_is_denied_with_exit_code_5() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("admin.sock");
+    let _listener = UnixListener::bind(&socket).unwrap();
+    fs::set_permissions(&socket, Permissions::from_mode(0o000)).unwrap();
+    if UnixStream::connect(&socket).is_ok() {
+        return; // root may do everything
+    }
+
+    let refused = vncgate(&["token", "list", "--admin-socket", socket.to_str().unwrap()]);
+
+    assert_eq!(refused.code, 5, "{refused:?}");
+    assert!(refused.stderr.contains("not yours"), "{refused:?}");
 }
 
 #[test]
