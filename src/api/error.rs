@@ -27,6 +27,7 @@ impl From<ComputeError> for Reject {
             ComputeError::NoAddress { .. } => (StatusCode::CONFLICT, "console-not-ready"),
             ComputeError::Off { .. } => (StatusCode::CONFLICT, "instance-off"),
             ComputeError::NoSuchConsole { .. } => (StatusCode::BAD_REQUEST, "no-such-console"),
+            ComputeError::NoPicture { .. } => (StatusCode::BAD_REQUEST, "no-picture"),
             ComputeError::Claimed { .. } => (StatusCode::CONFLICT, "address-claimed"),
             ComputeError::Source { .. } => return Self::retry("source-unavailable", detail, 5),
             ComputeError::Unreachable(error) => return error.into(),

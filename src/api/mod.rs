@@ -126,6 +126,16 @@ impl Api {
                 let instance = self.compute.instance(instance_ref(name)).await?;
                 Ok(json(StatusCode::OK, &InstanceView::from(instance)))
             }
+            ["v1", "instances", name, "screenshot"] => {
+                only(&request, &[Method::GET])?;
+                let picture = self.compute.screenshot(instance_ref(name)).await?;
+                let kind = HeaderValue::from_static("image/png");
+                Ok(crate::http::answer(
+                    StatusCode::OK,
+                    kind,
+                    picture.into_png(),
+                ))
+            }
             ["v1", "tokens"] => {
                 only(&request, &[Method::GET])?;
                 let entries = self.auth.list(None).await?;

@@ -17,12 +17,15 @@ use url::Url;
 use crate::api::{Api, Gatekeeper, Urls};
 use crate::auth::Auth;
 use crate::compute::Compute;
+use crate::compute::driver::libvirt::sasl::Credentials;
+use crate::compute::driver::libvirt::transport::Uri;
+use crate::compute::driver::libvirt::{self, Libvirt};
 use crate::compute::driver::{BadEntry, Directory, Discover, Driver, Entry, Fixed, Qmp};
-use crate::config::{Config, FixedInstance};
+use crate::config::{Config, FixedInstance, Hypervisor};
 use crate::demo::Demo;
 use crate::drain::{Drain, Watch};
 use crate::http::{BindError, Limits, Listener, serve};
-use crate::model::{Address, ConsoleKind, Target};
+use crate::model::{Address, ConsoleKind, Host, Target};
 use crate::proxy::{Proxy, Settings, relay};
 use crate::rpc::{self, Client};
 use crate::telemetry::Metrics;
@@ -62,6 +65,14 @@ pub enum StartError {
     /// Two instances listed by hand cannot be told apart.
     #[error("compute.instance: {0}")]
     Instances(#[from] BadEntry),
+    /// A hypervisor cannot be asked as the config says.
+    #[error("compute.host `{name}`: {why}")]
+    Host {
+        /// Its name.
+        name: String,
+        /// What is wrong.
+        why: String,
+    },
 }
 
 /// A program whose doors are open.
@@ -126,6 +137,12 @@ impl App {
         })
     }
 
+    /// Whether the ways to the hypervisors are such that can be gone: what the config itself cannot
+    /// judge. Reads the files of passwords. Errors: `Host`.
+    pub fn check(config: &Config) -> Result<(), StartError> {
+        hypervisors(config).map(drop)
+    }
+
     /// Where the doors are, ports chosen by the system included.
     pub fn addresses(&self) -> &Addresses {
         &self.addresses
@@ -135,7 +152,10 @@ impl App {
     pub fn run(self, drain: &Drain) -> Running {
         let watch = drain.watch();
         let metrics = Metrics::default();
-        let compute = Client::Near(rpc::serve(Compute::new(self.drivers), &watch));
+        let compute = Compute::new(self.drivers);
+        compute.start(&watch);
+        let displays = compute.displays();
+        let compute = Client::Near(rpc::serve(compute, &watch));
         let auth = Auth::in_memory(self.config.auth.max_tokens, &watch);
         let auth = Client::Near(rpc::serve(auth, &watch));
         if let Some(demo) = self.demo {
@@ -148,7 +168,8 @@ impl App {
             metrics.clone(),
             watch.clone(),
         );
-        let proxy = Arc::new(Proxy::new(a, c, settings, m, w));
+        let proxy = Proxy::new(a, c, settings, m, w).with_displays(displays);
+        let proxy = Arc::new(proxy);
         let api = Arc::new(Api {
             gatekeeper: gatekeeper(&self.config),
             urls: urls(&self.config, &self.addresses),
@@ -227,7 +248,7 @@ fn drivers(
     config: &Config,
     demo: Option<&Demo>,
     target: Option<&Address>,
-) -> Result<Vec<Box<dyn Driver>>, BadEntry> {
+) -> Result<Vec<Box<dyn Driver>>, StartError> {
     let mut drivers: Vec<Box<dyn Driver>> = Vec::new();
     let demo = demo.map(|demo| ("demo", entry(DEMO, demo.address().into())));
     let given = target.map(|target| ("command line", entry(&target.to_string(), target.clone())));
@@ -238,6 +259,9 @@ fn drivers(
     if !config.compute.instance.is_empty() {
         let entries = config.compute.instance.iter().map(listed_entry).collect();
         drivers.push(Box::new(Fixed::new("config", entries)?));
+    }
+    for host in hypervisors(config)? {
+        drivers.push(Box::new(Libvirt::new(host)));
     }
     for path in &config.compute.xml {
         let host = config.compute.address.clone();
@@ -255,6 +279,42 @@ fn drivers(
         drivers.push(Box::new(Discover::new()));
     }
     Ok(drivers)
+}
+
+fn hypervisors(config: &Config) -> Result<Vec<libvirt::Settings>, StartError> {
+    let checked = |host: &Hypervisor| {
+        let settings = hypervisor(host, &config.compute.address);
+        settings.map_err(|why| StartError::Host {
+            name: host.name.clone(),
+            why,
+        })
+    };
+    config.compute.host.iter().map(checked).collect()
+}
+
+/// Reads the password's file, once.
+fn hypervisor(host: &Hypervisor, address: &Host) -> Result<libvirt::Settings, String> {
+    let uri: Uri = host.uri.parse().map_err(|bad| format!("uri: {bad}"))?;
+    let far = uri.host().cloned();
+    let credentials = match (&host.user, &host.password_file) {
+        (Some(user), Some(file)) => {
+            let read = Credentials::read(user, file);
+            Some(Arc::new(read.map_err(|bad| bad.to_string())?))
+        }
+        _ => None,
+    };
+    Ok(libvirt::Settings {
+        name: host.name.clone(),
+        address: host
+            .address
+            .clone()
+            .or(far)
+            .unwrap_or_else(|| address.clone()),
+        uri,
+        readonly: host.readonly,
+        credentials,
+        optional: false,
+    })
 }
 
 fn entry(name: &str, address: Address) -> Entry {

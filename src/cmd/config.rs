@@ -2,7 +2,9 @@ use std::path::PathBuf;
 
 use clap::Subcommand;
 
+use super::failure::chain;
 use super::{ConfigFile, Exit, Failure, output};
+use crate::app::App;
 use crate::config::{Config, EXAMPLE};
 
 /// `vncgate config ...`
@@ -33,6 +35,7 @@ impl ConfigCommand {
                     return Ok(());
                 };
                 let good = Config::read(&path)?;
+                App::check(&good).map_err(|error| Failure::new(Exit::Config, chain(&error)))?;
                 note_what_is_missing(&good);
                 output::say(&format!("{} is good", path.display()));
                 Ok(())

@@ -1,8 +1,10 @@
+use std::io::{self, IsTerminal as _};
+
 use clap::Subcommand;
 use http::Method;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::{Failure, Format, Remote, output};
+use super::{Exit, Failure, Format, Remote, output};
 use crate::api::{InstanceView, InstancesView};
 
 /// `vncgate instance ...`
@@ -38,6 +40,13 @@ pub(super) enum InstanceCommand {
         #[command(flatten)]
         remote: Remote,
     },
+    /// Write a picture of an instance's screen to stdout, as PNG
+    Screenshot {
+        /// Its name or UUID
+        instance: String,
+        #[command(flatten)]
+        remote: Remote,
+    },
 }
 
 impl InstanceCommand {
@@ -69,6 +78,15 @@ impl InstanceCommand {
                     Format::Table => show(&[view]),
                     Format::Json => output::json(&view),
                 }
+            }
+            Self::Screenshot { instance, remote } => {
+                if io::stdout().is_terminal() {
+                    let why = "a picture is no text; redirect it into a file: > screen.png";
+                    return Err(Failure::new(Exit::Usage, why));
+                }
+                let name = utf8_percent_encode(&instance, NON_ALPHANUMERIC);
+                let path = format!("/v1/instances/{name}/screenshot");
+                output::write(&remote.fetch(Method::GET, &path, None)?)
             }
         }
     }

@@ -1,6 +1,7 @@
 use std::io;
 use std::path::Path;
 
+use bytes::Bytes;
 use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -23,6 +24,20 @@ impl Remote {
         path: &str,
         body: Option<String>,
     ) -> Result<T, Failure> {
+        let answer = self.fetch(method, path, body)?;
+        serde_json::from_slice(&answer).map_err(|error| {
+            let message = format!("the answer makes no sense ({error}); the same version?");
+            Failure::new(Exit::Failure, message)
+        })
+    }
+
+    /// The same, leaving the answer as it is.
+    pub(super) fn fetch(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<String>,
+    ) -> Result<Bytes, Failure> {
         let socket = self.socket()?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -33,10 +48,7 @@ impl Remote {
             other => other.into(),
         })?;
         if answer.status.is_success() {
-            return serde_json::from_slice(&answer.body).map_err(|error| {
-                let message = format!("the answer makes no sense ({error}); the same version?");
-                Failure::new(Exit::Failure, message)
-            });
+            return Ok(answer.body);
         }
         Err(refusal(answer.status, &answer.body))
     }

@@ -7,7 +7,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::failure::chain;
 use super::{ConfigFile, Exit, Failure, output, paths};
-use crate::app::{Addresses, App, DEMO, Extras, Running};
+use crate::app::{Addresses, App, DEMO, Extras, Running, StartError};
 use crate::config::Config;
 use crate::drain::{Drain, Signals};
 use crate::model::{Address, ConsoleType};
@@ -78,7 +78,13 @@ async fn serve(config: Config, extras: Extras) -> Result<(), Failure> {
     let named = named.or_else(|| extras.demo.then(|| DEMO.to_owned()));
     let admin = paths::admin_socket(&config);
     let app = App::bind(config, extras, admin).await;
-    let app = app.map_err(|error| Failure::new(Exit::Failure, chain(&error)))?;
+    let app = app.map_err(|error| {
+        let exit = match error {
+            StartError::Host { .. } => Exit::Config,
+            _ => Exit::Failure,
+        };
+        Failure::new(exit, chain(&error))
+    })?;
     let addresses = app.addresses().clone();
     let drain = Drain::default();
     let running = app.run(&drain);

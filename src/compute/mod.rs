@@ -6,24 +6,31 @@
 //! and no viewer.
 
 mod claim;
+mod display;
 pub mod domain;
 pub mod driver;
+mod picture;
 
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use tokio::time::timeout;
 
+use crate::drain::Watch;
 use crate::model::{
     Address, ConsoleKind, ConsoleType, Instance, InstanceId, InstanceRef, PowerState, Target,
 };
 use crate::rpc::{Client, Role, Unreachable};
-use driver::{Driver, ask_all};
+use driver::{Driver, ask_all, ask_until};
+
+pub use display::{Display, Displays, Line};
 pub use driver::{Fault, Survey};
+pub use picture::{BadPicture, Picture};
 
 /// The role: some drivers, in the order in which they count.
 #[derive(Debug)]
 pub struct Compute {
-    drivers: Vec<Arc<dyn Driver>>,
+    drivers: Arc<[Arc<dyn Driver>]>,
 }
 
 /// What compute can be asked.
@@ -52,6 +59,11 @@ pub enum Request {
         /// Which.
         instance: InstanceRef,
     },
+    /// What does its screen show?
+    Screenshot {
+        /// Whose.
+        instance: InstanceRef,
+    },
 }
 
 /// What compute answers, one for each request.
@@ -65,6 +77,8 @@ pub enum Reply {
     Instances(Survey),
     /// To `Instance`.
     Instance(Instance),
+    /// To `Screenshot`.
+    Screenshot(Picture),
 }
 
 /// A console that can be reached.
@@ -112,6 +126,12 @@ pub enum ComputeError {
         /// What it has.
         has: Vec<ConsoleKind>,
     },
+    /// Nobody can take a picture of it.
+    #[error("nobody takes pictures of `{name}`: it has no screen, or no libvirt that may do it")]
+    NoPicture {
+        /// Its name.
+        name: String,
+    },
     /// It runs, but this console listens nowhere (yet).
     #[error("the {kind} console of `{name}` has no address yet, try again in a moment")]
     NoAddress {
@@ -151,6 +171,16 @@ impl Compute {
         }
     }
 
+    /// The consoles that its hypervisors hand over: for a proxy on the same machine.
+    pub fn displays(&self) -> Displays {
+        Displays::new(Arc::clone(&self.drivers))
+    }
+
+    /// Lets the drivers do what they do on their own. Ends with `watch`.
+    pub fn start(&self, watch: &Watch) {
+        self.drivers.iter().for_each(|driver| driver.start(watch));
+    }
+
     async fn locate(
         &self,
         wanted: &InstanceRef,
@@ -182,11 +212,36 @@ impl Compute {
 
     async fn instance(&self, wanted: &InstanceRef) -> Result<Instance, ComputeError> {
         let asked = Arc::new(wanted.clone());
-        let survey = ask_all(&self.drivers, |driver| {
+        let named = Arc::clone(&asked);
+        let ask = |driver: Arc<dyn Driver>| {
             let asked = Arc::clone(&asked);
             async move { driver.find(&asked).await }
+        };
+        let survey = ask_until(&self.drivers, ask, move |survey| {
+            let mut found = survey.instances.iter();
+            found.any(|it| it.state != PowerState::Off && is(it, &named))
         });
         choose(wanted, merge(survey.await))
+    }
+
+    async fn screenshot(&self, wanted: &InstanceRef) -> Result<Picture, ComputeError> {
+        let instance = self.instance(wanted).await?;
+        let name = instance.shown_name().to_owned();
+        if instance.state == PowerState::Off {
+            return Err(ComputeError::Off { name });
+        }
+        let mut fault = None;
+        for driver in &*self.drivers {
+            match picture(&**driver, instance.id).await {
+                Ok(Some(picture)) => return Ok(picture),
+                Ok(None) => {}
+                Err(failed) => fault = fault.or(Some(failed)),
+            }
+        }
+        Err(match fault {
+            Some(fault) => ComputeError::Source { name, fault },
+            None => ComputeError::NoPicture { name },
+        })
     }
 
     /// A driver that fails here claims nothing: it must not lock out what the others know.
@@ -233,6 +288,9 @@ impl Role for Compute {
             }
             Request::Instances => Ok(Reply::Instances(self.instances().await)),
             Request::Instance { instance } => self.instance(&instance).await.map(Reply::Instance),
+            Request::Screenshot { instance } => {
+                self.screenshot(&instance).await.map(Reply::Screenshot)
+            }
         }
     }
 }
@@ -281,6 +339,15 @@ impl Client<Compute> {
         }
     }
 
+    /// What an instance's screen shows now. Errors: `NoSuchInstance`, `Ambiguous`, `Off`,
+    /// `NoPicture`, `Source`, `Unreachable`.
+    pub async fn screenshot(&self, instance: InstanceRef) -> Result<Picture, ComputeError> {
+        match self.call(Request::Screenshot { instance }).await? {
+            Reply::Screenshot(picture) => Ok(picture),
+            other => Err(stray(&other)),
+        }
+    }
+
     /// One instance, running or not. Errors: `NoSuchInstance`, `Ambiguous`, `Source`,
     /// `Unreachable`.
     pub async fn instance(&self, instance: InstanceRef) -> Result<Instance, ComputeError> {
@@ -289,6 +356,13 @@ impl Client<Compute> {
             other => Err(stray(&other)),
         }
     }
+}
+
+async fn picture(driver: &dyn Driver, id: InstanceId) -> Result<Option<Picture>, Fault> {
+    let taken = timeout(driver::DEADLINE, driver.screenshot(id)).await;
+    let taken = taken.unwrap_or_else(|_| Err(driver::silent(driver.source())))?;
+    let picture = taken.map(Picture::from_hypervisor).transpose();
+    picture.map_err(|bad| driver::fault(driver.source(), &bad))
 }
 
 /// An answer to another question: that is not the role we know.
@@ -319,13 +393,18 @@ fn runs(instance: &Instance) -> bool {
     instance.state == PowerState::Running
 }
 
+/// By what the hypervisor calls it, not by what people do.
+fn is(instance: &Instance, wanted: &InstanceRef) -> bool {
+    match wanted {
+        InstanceRef::Id(id) => instance.id == *id,
+        InstanceRef::Name(name) => instance.name == *name,
+    }
+}
+
 fn choose(wanted: &InstanceRef, found: Survey) -> Result<Instance, ComputeError> {
     let name = wanted.to_string();
     let (mut first, other): (Vec<_>, Vec<_>) =
-        found.instances.into_iter().partition(|it| match wanted {
-            InstanceRef::Id(id) => it.id == *id,
-            InstanceRef::Name(name) => it.name == *name,
-        });
+        found.instances.into_iter().partition(|it| is(it, wanted));
     if first.is_empty() {
         first = other;
     }

@@ -246,3 +246,18 @@ fn every_message_reads_back_from_json() {
     assert_eq!(read_back, error);
     assert_eq!(format!("{request_back:?}"), format!("{request:?}"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_one_driver_found_does_not_wait_for_another_that_hangs() {
+    let known = fixed(vec![entry(None, "router", "10.0.0.7:5901")]);
+    let (_drain, client) = client(vec![Box::new(Hanging), known]);
+    let started = tokio::time::Instant::now();
+
+    assert_eq!(locate(&client, "router").await.unwrap(), "10.0.0.7:5901");
+
+    assert!(
+        started.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        started.elapsed()
+    );
+}

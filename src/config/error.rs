@@ -74,7 +74,8 @@ fn in_plain_words(message: &str) -> String {
         return "a whole URL is needed, such as \"https://console.example.org\"".to_owned();
     }
     let Some((what, expected)) = message.rsplit_once(", expected ") else {
-        return plainer(&message).map_or(message.clone(), |wanted| format!("expected {wanted}"));
+        let wanted = plainer(&message).map(|wanted| format!("expected {wanted}"));
+        return wanted.unwrap_or(message);
     };
     let expected = plainer(expected).unwrap_or(expected);
     format!("{what}, expected {expected}")

@@ -131,8 +131,41 @@ pub struct Compute {
     /// Whether to look at what this machine runs; unset: only when nothing else is configured.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub discover: Option<bool>,
+    /// Hypervisors that libvirt drives.
+    pub host: Vec<Hypervisor>,
     /// Instances listed by hand.
     pub instance: Vec<FixedInstance>,
+}
+
+/// `[[compute.host]]`: one hypervisor.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hypervisor {
+    /// What people call it.
+    pub name: String,
+    /// The way to its libvirt, as libvirt writes it. Checked when the program starts.
+    #[serde(default = "local_libvirt")]
+    pub uri: String,
+    /// What `0.0.0.0` and `::` in its XML mean; unset: the URI's host, else `compute.address`.
+    #[serde(
+        default,
+        with = "maybe_host_text",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub address: Option<Host>,
+    /// Whether to ask for no more than to look: consoles are then dialled, never handed over.
+    #[serde(default)]
+    pub readonly: bool,
+    /// Who to log in as where the daemon asks by SASL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// The file with this user's password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<PathBuf>,
+}
+
+fn local_libvirt() -> String {
+    "qemu:///system".to_owned()
 }
 
 /// `[[compute.instance]]`: one instance listed by hand.
@@ -241,6 +274,7 @@ impl Default for Compute {
         let address = Host::Ip([127, 0, 0, 1].into());
         Self {
             address,
+            host: Vec::new(),
             xml: Vec::new(),
             qmp: Vec::new(),
             discover: None,
@@ -285,9 +319,14 @@ impl Config {
     /// Whether the machine itself is to be looked at for instances.
     pub fn discovers(&self) -> bool {
         let Compute {
-            instance, xml, qmp, ..
+            host,
+            instance,
+            xml,
+            qmp,
+            ..
         } = &self.compute;
-        let listed = !(instance.is_empty() && xml.is_empty() && qmp.is_empty());
+        let unlisted = host.is_empty() && instance.is_empty();
+        let listed = !(unlisted && xml.is_empty() && qmp.is_empty());
         self.compute.discover.unwrap_or(!listed)
     }
 
@@ -353,8 +392,30 @@ impl Compute {
                 "compute.instance.id",
             )?;
         }
+        self.check_hosts()?;
         all_absolute("compute.xml", &self.xml)?;
         all_absolute("compute.qmp", &self.qmp)
+    }
+}
+
+impl Compute {
+    fn check_hosts(&self) -> Result<(), ConfigError> {
+        let mut names = HashSet::new();
+        for host in &self.host {
+            let name = &host.name;
+            let empty = name.is_empty().then(|| "a name is needed".to_owned());
+            refuse_if(empty, "compute.host.name")?;
+            let twice = (!names.insert(name)).then(|| format!("`{name}` is used twice"));
+            refuse_if(twice, "compute.host.name")?;
+            let half = host.user.is_some() != host.password_file.is_some();
+            let why = "user and password_file go together".to_owned();
+            refuse_if(half.then_some(why), "compute.host.user")?;
+            let file = host.password_file.as_ref();
+            let relative = file.filter(|path| !path.is_absolute());
+            let why = relative.map(|path| format!("`{}` is not an absolute path", path.display()));
+            refuse_if(why, "compute.host.password_file")?;
+        }
+        Ok(())
     }
 }
 
@@ -443,6 +504,32 @@ mod host_text {
 
     pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Host, D::Error> {
         String::deserialize(from)?.parse().map_err(D::Error::custom)
+    }
+}
+
+mod maybe_host_text {
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    use super::Host;
+
+    #[expect(clippy::ref_option, reason = "serde calls it so")]
+    pub(super) fn serialize<S: Serializer>(
+        host: &Option<Host>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match host {
+            Some(host) => serializer.collect_str(host),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Option<Host>, D::Error> {
+        use serde::de::Error as _;
+
+        let text = String::deserialize(from)?;
+        text.parse().map(Some).map_err(D::Error::custom)
     }
 }
 

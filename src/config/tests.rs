@@ -26,7 +26,7 @@ fn the_example_shows_every_key_there_is() {
         proxy = { public_url = "http://h", novnc_url = "http://h", spice_url = "http://h", serial_url = "ws://h" }
         admin = { socket = "/s" }
         web = { root = "/w" }
-        compute = { discover = true, instance = [{ name = "n", id = "11111111-1111-4111-8111-111111111111", address = "h:1" }] }
+        compute = { discover = true, host = [{ name = "n", address = "h", user = "u", password_file = "/p" }], instance = [{ name = "n", id = "11111111-1111-4111-8111-111111111111", address = "h:1" }] }
         api = { key = [{ name = "n", sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad" }] }
     "#;
     let everything = Config::parse(everything).unwrap();
@@ -140,6 +140,16 @@ fn a_value_of_the_wrong_kind_is_refused_in_the_words_of_the_file() {
 fn two_instances_cannot_share_a_name() {
     let text = "[[compute.instance]]\nname = \"a\"\naddress = \"h:1\"\n".repeat(2);
     assert!(refusal(&text).contains("`a` is used twice"));
+}
+
+#[test]
+fn a_hypervisor_is_named_once_and_its_user_has_a_password() {
+    let host = |keys: &str| format!("[[compute.host]]\nname = \"kvm-1\"\n{keys}");
+    assert!(!Config::parse(&host("")).unwrap().discovers());
+    let twice = refusal(&(host("") + &host("")));
+    assert!(twice.contains("compute.host.name"), "{twice}");
+    let half = refusal(&host("user = \"u\"\n"));
+    assert!(half.contains("user and password_file"), "{half}");
 }
 
 #[test]

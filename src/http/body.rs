@@ -39,8 +39,9 @@ pub(super) fn json_as(
     }
 }
 
-fn answer(status: StatusCode, kind: HeaderValue, bytes: Bytes) -> Response<Body> {
-    let mut response = Response::new(Body::from(bytes));
+/// An answer of any kind that nobody keeps a copy of.
+pub fn answer(status: StatusCode, kind: HeaderValue, bytes: impl Into<Bytes>) -> Response<Body> {
+    let mut response = Response::new(Body::from(bytes.into()));
     *response.status_mut() = status;
     let headers = response.headers_mut();
     let _new = headers.insert(CONTENT_TYPE, kind);

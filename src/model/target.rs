@@ -31,7 +31,8 @@ impl fmt::Display for Target {
 
 /// A TCP address or a Unix socket.
 ///
-/// Written `host:port`, `[v6]:port`, or `unix:/absolute/path`; read and shown in that form.
+/// Written `host:port`, `[v6]:port`, or `unix:/absolute/path`; read and shown in that form. People
+/// cannot write [`Address::Hypervisor`]; between roles and in lists it is the word `hypervisor`.
 #[derive(Clone, Debug, Eq, Hash, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Address {
@@ -39,7 +40,12 @@ pub enum Address {
     Tcp(Host, u16),
     /// An absolute path.
     Unix(PathBuf),
+    /// It listens nowhere: only its hypervisor can hand it over, on its own machine.
+    Hypervisor,
 }
+
+/// What [`Address::Hypervisor`] is called.
+const HYPERVISOR: &str = "hypervisor";
 
 /// A host by number or by name.
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
@@ -132,6 +138,9 @@ impl TryFrom<String> for Address {
     type Error = BadAddress;
 
     fn try_from(text: String) -> Result<Self, Self::Error> {
+        if text == HYPERVISOR {
+            return Ok(Self::Hypervisor);
+        }
         text.parse()
     }
 }
@@ -148,6 +157,7 @@ impl fmt::Display for Address {
             Self::Tcp(Host::Ip(ip), port) => SocketAddr::new(*ip, *port).fmt(f),
             Self::Tcp(Host::Name(name), port) => write!(f, "{name}:{port}"),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
+            Self::Hypervisor => f.write_str(HYPERVISOR),
         }
     }
 }
@@ -167,6 +177,13 @@ mod tests {
             let address: Address = text.parse().unwrap();
             assert_eq!(address.to_string(), text);
         }
+    }
+
+    #[test]
+    fn what_listens_nowhere_can_be_told_but_not_be_written_by_people() {
+        let told = String::from(Address::Hypervisor);
+        assert_eq!(Address::try_from(told.clone()), Ok(Address::Hypervisor));
+        assert!(told.parse::<Address>().is_err());
     }
 
     #[test]

@@ -79,7 +79,9 @@ const INTERNAL: &str = "the gateway cannot open consoles just now";
 fn compute_sentence(error: &ComputeError) -> &'static str {
     match error {
         ComputeError::Off { .. } => "the instance is not running",
-        ComputeError::NoSuchConsole { .. } => "the instance has no such console",
+        ComputeError::NoSuchConsole { .. } | ComputeError::NoPicture { .. } => {
+            "the instance has no such console"
+        }
         ComputeError::NoAddress { .. } => "the instance's console is not ready yet",
         ComputeError::NoSuchInstance { .. } | ComputeError::Ambiguous { .. } => {
             "the instance does not exist any more"
@@ -97,6 +99,7 @@ fn connect_sentence(error: &ConnectError) -> &'static str {
         ConnectError::DialTimeout { .. } => "the console's host does not answer",
         ConnectError::Closed(_) => "the console's host hung up at once",
         ConnectError::Silent { .. } => "the console's host takes the connection but says nothing",
+        ConnectError::Nowhere => "the console can only be opened on its own host",
         ConnectError::NotRfb(_) => "what answers at the console's address is not a VNC server",
     }
 }

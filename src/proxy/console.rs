@@ -17,7 +17,7 @@ use super::request::{self, BadHandshake, Client as Viewer, Handshake};
 use super::session::{self, Session};
 use super::{Proxy, target};
 use crate::http::{Body, Peer, Reject};
-use crate::model::{CorrelationId, Grant, InstanceId, SessionId};
+use crate::model::{Address, CorrelationId, Grant, InstanceId, SessionId};
 
 /// Refused viewers that are being told so at one time; further ones get a bare 503.
 const REFUSALS: usize = 512;
@@ -95,9 +95,7 @@ impl Proxy {
             .recheck(grant.instance, grant.console_type, grant.target.clone())
             .await?;
         let started = Instant::now();
-        let kind = grant.console_type.kind();
-        let limit = self.settings.connect_timeout;
-        let connected = target::connect(&current.address, kind, limit).await?;
+        let connected = self.reach(&grant, &current.address).await?;
         self.metrics
             .connect_seconds
             .0
@@ -109,6 +107,42 @@ impl Proxy {
             },
             connected,
         ))
+    }
+
+    /// By the hypervisor's own hand where it hands over; that needs no port and cannot reach
+    /// another instance. Else, or if that fails, by the address.
+    async fn reach(&self, grant: &Grant, address: &Address) -> Result<target::Connected, Refusal> {
+        let kind = grant.console_type.kind();
+        let limit = self.settings.connect_timeout;
+        let failure = match self.handed(grant, address).await {
+            Ok(Some(connected)) => return Ok(connected),
+            Ok(None) => None,
+            Err(refusal) => Some(refusal),
+        };
+        if let Some(error) = &failure {
+            tracing::debug!(instance = %grant.instance, %address, %error, "not handed over");
+        }
+        match (failure, address) {
+            (Some(refusal), Address::Hypervisor) => Err(refusal),
+            _ => Ok(target::connect(address, kind, limit).await?),
+        }
+    }
+
+    async fn handed(
+        &self,
+        grant: &Grant,
+        address: &Address,
+    ) -> Result<Option<target::Connected>, Refusal> {
+        let kind = grant.console_type.kind();
+        let Some(displays) = &self.displays else {
+            return Ok(None);
+        };
+        let Some(display) = displays.open(grant.instance, kind).await? else {
+            return Ok(None);
+        };
+        let limit = self.settings.connect_timeout;
+        let connected = target::take_over(display, address, kind, limit).await?;
+        Ok(Some(connected))
     }
 
     fn begin(

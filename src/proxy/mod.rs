@@ -18,7 +18,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use crate::auth::Auth;
-use crate::compute::Compute;
+use crate::compute::{Compute, Displays};
 use crate::drain::Watch;
 use crate::rpc::Client;
 use crate::telemetry::Metrics;
@@ -28,6 +28,8 @@ use crate::telemetry::Metrics;
 pub struct Proxy {
     auth: Client<Auth>,
     compute: Client<Compute>,
+    /// Where compute runs in this process, what its hypervisors hand over.
+    displays: Option<Displays>,
     settings: Settings,
     metrics: Metrics,
     watch: Watch,
@@ -62,10 +64,20 @@ impl Proxy {
         Self {
             auth,
             compute,
+            displays: None,
             settings,
             metrics,
             watch,
             places,
+        }
+    }
+
+    /// The same, taking consoles from the hypervisors of this machine where they hand them over.
+    #[must_use]
+    pub fn with_displays(self, displays: Displays) -> Self {
+        Self {
+            displays: Some(displays),
+            ..self
         }
     }
 }

@@ -12,6 +12,7 @@ use super::Proxy;
 use super::close::{ABNORMAL, ENDED, GOING_AWAY, LOST};
 use super::relay::{self, End, Ending, Opening, Report};
 use super::target::{Connected, Stream};
+use crate::compute::Display;
 use crate::model::{CorrelationId, Grant, SessionId};
 use crate::resolve;
 use crate::telemetry::TypeLabel;
@@ -50,6 +51,7 @@ pub(super) async fn run(proxy: &Proxy, session: Session, upgrade: OnUpgrade, con
     proxy.metrics.sessions.get_or_create(&label).inc();
     proxy.metrics.sessions_active.get_or_create(&label).inc();
     let started = Instant::now();
+    let way = connected.stream.way();
 
     let opening = Opening {
         viewer_bytes,
@@ -67,7 +69,7 @@ pub(super) async fn run(proxy: &Proxy, session: Session, upgrade: OnUpgrade, con
     tracing::info!(
         session = %id, %correlation, instance = %grant.instance, name = grant.instance_name,
         r#type = %grant.console_type, address = %grant.target, caller = grant.caller, peer,
-        code, why, up = report.up, down = report.down, seconds,
+        way, code, why, up = report.up, down = report.down, seconds,
         "session ended"
     );
 }
@@ -85,6 +87,10 @@ async fn relay(proxy: &Proxy, viewer: TcpStream, target: Stream, opening: Openin
     match target {
         Stream::Tcp(target) => relay::run(viewer, target, opening, settings, stop).await,
         Stream::Unix(target) => relay::run(viewer, target, opening, settings, stop).await,
+        Stream::Handed(target) => match target {
+            Display::Socket(target) => relay::run(viewer, target, opening, settings, stop).await,
+            Display::Line(target) => relay::run(viewer, target, opening, settings, stop).await,
+        },
     }
 }
 

@@ -9,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
+use crate::compute::Display;
 use crate::model::{Address, ConsoleKind};
 use crate::resolve::{self, Unresolved};
 
@@ -28,6 +29,19 @@ pub enum Stream {
     Tcp(TcpStream),
     /// A Unix socket.
     Unix(UnixStream),
+    /// A socket or a line that the hypervisor handed over.
+    Handed(Display),
+}
+
+impl Stream {
+    /// Which way was taken, in a word for the log.
+    pub fn way(&self) -> &'static str {
+        match self {
+            Self::Tcp(_) => "tcp",
+            Self::Unix(_) => "unix",
+            Self::Handed(_) => "libvirt",
+        }
+    }
 }
 
 /// Why there is no way. For the log: a viewer is told less (see `close`).
@@ -66,6 +80,9 @@ pub enum ConnectError {
     /// It speaks something else.
     #[error("{0} is not a VNC server")]
     NotRfb(Address),
+    /// It listens nowhere, and nobody handed it over.
+    #[error("it listens nowhere; only a gateway on its hypervisor's machine can open it")]
+    Nowhere,
 }
 
 /// Dials `address` and, for VNC, waits for its greeting; each within `limit`. Cancel-safe: the
@@ -80,13 +97,33 @@ pub async fn connect(
         address: address.clone(),
         limit,
     };
-    let mut stream = dialled.map_err(late)??;
+    greeted(dialled.map_err(late)??, address, kind, limit).await
+}
+
+async fn greeted(
+    mut stream: Stream,
+    address: &Address,
+    kind: ConsoleKind,
+    limit: Duration,
+) -> Result<Connected, ConnectError> {
     let greeting = match (kind, &mut stream) {
         (ConsoleKind::Spice | ConsoleKind::Serial, _) => Vec::new(),
         (ConsoleKind::Vnc, Stream::Tcp(stream)) => greeting(stream, address, limit).await?,
         (ConsoleKind::Vnc, Stream::Unix(stream)) => greeting(stream, address, limit).await?,
+        (ConsoleKind::Vnc, Stream::Handed(stream)) => greeting(stream, address, limit).await?,
     };
     Ok(Connected { stream, greeting })
+}
+
+/// Goes on with what the hypervisor handed over, whose address would be `address`, as
+/// [`connect`] does.
+pub async fn take_over(
+    display: Display,
+    address: &Address,
+    kind: ConsoleKind,
+    limit: Duration,
+) -> Result<Connected, ConnectError> {
+    greeted(Stream::Handed(display), address, kind, limit).await
 }
 
 async fn dial(address: &Address) -> Result<Stream, ConnectError> {
@@ -104,6 +141,7 @@ async fn dial(address: &Address) -> Result<Stream, ConnectError> {
             let stream = resolve::dial(&ips, *port).await;
             stream.map(Stream::Tcp).map_err(failed)
         }
+        Address::Hypervisor => Err(ConnectError::Nowhere),
     }
 }
 

@@ -4,8 +4,8 @@
 //! Pure. Called by the drivers; knows no file and no socket. Takes what `virsh dumpxml` prints,
 //! live or inactive, and libvirt's own status files. The look-up rules are Nova's (the first
 //! console of a type counts), widened by Unix sockets and by listen addresses. Passwords and
-//! `websocket=` ports in the XML are never read. A pty serial line has no address that could be
-//! dialled, so it is left out: such an instance has no serial console.
+//! `websocket=` ports in the XML are never read. What listens nowhere (a pty serial line, a display
+//! with `<listen type='none'/>`) is a console only where the hypervisor hands it over.
 
 use roxmltree::{Document, Node, ParsingOptions};
 
@@ -62,12 +62,50 @@ pub enum BadDomain {
     },
 }
 
+/// What the XML does not tell of the machine it is about.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Setting<'a> {
+    /// Replaces a listen address that names no host (missing, `0.0.0.0`, `::`).
+    pub host_address: &'a Host,
+    /// Kept for people.
+    pub source: &'a str,
+    /// What the source can hand over by itself.
+    pub handover: Handover,
+}
+
+/// What a hypervisor hands over of running domains, whether or not it listens anywhere.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Handover {
+    /// VNC and SPICE.
+    pub displays: bool,
+    /// Serial lines that are ptys.
+    pub lines: bool,
+}
+
+/// How a hypervisor knows a console that it is to hand over.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Device {
+    /// The display of this number among all of the domain's.
+    Display(u32),
+    /// The pty line of this alias; without one the domain's first.
+    Line(Option<String>),
+}
+
+/// Reads one `<domain>` or `<domstatus>` of a source that hands nothing over; see [`parse_in`].
+pub fn parse(xml: &str, host_address: &Host, source: &str) -> Result<Instance, BadDomain> {
+    let setting = Setting {
+        host_address,
+        source,
+        handover: Handover::default(),
+    };
+    parse_in(xml, &setting)
+}
+
 /// Reads one `<domain>` or `<domstatus>`.
 ///
-/// `host_address` replaces a listen address that names no host (missing, `0.0.0.0`, `::`);
-/// `source` is kept for people. Errors: `Foreign` if it is about no domain at all, else what is
-/// wrong with it, as a phrase that can follow the file's name.
-pub fn parse(xml: &str, host_address: &Host, source: &str) -> Result<Instance, BadDomain> {
+/// Errors: `Foreign` if it is about no domain at all, else what is wrong with it, as a phrase that
+/// can follow the file's name.
+pub fn parse_in(xml: &str, setting: &Setting<'_>) -> Result<Instance, BadDomain> {
     refuse_costly(xml)?;
     let document = document(xml)?;
     let root = document.root_element();
@@ -79,10 +117,33 @@ pub fn parse(xml: &str, host_address: &Host, source: &str) -> Result<Instance, B
         display_name: display_name(domain).filter(|shown| *shown != name),
         name,
         state,
+        flavor: flavor(domain),
         owner: owner(domain),
-        consoles: consoles(domain, state, host_address)?,
-        source: source.to_owned(),
+        consoles: consoles(domain, state, setting)?,
+        source: setting.source.to_owned(),
     })
+}
+
+/// The device of the console of `kind` that [`parse_in`] takes: the first display of that type;
+/// the first pty line, if none listens. Errors: as there.
+pub fn device(xml: &str, kind: ConsoleKind) -> Result<Option<Device>, BadDomain> {
+    refuse_costly(xml)?;
+    let document = document(xml)?;
+    let Some(devices) = child(domain(document.root_element())?, "devices") else {
+        return Ok(None);
+    };
+    if kind != ConsoleKind::Serial {
+        let mut displays = (0..).zip(children(devices, "graphics"));
+        let found = displays.find(|(_, node)| self::kind(*node) == Some(kind));
+        return Ok(found.map(|(number, _)| Device::Display(number)));
+    }
+    if !lines(devices).is_empty() {
+        return Ok(None);
+    }
+    Ok(ptys(devices).first().map(|line| {
+        let alias = child(*line, "alias").and_then(|alias| alias.attribute("name"));
+        Device::Line(alias.map(str::to_owned))
+    }))
 }
 
 /// No `<` can stand inside a tag, so what lies between two of them holds at most one.
@@ -149,9 +210,18 @@ fn display_name(domain: Node<'_, '_>) -> Option<String> {
     named.or_else(|| text(domain, "title"))
 }
 
+fn flavor(domain: Node<'_, '_>) -> Option<String> {
+    let flavor = child(nova(domain)?, "flavor")?;
+    flavor.attribute("name").map(plain).and_then(known)
+}
+
+/// What Nova knew: it writes `N/A` where it did not.
+fn known(text: String) -> Option<String> {
+    Some(text).filter(|text| !text.is_empty() && text != "N/A")
+}
+
 fn owner(domain: Node<'_, '_>) -> Option<Owner> {
     let owner = child(nova(domain)?, "owner")?;
-    let known = |text: String| Some(text).filter(|text| !text.is_empty() && text != "N/A");
     let id = |who| child(owner, who).and_then(|node| node.attribute("uuid"));
     let owner = Owner {
         project_id: id("project").map(plain).and_then(known),
@@ -171,11 +241,11 @@ fn nova<'a, 'input>(domain: Node<'a, 'input>) -> Option<Node<'a, 'input>> {
     children(metadata, "instance").find(ours)
 }
 
-/// Displays in the order of the XML, then serial lines.
+/// Displays in the order of the XML, then serial lines, those that listen first.
 fn consoles(
     domain: Node<'_, '_>,
     state: PowerState,
-    host: &Host,
+    setting: &Setting<'_>,
 ) -> Result<Vec<Console>, BadDomain> {
     let Some(devices) = child(domain, "devices") else {
         return Ok(Vec::new());
@@ -185,13 +255,22 @@ fn consoles(
     let displays = children(devices, "graphics").filter_map(|node| Some((kind(node)?, node)));
     let lines = lines(devices);
     let lines = lines.into_iter().map(|node| (ConsoleKind::Serial, node));
-    displays
-        .chain(lines)
-        .map(|(kind, node)| {
-            let target = if off { None } else { target(kind, node, host)? };
-            Ok(Console { kind, target })
+    let listening = displays.chain(lines).map(|(kind, node)| {
+        let target = if off {
+            None
+        } else {
+            target(kind, node, setting)?
+        };
+        Ok(Console { kind, target })
+    });
+    let ptys = ptys(devices);
+    let ptys = ptys.iter().filter(|_| setting.handover.lines).map(|_| {
+        Ok(Console {
+            kind: ConsoleKind::Serial,
+            target: (!off).then(|| Address::Hypervisor.into()),
         })
-        .collect()
+    });
+    listening.chain(ptys).collect()
 }
 
 fn kind(graphics: Node<'_, '_>) -> Option<ConsoleKind> {
@@ -205,23 +284,51 @@ fn kind(graphics: Node<'_, '_>) -> Option<ConsoleKind> {
 /// The `<source>` elements the hypervisor listens on: TCP before Unix, and those of `<console>`
 /// only without any of `<serial>`, because the first console is a copy of the first serial.
 fn lines<'a, 'input>(devices: Node<'a, 'input>) -> Vec<Node<'a, 'input>> {
-    let of = |tag| {
+    serial_or_console(|tag| {
         let typed = move |kind| {
-            children(devices, tag)
-                .filter(move |node| node.attribute("type") == Some(kind))
+            typed(devices, tag, kind)
                 .flat_map(|node| children(node, "source"))
                 .filter(|source| source.attribute("mode") == Some("bind"))
         };
-        typed("tcp").chain(typed("unix")).collect::<Vec<_>>()
-    };
+        typed("tcp").chain(typed("unix")).collect()
+    })
+}
+
+/// The lines that are ptys, by the same rule.
+fn ptys<'a, 'input>(devices: Node<'a, 'input>) -> Vec<Node<'a, 'input>> {
+    serial_or_console(|tag| typed(devices, tag, "pty").collect())
+}
+
+fn serial_or_console<T>(of: impl Fn(&'static str) -> Vec<T>) -> Vec<T> {
     Some(of("serial"))
         .filter(|serial| !serial.is_empty())
         .unwrap_or_else(|| of("console"))
 }
 
-fn target(kind: ConsoleKind, node: Node<'_, '_>, host: &Host) -> Result<Option<Target>, BadDomain> {
+fn typed<'a, 'input>(
+    devices: Node<'a, 'input>,
+    tag: &'static str,
+    kind: &'static str,
+) -> impl Iterator<Item = Node<'a, 'input>> {
+    children(devices, tag).filter(move |node| node.attribute("type") == Some(kind))
+}
+
+fn target(
+    kind: ConsoleKind,
+    node: Node<'_, '_>,
+    setting: &Setting<'_>,
+) -> Result<Option<Target>, BadDomain> {
+    let host = setting.host_address;
     match kind {
-        ConsoleKind::Vnc | ConsoleKind::Spice => display(kind, node, host),
+        ConsoleKind::Vnc | ConsoleKind::Spice => {
+            let handed = || {
+                setting
+                    .handover
+                    .displays
+                    .then(|| Address::Hypervisor.into())
+            };
+            Ok(display(kind, node, host)?.or_else(handed))
+        }
         ConsoleKind::Serial => line(node, host),
     }
 }

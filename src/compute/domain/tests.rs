@@ -41,6 +41,51 @@ fn consoles(xml: &str) -> Vec<String> {
     read(xml).unwrap().consoles.iter().map(shown).collect()
 }
 
+fn handed_over(xml: &str) -> Vec<String> {
+    let setting = Setting {
+        host_address: &"10.0.0.7".parse().unwrap(),
+        source: "test",
+        handover: Handover {
+            displays: true,
+            lines: true,
+        },
+    };
+    let instance = parse_in(xml, &setting).unwrap();
+    let shown = |it: &Console| match &it.target {
+        Some(target) => format!("{} {target}", it.kind),
+        None => format!("{} nowhere", it.kind),
+    };
+    instance.consoles.iter().map(shown).collect()
+}
+
+#[test]
+fn what_listens_nowhere_is_a_console_where_the_hypervisor_hands_it_over() {
+    let nowhere = with_graphics("port='-1' autoport='yes'");
+    assert_eq!(consoles(&nowhere), ["vnc nowhere"]);
+    assert_eq!(handed_over(&nowhere), ["vnc hypervisor"]);
+    assert_eq!(handed_over(fixture!("vnc")), ["vnc 127.0.0.1:5901"]);
+    assert!(handed_over(fixture!("pty")).contains(&"serial hypervisor".to_owned()));
+    let off = handed_over(fixture!("off"));
+    assert!(off.iter().all(|it| it.ends_with("nowhere")), "{off:?}");
+}
+
+#[test]
+fn a_display_is_known_by_its_number_among_all_and_a_line_by_its_alias() {
+    let number = |xml, kind| device(xml, kind).unwrap();
+    let two = "<domain><devices><graphics type='sdl'/><graphics type='spice'/>\
+               <graphics type='vnc'/><graphics type='vnc'/></devices></domain>";
+    assert_eq!(number(two, ConsoleKind::Spice), Some(Device::Display(1)));
+    assert_eq!(number(two, ConsoleKind::Vnc), Some(Device::Display(2)));
+    assert_eq!(number(two, ConsoleKind::Serial), None);
+    let line = "<domain><devices><serial type='pty'><alias name='serial0'/></serial>\
+                <console type='pty'/></devices></domain>";
+    let alias = Some("serial0".to_owned());
+    assert_eq!(number(line, ConsoleKind::Serial), Some(Device::Line(alias)));
+    let line = number(fixture!("pty"), ConsoleKind::Serial);
+    assert_eq!(line, Some(Device::Line(None)));
+    assert_eq!(number(fixture!("serial"), ConsoleKind::Serial), None);
+}
+
 fn with_graphics(attributes: &str) -> String {
     fixture!("vnc").replace("port='5901' autoport='yes' listen='127.0.0.1'", attributes)
 }
@@ -137,11 +182,12 @@ fn a_paused_guest_has_a_display_and_one_that_is_shut_off_has_none() {
 }
 
 #[test]
-fn nova_tells_the_name_and_the_owner() {
+fn nova_tells_the_name_the_flavor_and_the_owner() {
     let instance = read(fixture!("vnc")).unwrap();
 
     assert_eq!(instance.name, "web-1");
     assert_eq!(instance.shown_name(), "Web shop");
+    assert_eq!(instance.flavor.as_deref(), Some("m1.small"));
     let owner = instance.owner.unwrap();
     assert_eq!(owner.project.as_deref(), Some("shop"));
     assert_eq!(owner.user.as_deref(), Some("ada"));

@@ -1,7 +1,8 @@
 //! Instances found by looking at this machine, for a start without any config.
 //!
-//! libvirt's status files tell most. What else listens where VNC servers do, on loopback or on
-//! every address, is listed as `vnc-PORT`, unless a status file claims it already.
+//! libvirt tells most, by itself where its daemon runs and else by the status files it left. What
+//! else listens where VNC servers do, on loopback or on every address, is listed as `vnc-PORT`,
+//! unless a domain claims it already.
 
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
@@ -9,10 +10,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::{BoxFuture, Directory, Driver, Survey, ask_all, derived_id, fault};
+use super::libvirt::transport::Uri;
+use super::libvirt::{Libvirt, Settings};
+use super::{BoxFuture, Directory, Driver, Handed, Pictured, Survey, ask_all, derived_id, fault};
 use crate::compute::claim::claims;
+use crate::drain::Watch;
 use crate::model::{
-    Address, Console, ConsoleKind, Host, Instance, InstanceRef, PowerState, Target,
+    Address, Console, ConsoleKind, Host, Instance, InstanceId, InstanceRef, PowerState, Target,
 };
 
 /// Displays 0 to 99, which VNC servers put at 5900 plus the display's number.
@@ -27,7 +31,7 @@ const LISTEN: &str = "0A";
 /// What this machine has.
 #[derive(Debug)]
 pub struct Discover {
-    directories: Vec<Arc<dyn Driver>>,
+    hypervisors: Vec<Arc<dyn Driver>>,
     sockets: PathBuf,
     machine: String,
 }
@@ -39,21 +43,22 @@ impl Default for Discover {
 }
 
 impl Discover {
-    /// Looks where libvirt keeps its status files, for the system and for this user.
+    /// Looks where libvirt has its sockets and keeps its status files, for the system and for
+    /// this user.
     pub fn new() -> Self {
         let session = std::env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
         let session = session.map(|runtime| runtime.join("libvirt/qemu/run"));
         let system = PathBuf::from("/run/libvirt/qemu");
-        let directories = [Some(system), session].into_iter().flatten();
-        Self::looking_at(directories, PathBuf::from("/proc/net"))
+        let system = Local::new("qemu:///system", system);
+        let session = session.and_then(|files| Local::new("qemu:///session", files));
+        let hypervisors = [system, session].into_iter().flatten();
+        let hypervisors = hypervisors.map(|it| -> Arc<dyn Driver> { Arc::new(it) });
+        Self::asking(hypervisors.collect(), PathBuf::from("/proc/net"))
     }
 
-    fn looking_at(directories: impl IntoIterator<Item = PathBuf>, sockets: PathBuf) -> Self {
-        let here = Host::Ip(Ipv4Addr::LOCALHOST.into());
-        let driver =
-            |path| -> Arc<dyn Driver> { Arc::new(Directory::if_present(path, here.clone())) };
+    fn asking(hypervisors: Vec<Arc<dyn Driver>>, sockets: PathBuf) -> Self {
         Self {
-            directories: directories.into_iter().map(driver).collect(),
+            hypervisors,
             sockets,
             machine: machine(),
         }
@@ -61,7 +66,7 @@ impl Discover {
 
     async fn look(&self) -> Survey {
         let (mut known, servers) = tokio::join!(
-            ask_all(&self.directories, |it| async move { it.survey().await }),
+            ask_all(&self.hypervisors, |it| async move { it.survey().await }),
             self.servers(),
         );
         let unclaimed = servers.only(|server| !known.instances.iter().any(|it| same(it, server)));
@@ -69,10 +74,10 @@ impl Discover {
         known
     }
 
-    /// Only what no directory has can be a server, and only such a name or an id can name one.
+    /// Only what no hypervisor has can be a server, and only such a name or an id can name one.
     async fn look_for(&self, wanted: &InstanceRef) -> Survey {
         let asked = Arc::new(wanted.clone());
-        let known = ask_all(&self.directories, |it| {
+        let known = ask_all(&self.hypervisors, |it| {
             let asked = Arc::clone(&asked);
             async move { it.find(&asked).await }
         });
@@ -105,6 +110,7 @@ impl Discover {
             name: format!("{NAME_PREFIX}{}", address.port()),
             display_name: None,
             state: PowerState::Unknown,
+            flavor: None,
             owner: None,
             consoles: vec![Console {
                 kind: ConsoleKind::Vnc,
@@ -118,6 +124,10 @@ impl Discover {
 impl Driver for Discover {
     fn source(&self) -> &'static str {
         "local"
+    }
+
+    fn start(&self, watch: &Watch) {
+        self.hypervisors.iter().for_each(|it| it.start(watch));
     }
 
     fn survey(&self) -> BoxFuture<'_, Survey> {
@@ -135,8 +145,95 @@ impl Driver for Discover {
                 let target = Arc::clone(&target);
                 async move { it.claimants(&target).await }
             };
-            ask_all(&self.directories, ask).await
+            ask_all(&self.hypervisors, ask).await
         })
+    }
+
+    fn open_display(&self, instance: InstanceId, kind: ConsoleKind) -> BoxFuture<'_, Handed> {
+        Box::pin(async move {
+            for hypervisor in &self.hypervisors {
+                let handed = hypervisor.open_display(instance, kind).await?;
+                if handed.is_some() {
+                    return Ok(handed);
+                }
+            }
+            Ok(None)
+        })
+    }
+
+    fn screenshot(&self, instance: InstanceId) -> BoxFuture<'_, Pictured> {
+        Box::pin(async move {
+            for hypervisor in &self.hypervisors {
+                let taken = hypervisor.screenshot(instance).await?;
+                if taken.is_some() {
+                    return Ok(taken);
+                }
+            }
+            Ok(None)
+        })
+    }
+}
+
+/// A libvirt of this machine, and the status files that tell of its guests while no daemon does.
+#[derive(Debug)]
+struct Local {
+    libvirt: Libvirt,
+    files: Directory,
+}
+
+impl Local {
+    fn new(uri: &str, files: PathBuf) -> Option<Self> {
+        let here = Host::Ip(Ipv4Addr::LOCALHOST.into());
+        let settings = Settings {
+            name: uri.to_owned(),
+            uri: uri.parse::<Uri>().ok()?,
+            address: here.clone(),
+            readonly: false,
+            credentials: None,
+            optional: true,
+        };
+        Some(Self {
+            libvirt: Libvirt::new(settings),
+            files: Directory::if_present(files, here),
+        })
+    }
+
+    async fn driver(&self) -> &dyn Driver {
+        if self.libvirt.is_absent().await {
+            &self.files
+        } else {
+            &self.libvirt
+        }
+    }
+}
+
+impl Driver for Local {
+    fn source(&self) -> &str {
+        self.libvirt.source()
+    }
+
+    fn start(&self, watch: &Watch) {
+        self.libvirt.start(watch);
+    }
+
+    fn survey(&self) -> BoxFuture<'_, Survey> {
+        Box::pin(async { self.driver().await.survey().await })
+    }
+
+    fn find<'a>(&'a self, wanted: &'a InstanceRef) -> BoxFuture<'a, Survey> {
+        Box::pin(async { self.driver().await.find(wanted).await })
+    }
+
+    fn claimants<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Survey> {
+        Box::pin(async { self.driver().await.claimants(target).await })
+    }
+
+    fn open_display(&self, instance: InstanceId, kind: ConsoleKind) -> BoxFuture<'_, Handed> {
+        self.libvirt.open_display(instance, kind)
+    }
+
+    fn screenshot(&self, instance: InstanceId) -> BoxFuture<'_, Pictured> {
+        self.libvirt.screenshot(instance)
     }
 }
 
@@ -220,7 +317,10 @@ mod tests {
         fs::write(place.path().join("tcp"), format!("{HEADER}{tcp}")).unwrap();
         fs::write(place.path().join("tcp6"), format!("{HEADER}{tcp6}")).unwrap();
         let missing = place.path().join("missing");
-        let discover = Discover::looking_at([qemu, missing], place.path().to_owned());
+        let here = || Host::Ip(Ipv4Addr::LOCALHOST.into());
+        let directory = |path| -> Arc<dyn Driver> { Arc::new(Directory::if_present(path, here())) };
+        let directories = vec![directory(qemu), directory(missing)];
+        let discover = Discover::asking(directories, place.path().to_owned());
         (place, discover)
     }
 

@@ -12,13 +12,14 @@ mod qmp;
 
 use std::fmt;
 use std::future::Future;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 pub use directory::Directory;
@@ -26,7 +27,9 @@ pub use discover::Discover;
 pub use fixed::{BadEntry, Entry, Fixed};
 pub use qmp::Qmp;
 
-use crate::model::{Instance, InstanceId, InstanceRef, Target};
+use super::display::Display;
+use crate::drain::Watch;
+use crate::model::{ConsoleKind, Instance, InstanceId, InstanceRef, Target};
 
 /// What an async method of a trait object returns.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -35,10 +38,18 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// the 15 s of a call.
 pub const DEADLINE: Duration = Duration::from_secs(5);
 
+/// How long the other drivers have once one has found what was asked for: two names that are the
+/// same should be noticed wherever both hypervisors are well.
+const GRACE: Duration = Duration::from_millis(250);
+
 /// One way to learn of instances.
 pub trait Driver: Send + Sync + fmt::Debug {
     /// For people: `config`, `demo`, a directory's path.
     fn source(&self) -> &str;
+
+    /// Does on its own what it has to, such as to keep a connection; ends with `watch`. Called
+    /// once, before anything is asked.
+    fn start(&self, _watch: &Watch) {}
 
     /// All instances it knows, and one sentence per thing it could not read. Cancel-safe.
     fn survey(&self) -> BoxFuture<'_, Survey>;
@@ -55,14 +66,24 @@ pub trait Driver: Send + Sync + fmt::Debug {
         Box::pin(async { Survey::default() })
     }
 
-    /// What a running instance shows now, as PNG. Cancel-safe.
+    /// A running instance's console, if the hypervisor hands such over: a stream that needs no
+    /// address, and that belongs to this instance whatever became of its address. Cancel-safe.
+    fn open_display(&self, _instance: InstanceId, _kind: ConsoleKind) -> BoxFuture<'_, Handed> {
+        Box::pin(async { Ok(None) })
+    }
+
+    /// What a running instance shows now. Cancel-safe.
     fn screenshot(&self, _instance: InstanceId) -> BoxFuture<'_, Pictured> {
         Box::pin(async { Ok(None) })
     }
 }
 
+/// What [`Driver::open_display`] gives: nothing from a driver that does not know the instance or
+/// cannot hand over this console.
+pub type Handed = Result<Option<Display>, Fault>;
+
 /// What [`Driver::screenshot`] gives: nothing from a driver that does not know the instance or
-/// takes no pictures.
+/// takes no pictures. PPM will do, too.
 pub type Pictured = Result<Option<Vec<u8>>, Fault>;
 
 /// What a driver, or all of them, found.
@@ -116,29 +137,66 @@ where
     F: Fn(Arc<dyn Driver>) -> Answer,
     Answer: Future<Output = Survey> + Send + 'static,
 {
+    ask_until(drivers, ask, |_| false).await
+}
+
+/// The same; once an answer is `enough`, the others have no more than [`GRACE`]: a hypervisor that
+/// hangs must not hold up what is on another.
+pub(super) async fn ask_until<F, Answer>(
+    drivers: &[Arc<dyn Driver>],
+    ask: F,
+    enough: impl Fn(&Survey) -> bool + Clone + Send + 'static,
+) -> Survey
+where
+    F: Fn(Arc<dyn Driver>) -> Answer,
+    Answer: Future<Output = Survey> + Send + 'static,
+{
+    let found = CancellationToken::new();
     let start = |driver: &Arc<dyn Driver>| {
         let answer = timeout(DEADLINE, ask(Arc::clone(driver)));
-        AbortOnDropHandle::new(tokio::spawn(answer))
+        let (found, enough) = (found.clone(), enough.clone());
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            let answer = answer.await;
+            if answer.as_ref().is_ok_and(enough) {
+                found.cancel();
+            }
+            answer
+        }))
     };
     let asked: Vec<_> = drivers.iter().map(start).collect();
+    let mut end = pin!(async {
+        found.cancelled().await;
+        sleep(GRACE).await;
+    });
+    let mut ended = false;
     let mut all = Survey::default();
-    for (driver, answer) in drivers.iter().zip(asked) {
-        let answer = match answer.await {
-            Ok(Ok(survey)) => survey,
-            Ok(Err(_elapsed)) => silent(driver.source()).into(),
-            Err(panic) => fault(driver.source(), &panic).into(),
+    for (driver, mut answer) in drivers.iter().zip(asked) {
+        let answer = if ended && !answer.is_finished() {
+            None
+        } else {
+            tokio::select! {
+                biased;
+                answer = &mut answer => Some(answer),
+                () = &mut end, if !ended => None,
+            }
         };
-        all.extend(answer);
+        ended |= answer.is_none();
+        all.extend(match answer {
+            Some(Ok(Ok(survey))) => survey,
+            Some(Ok(Err(_elapsed))) => silent(driver.source()).into(),
+            Some(Err(panic)) => fault(driver.source(), &panic).into(),
+            None => fault(driver.source(), &"was not waited for").into(),
+        });
     }
     all
 }
 
-fn silent(source: &str) -> Fault {
+pub(super) fn silent(source: &str) -> Fault {
     let why = format_args!("did not answer within {} s", DEADLINE.as_secs());
     fault(source, &why)
 }
 
-fn fault(source: &str, why: &dyn fmt::Display) -> Fault {
+pub(super) fn fault(source: &str, why: &dyn fmt::Display) -> Fault {
     Fault {
         source: source.to_owned(),
         why: why.to_string(),

@@ -91,6 +91,19 @@ impl Setup {
         self.push("compute", "instance", &pairs)
     }
 
+    /// Adds a hypervisor to the config file's list.
+    pub(crate) fn hypervisor(self, name: &str, uri: &str) -> Self {
+        self.push("compute", "host", &[("name", name), ("uri", uri)])
+    }
+
+    /// Sets a key of the hypervisor added last.
+    pub(crate) fn set_host(mut self, key: &str, value: impl Into<toml::Value>) -> Self {
+        let hosts = self.table("compute")["host"].as_array_mut().unwrap();
+        let host = hosts.last_mut().unwrap().as_table_mut().unwrap();
+        host.insert(key.to_owned(), value.into());
+        self
+    }
+
     /// Adds an API key, given its hash.
     pub(crate) fn key(self, name: &str, sha256: &str) -> Self {
         self.push("api", "key", &[("name", name), ("sha256", sha256)])
@@ -146,9 +159,14 @@ impl Setup {
 
     /// Starts `vncgate serve --all` and waits until it says that it is ready.
     pub(crate) fn start(self) -> Gateway {
+        self.start_with(bare)
+    }
+
+    /// The same, started by a command of the test's own.
+    pub(crate) fn start_with(self, start: impl Fn(&Path) -> Command) -> Gateway {
         let config = self.write();
         let admin = self.config["admin"]["socket"].as_str().unwrap().into();
-        let mut command = bare(Path::new(BINARY));
+        let mut command = start(Path::new(BINARY));
         command
             .args(["serve", "--all", "--config"])
             .arg(&config)
@@ -195,6 +213,19 @@ impl Gateway {
             .env("VNCGATE_ADMIN_SOCKET", &self.admin)
             .stdin(input);
         run(command.args(arguments))
+    }
+
+    /// Runs a client command that ends well, and returns its stdout, which need not be text.
+    #[track_caller]
+    pub(crate) fn cli_to_file(&self, arguments: &[&str]) -> Vec<u8> {
+        let file = self.directory.path().join("stdout");
+        let mut command = bare(Path::new(BINARY));
+        command.env("VNCGATE_ADMIN_SOCKET", &self.admin);
+        command
+            .args(arguments)
+            .stdout(fs::File::create(&file).unwrap());
+        assert!(command.status().unwrap().success(), "{command:?}");
+        fs::read(file).unwrap()
     }
 
     /// A URL of an instance's console, fresh from `token issue`.

@@ -3,6 +3,7 @@
 pub(crate) mod browser;
 pub(crate) mod gateway;
 pub(crate) mod http;
+pub(crate) mod libvirtd;
 pub(crate) mod peers;
 pub(crate) mod process;
 pub(crate) mod qemu;

@@ -25,7 +25,7 @@ pub(crate) const RED: Colour = [0xa8, 0, 0];
 
 /// A guest that fills its screen with the VGA colour of the key pressed last (its code modulo 8;
 /// 1 at the start) and sleeps between two keys. It writes each colour to port 0xe9 as well.
-const GUEST: &[u8] = &[
+pub(crate) const GUEST: &[u8] = &[
     0x31, 0xc0, // xor ax, ax
     0x8e, 0xd8, // mov ds, ax
     0x8e, 0xd0, // mov ss, ax
@@ -88,7 +88,7 @@ impl Qemu {
     fn start(vnc: impl Fn(&Path) -> String) -> Self {
         let directory = TempDir::with_prefix("vncgate-qemu-").unwrap();
         let here = directory.path();
-        fs::write(here.join("boot.img"), sector()).unwrap();
+        fs::write(here.join("boot.img"), sector(GUEST)).unwrap();
         let mut command = tied(&peer("qemu-system-x86_64"));
         command.args([
             "-accel",
@@ -123,8 +123,9 @@ impl Qemu {
     }
 }
 
-fn sector() -> Vec<u8> {
-    let mut sector = GUEST.to_vec();
+/// A boot sector of that program.
+pub(crate) fn sector(program: &[u8]) -> Vec<u8> {
+    let mut sector = program.to_vec();
     sector.resize(510, 0);
     sector.extend([0x55, 0xaa]);
     sector

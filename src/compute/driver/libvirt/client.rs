@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use uuid::Uuid;
 
-use super::wire::error::Kind;
 use super::wire::xdr::{BadXdr, Decoder, Encoder};
 use super::wire::{Connection, Error, Procedure, Reply, Stream};
 
@@ -186,7 +185,7 @@ impl Client {
         let asked = self.call(Procedure::CONNECT_SUPPORTS_FEATURE, feature);
         let supported = match asked.await {
             Ok(reply) => Decoder::new(&reply.payload).int()? == 1,
-            Err(error) if error.kind() == Some(Kind::Unsupported) => false,
+            Err(Error::Remote(_)) => false,
             Err(error) => return Err(error),
         };
         if supported {

@@ -35,7 +35,7 @@ fn listener(family: &str, host: &str, service: &str) -> Value {
 
 /// Serves clients one after the other, as QEMU does, until it is dropped.
 struct Fake {
-    _served: AbortOnDropHandle<()>,
+    served: AbortOnDropHandle<()>,
     clients: Arc<AtomicUsize>,
 }
 
@@ -55,7 +55,7 @@ impl Fake {
             }
         });
         Self {
-            _served: AbortOnDropHandle::new(served),
+            served: AbortOnDropHandle::new(served),
             clients,
         }
     }
@@ -77,6 +77,13 @@ impl Fake {
 
     fn normal(socket: &Path) -> Self {
         Self::saying(socket, "", Value::Null)
+    }
+
+    /// Returns once nobody listens any more; a mere drop only asks for that.
+    async fn end(self) {
+        self.served.abort();
+        let ended = self.served.await;
+        assert!(ended.unwrap_err().is_cancelled());
     }
 }
 
@@ -370,18 +377,25 @@ async fn look_ups_that_waited_together_share_a_talk() {
     let place = place();
     let socket = place.path().join("a.qmp");
     let qemu = Fake::normal(&socket);
-    let driver = Arc::new(driver(&socket));
+    let desk = Arc::new(Desk::of(&driver(&socket).site, &socket));
 
+    let busy = desk.last.lock().await;
     let mut look_ups = JoinSet::new();
     for _ in 0..50 {
-        let driver = Arc::clone(&driver);
-        look_ups.spawn(async move { driver.survey().await });
+        let desk = Arc::clone(&desk);
+        look_ups.spawn(async move { desk.ask().await });
     }
+    while desk.arrivals.load(Ordering::SeqCst) < 50 {
+        tokio::task::yield_now().await;
+    }
+    drop(busy);
 
-    for survey in look_ups.join_all().await {
-        assert_eq!(shown(&survey), ["web running vnc=127.0.0.1:5901"]);
+    for answer in look_ups.join_all().await {
+        assert_eq!(answer.unwrap().unwrap().name, "web");
     }
-    assert!(qemu.clients.load(Ordering::SeqCst) < 10);
+    assert_eq!(qemu.clients.load(Ordering::SeqCst), 1);
+    desk.ask().await.unwrap();
+    assert_eq!(qemu.clients.load(Ordering::SeqCst), 2, "who comes later");
 }
 
 #[tokio::test]
@@ -397,7 +411,7 @@ async fn what_changes_is_seen_at_the_next_look_up() {
         ["web running vnc=127.0.0.1:5901"]
     );
 
-    drop(first);
+    first.end().await;
     std::fs::remove_file(&socket).unwrap();
     let moved = json!({"return": listener("ipv4", "127.0.0.1", "5999")});
     let _second = Fake::saying(&socket, "query-vnc", moved);
@@ -418,7 +432,7 @@ async fn a_socket_that_nobody_listens_on_is_an_instance_that_is_off_if_it_ever_w
         ["web running vnc=127.0.0.1:5901"]
     );
 
-    drop(qemu);
+    qemu.end().await;
     let killed = driver.survey().await;
     std::fs::remove_file(place.path().join("web.qmp")).unwrap();
     let gone = driver.survey().await;

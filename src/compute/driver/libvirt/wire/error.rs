@@ -125,7 +125,7 @@ impl Remote {
             1 => Kind::Internal,
             3 | 39 | 74 | 84 => Kind::Unsupported,
             29 | 88 => Kind::Denied,
-            45 | 79 | 80 => Kind::Auth,
+            45 | 79 | 94 => Kind::Auth,
             42 => Kind::NoDomain,
             55 => Kind::InvalidNow,
             _ => Kind::Other,
