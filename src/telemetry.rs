@@ -7,6 +7,7 @@
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
@@ -18,6 +19,8 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
 
 use crate::config::{Log, LogFormat};
 use crate::model::ConsoleType;
@@ -35,7 +38,11 @@ pub fn start_log(log: &Log) -> Result<(), ParseError> {
         .with_writer(std::io::stderr);
     let started = if human {
         let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        builder.with_target(false).with_ansi(colour).try_init()
+        builder
+            .with_target(false)
+            .with_timer(Clock)
+            .with_ansi(colour)
+            .try_init()
     } else {
         builder
             .json()
@@ -46,6 +53,19 @@ pub fn start_log(log: &Log) -> Result<(), ParseError> {
     // An error means that a log was started before, which then stays.
     drop(started);
     Ok(())
+}
+
+/// The time as people read it, to the second.
+struct Clock;
+
+impl FormatTime for Clock {
+    fn format_time(&self, line: &mut Writer<'_>) -> std::fmt::Result {
+        write!(
+            line,
+            "{}",
+            humantime::format_rfc3339_seconds(SystemTime::now())
+        )
+    }
 }
 
 /// Every figure at `/metrics`. Cheap to clone: all clones count together.

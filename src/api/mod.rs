@@ -94,6 +94,11 @@ impl Api {
         console::create_console(self, request, &Caller::Admin).await
     }
 
+    /// What can be found now, for this process's own starter.
+    pub async fn survey(&self) -> Result<InstancesView, Reject> {
+        Ok(self.compute.instances().await?.into())
+    }
+
     async fn route(
         &self,
         request: Request<Incoming>,

@@ -58,6 +58,10 @@ impl InstanceCommand {
                     .iter()
                     .for_each(|fault| output::say(&format!("vncgate: {fault}")));
                 match output {
+                    Format::Table if view.instances.is_empty() => {
+                        output::say("no instances; [compute] in the config says where to look");
+                        Ok(())
+                    }
                     Format::Table => show(&view.instances),
                     Format::Json => output::json(&view),
                 }

@@ -1,3 +1,6 @@
+use std::io;
+use std::path::Path;
+
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use serde::Deserialize;
@@ -41,11 +44,7 @@ impl Remote {
             .build()?;
         let answer = runtime.block_on(call_over_unix(&socket, method, path, body));
         let answer = answer.map_err(|error| match error {
-            CallError::Connect(why) => {
-                let hint = "is `vncgate serve` running, and run by you?";
-                let message = format!("no vncgate answers at {}: {why}; {hint}", socket.display());
-                Failure::new(Exit::Unreachable, message)
-            }
+            CallError::Connect(why) => nobody_there(&socket, &why),
             other => other.into(),
         })?;
         if answer.status.is_success() {
@@ -53,6 +52,17 @@ impl Remote {
         }
         Err(refusal(answer.status, &answer.body))
     }
+}
+
+fn nobody_there(socket: &Path, why: &io::Error) -> Failure {
+    let socket = socket.display();
+    if why.kind() == io::ErrorKind::PermissionDenied {
+        let message = format!("{socket} is not yours: run this as the user that runs vncgate");
+        return Failure::new(Exit::Denied, message);
+    }
+    let hint = "is `vncgate serve` running, and run by you?";
+    let message = format!("no vncgate answers at {socket}: {why}; {hint}");
+    Failure::new(Exit::Unreachable, message)
 }
 
 fn refusal(status: StatusCode, body: &[u8]) -> Failure {

@@ -44,7 +44,7 @@ pub(super) enum TokenCommand {
         #[command(flatten)]
         which: Which,
     },
-    /// Kill a token: nothing opens with it any more
+    /// Kill a token: nothing opens with it any more; a session that is open goes on
     Revoke {
         #[command(flatten)]
         which: Which,
@@ -111,10 +111,18 @@ impl TokenCommand {
                 }
             }
             Self::Show { which } => which.call(Method::GET),
-            Self::Revoke { which } => which.call(Method::DELETE),
+            Self::Revoke { which } => {
+                which.call(Method::DELETE)?;
+                output::say("revoked; a session that is open goes on");
+                Ok(())
+            }
             Self::List { output, remote } => {
                 let view: TokensView = remote.call(Method::GET, "/v1/tokens", None)?;
                 match output {
+                    Format::Table if view.tokens.is_empty() => {
+                        output::say("no live tokens");
+                        Ok(())
+                    }
                     Format::Table => show(&view.tokens),
                     Format::Json => output::json(&view),
                 }

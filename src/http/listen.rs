@@ -31,7 +31,7 @@ pub enum BindError {
         why: io::Error,
     },
     /// Somebody answers there.
-    #[error("another vncgate answers at {}; stop it, or set another admin.socket", .0.display())]
+    #[error("another vncgate answers at {}; stop it, or set another path", .0.display())]
     Taken(PathBuf),
 }
 

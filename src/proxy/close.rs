@@ -97,8 +97,8 @@ fn connect_sentence(error: &ConnectError) -> &'static str {
         ConnectError::Resolve(_) => "the name of the console's host cannot be resolved",
         ConnectError::Dial { .. } => "the console's host refused the connection",
         ConnectError::DialTimeout { .. } => "the console's host does not answer",
-        ConnectError::Closed(_) => "the console hung up before it greeted",
-        ConnectError::Silent { .. } => "the console does not greet",
+        ConnectError::Closed(_) => "the console's host hung up at once",
+        ConnectError::Silent { .. } => "the console's host takes the connection but says nothing",
         ConnectError::Nowhere => "the console can only be opened on its own host",
         ConnectError::NotRfb(_) => "what answers at the console's address is not a VNC server",
     }

@@ -65,7 +65,7 @@ pub(super) async fn run(proxy: &Proxy, session: Session, upgrade: OnUpgrade, con
     proxy.metrics.count_bytes(report.up, report.down);
     let (code, why) = outcome(&report.end);
     proxy.metrics.count_close(code);
-    let seconds = started.elapsed().as_secs_f64();
+    let seconds = (started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
     tracing::info!(
         session = %id, %correlation, instance = %grant.instance, name = grant.instance_name,
         r#type = %grant.console_type, address = %grant.target, caller = grant.caller, peer,

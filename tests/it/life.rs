@@ -169,6 +169,7 @@ fn a_port_in_use_is_named_in_one_sentence() {
 
     assert_eq!(refused.code, 1, "{refused:?}");
     assert!(refused.stderr.contains(&address), "{refused:?}");
+    assert!(refused.stderr.contains("proxy.listen: "), "{refused:?}");
     assert_eq!(refused.stdout, "");
 }
 

@@ -84,7 +84,12 @@ fn a_refused_token_is_told_to_the_person_in_words() {
 
     let seen = browse(
         &ConsoleUrl::parse(&url),
-        &[["--expect-code", "4001"], ["--expect-message", "token"]].concat(),
+        &[
+            ["--expect-code", "4001"],
+            ["--expect-message", "token"],
+            ["--expect-text", "#detail=id "],
+        ]
+        .concat(),
     );
 
     assert_eq!(seen.code, 0, "{seen:?}");

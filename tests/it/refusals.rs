@@ -40,6 +40,9 @@ fn a_port_where_nobody_listens_is_refused_with_4005() {
     let closed = gateway.open("web-1").expect_close();
 
     assert_refused(&gateway, &closed, 4005, &["refused"]);
+    let event = gateway.wait_for_event("the refusal", |event| event["code"] == 4005);
+    assert_eq!(event["name"], "web-1", "{event}");
+    assert!(event["instance"].is_string(), "{event}");
 }
 
 #[test]
