@@ -32,6 +32,9 @@ pub fn start_log(log: &Log) -> Result<(), ParseError> {
     };
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        // It would say so on stderr, and panic where stderr itself is what fails: a full disk or
+        // a reader that left would end sessions.
+        .log_internal_errors(false)
         .with_writer(std::io::stderr);
     let started = if human {
         let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
