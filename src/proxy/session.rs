@@ -3,8 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use hyper::upgrade::{OnUpgrade, Parts};
-use hyper_util::rt::TokioIo;
+use hyper::upgrade::OnUpgrade;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
@@ -12,6 +11,7 @@ use super::Proxy;
 use super::close::{ABNORMAL, ENDED, GOING_AWAY, LOST};
 use super::relay::{self, End, Ending, Opening, Report};
 use super::target::{Connected, Stream};
+use crate::http::upgraded_stream;
 use crate::model::{CorrelationId, Grant, SessionId};
 use crate::resolve;
 use crate::telemetry::TypeLabel;
@@ -97,15 +97,11 @@ pub(super) async fn refuse(upgrade: OnUpgrade, code: u16, reason: &str) {
 
 /// The viewer's stream once the 101 has left, and what it sent behind its request.
 async fn take_stream(upgrade: OnUpgrade) -> Option<(TcpStream, Vec<u8>)> {
-    let upgraded = upgrade.await.inspect_err(|error| {
-        tracing::debug!(%error, "the viewer left before the upgrade was done");
-    });
-    let Parts { io, read_buf, .. } = upgraded.ok()?.downcast::<TokioIo<TcpStream>>().ok()?;
-    let stream = io.into_inner();
+    let (stream, early) = upgraded_stream(upgrade).await?;
     if let Err(error) = resolve::prepare(&stream) {
         tracing::debug!(%error, "the viewer left before the session began");
     }
-    Some((stream, read_buf.to_vec()))
+    Some((stream, early.to_vec()))
 }
 
 /// The close code that a session is counted under, and its end in words for the log.
