@@ -6,8 +6,7 @@ use crate::config::{Config, DEFAULT_PATH};
 impl ConfigFile {
     /// The file to read, if there is one.
     pub(super) fn path(&self) -> Option<PathBuf> {
-        let default = || Some(PathBuf::from(DEFAULT_PATH)).filter(|path| path.exists());
-        self.config.clone().or_else(default)
+        self.config.clone().or_else(|| there(DEFAULT_PATH.into()))
     }
 
     /// The config in force.
@@ -15,6 +14,13 @@ impl ConfigFile {
         let path = self.path();
         Ok(path.map_or_else(|| Ok(Config::default()), |path| Config::read(&path))?)
     }
+}
+
+/// A path, unless it leads to nothing for sure. Of one that may not be looked at, reading tells
+/// why; to run without it would be to run with the wrong rules.
+fn there(path: PathBuf) -> Option<PathBuf> {
+    let missing = matches!(path.try_exists(), Ok(false));
+    (!missing).then_some(path)
 }
 
 impl Remote {
@@ -48,6 +54,16 @@ fn usual_socket(root: bool, runtime: Option<&Path>, user: u32) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_config_that_may_not_be_looked_at_is_not_passed_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let endless = directory.path().join("link");
+        std::os::unix::fs::symlink(&endless, &endless).unwrap();
+
+        assert_eq!(there(directory.path().join("none")), None);
+        assert_eq!(there(endless.clone()), Some(endless));
+    }
 
     #[test]
     fn root_and_users_have_their_own_sockets() {

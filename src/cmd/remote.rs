@@ -29,7 +29,13 @@ impl Remote {
             CallError::Connect(why) => {
                 let hint = "is `vncgate serve` running, and run by you?";
                 let message = format!("no vncgate answers at {}: {why}; {hint}", socket.display());
-                Failure::new(Exit::Unreachable, message)
+                let denied = why.kind() == std::io::ErrorKind::PermissionDenied;
+                let exit = if denied {
+                    Exit::Denied
+                } else {
+                    Exit::Unreachable
+                };
+                Failure::new(exit, message)
             }
             other => other.into(),
         })?;
