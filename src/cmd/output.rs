@@ -30,10 +30,24 @@ pub(super) fn say(text: &str) {
     let _unread = writeln!(io::stderr(), "{text}");
 }
 
+/// Text that a terminal obeys in nothing: names of instances are their owners' to choose.
+pub(super) fn harmless(text: &str) -> String {
+    let visible = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+    text.chars().map(visible).collect()
+}
+
 /// Writes rows under a head, each column as wide as its widest cell.
 pub(super) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> Result<(), Failure> {
+    write(lay_out(head, rows).as_bytes())
+}
+
+fn lay_out<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> String {
     let head = head.map(str::to_owned);
-    let all = || std::iter::once(&head).chain(rows);
+    let rows: Vec<_> = rows
+        .iter()
+        .map(|row| row.each_ref().map(|cell| harmless(cell)))
+        .collect();
+    let all = || std::iter::once(&head).chain(&rows);
     let mut widths = [0; N];
     for row in all() {
         for (width, cell) in widths.iter_mut().zip(row) {
@@ -48,5 +62,20 @@ pub(super) fn table<const N: usize>(head: [&str; N], rows: &[[String; N]]) -> Re
         }
         let _infallible = writeln!(text, "{}", line.trim_end());
     }
-    write(text.as_bytes())
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_moves_no_cursor_and_makes_no_line() {
+        let row = |name: &str| [name.to_owned(), "on".to_owned()];
+
+        let text = lay_out(["NAME", "STATE"], &[row("a\n\u{1b}[2J\u{9b}H"), row("web")]);
+
+        assert_eq!(text.lines().count(), 3, "{text:?}");
+        assert!(!text.contains(['\u{1b}', '\u{9b}']), "{text:?}");
+    }
 }
