@@ -1,6 +1,7 @@
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use super::{ConfigFile, Failure, Remote};
+use super::{ConfigFile, Exit, Failure, Remote};
 use crate::config::{Config, DEFAULT_PATH};
 
 impl ConfigFile {
@@ -26,11 +27,26 @@ fn there(path: PathBuf) -> Option<PathBuf> {
 impl Remote {
     /// Where the running vncgate is to be found.
     pub(super) fn socket(&self) -> Result<PathBuf, Failure> {
-        match &self.admin_socket {
-            Some(path) => Ok(path.clone()),
-            None => Ok(admin_socket(&self.config.read()?)),
+        if let Some(path) = &self.admin_socket {
+            return Ok(path.clone());
         }
+        let socket = admin_socket(&self.config.read()?);
+        let stranger = socket.parent().filter(|directory| is_strange(directory));
+        stranger.map_or(Ok(()), |directory| {
+            let message = format!("{} belongs to another user", directory.display());
+            Err(Failure::new(Exit::Denied, message))
+        })?;
+        Ok(socket)
     }
+}
+
+/// Whether somebody else made our directory in the one that all share, to answer in our stead.
+fn is_strange(directory: &Path) -> bool {
+    let me = rustix::process::geteuid().as_raw();
+    directory.parent() == Some(&std::env::temp_dir())
+        && directory
+            .symlink_metadata()
+            .is_ok_and(|found| found.uid() != me)
 }
 
 /// The admin socket's path: the config's, else the usual one for this user.
