@@ -15,6 +15,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
 use super::hurry::Hurry;
 use super::{Body, Listener};
@@ -73,7 +74,10 @@ const LARGEST_HEAD: usize = 32 * 1024;
 /// How long accepting rests when the process has run out of descriptors.
 const REST: Duration = Duration::from_millis(50);
 
-/// Serves a door until the process closes. A request under way then is finished.
+/// How long a request may go on once the process closes.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// Serves a door until the process closes. A request under way then has 3 s to be answered.
 pub async fn serve<S: Service>(listener: Listener, service: Arc<S>, limits: Limits, watch: Watch) {
     let places = Arc::new(Semaphore::new(limits.connections));
     let mut failing = false;
@@ -163,7 +167,7 @@ async fn serve_stream<S: Service>(
         ended = connection.as_mut() => ended,
         () = watch.closing() => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            timeout(FAREWELL, connection).await.unwrap_or(Ok(()))
         }
     };
     if let Err(error) = ended {
@@ -190,6 +194,7 @@ mod tests {
 
     use super::super::hurry::ANSWER;
     use super::*;
+    use crate::drain::Drain;
 
     struct Large;
 
@@ -226,6 +231,22 @@ mod tests {
         let mut rest = Vec::new();
         let read = client.read_to_end(&mut rest).await.unwrap();
         assert!(read < 1 << 20, "{read}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_sends_half_a_head_does_not_hold_up_the_end() {
+        let (mut client, ours) = duplex(1024);
+        client.write_all(b"GET / HTTP/1.1\r\nHo").await.unwrap();
+        let drain = Drain::default();
+        let serving = serve_stream(ours, Peer::Owner, Arc::new(Large), limits(), drain.watch());
+        let serving = tokio::spawn(serving);
+        tokio::task::yield_now().await;
+        let started = Instant::now();
+
+        drain.run(Duration::ZERO, Duration::ZERO).await;
+        serving.await.unwrap();
+
+        assert_eq!(started.elapsed().as_secs(), FAREWELL.as_secs());
     }
 
     #[tokio::test(start_paused = true)]

@@ -309,3 +309,23 @@ fn a_log_that_cannot_be_written_ends_nothing() {
 
     assert_eq!(ws.read(5), b"alive");
 }
+
+#[test]
+fn a_session_whose_viewer_answers_nothing_has_its_last_line_too() {
+    let peer = Peer::echo();
+    let setup = Setup::new().instance("web-1", &peer.address());
+    let mut gateway = setup.set("proxy", "drain_timeout", "0s").start();
+    let _silent = gateway.open("web-1");
+    gateway.wait_for_sessions(1);
+
+    gateway.signal(Signal::TERM);
+
+    assert_eq!(gateway.wait(), 0);
+    let events = gateway.events();
+    assert!(
+        events
+            .iter()
+            .any(|event| event["message"] == "session ended"),
+        "{events:?}"
+    );
+}
