@@ -51,7 +51,7 @@ impl Serve {
         if !self.listen.is_empty() {
             config.proxy.listen = self.listen;
         }
-        telemetry::start_log(&config.log).map_err(|error| {
+        let _logging = telemetry::start_log(&config.log).map_err(|error| {
             Failure::new(
                 Exit::Config,
                 format!("log.level: `{}`: {error}", config.log.level),
