@@ -363,8 +363,10 @@ fn gatekeeper(config: &Config) -> Gatekeeper {
         let loopback = host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
         !loopback && host != "localhost"
     };
-    let public = config.proxy.public_url.as_ref().is_some_and(elsewhere);
-    let fronted = public || !config.proxy.trusted_proxies.is_empty();
+    let proxy = &config.proxy;
+    let urls = [&proxy.public_url, &proxy.novnc_url, &proxy.serial_url];
+    let public = urls.into_iter().flatten().any(elsewhere);
+    let fronted = public || !proxy.trusted_proxies.is_empty();
     Gatekeeper {
         keys: config.api.key.clone(),
         fronted,

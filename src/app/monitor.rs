@@ -1,4 +1,4 @@
-use http::header::CONTENT_TYPE;
+use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde::Serialize;
@@ -34,12 +34,10 @@ const OK: &str = "ok";
 impl Service for Monitor {
     async fn answer(&self, request: Request<Incoming>, _peer: Peer) -> Response<Body> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            return Reject::new(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "method-not-allowed",
-                "only GET",
-            )
-            .into_response();
+            let status = StatusCode::METHOD_NOT_ALLOWED;
+            return Reject::new(status, "method-not-allowed", "only GET and HEAD work here")
+                .with_header(ALLOW, HeaderValue::from_static("GET, HEAD"))
+                .into_response();
         }
         match request.uri().path() {
             "/healthz" => text(StatusCode::OK, "ok\n"),

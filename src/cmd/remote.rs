@@ -6,7 +6,7 @@ use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::{Exit, Failure, Remote};
+use super::{Exit, Failure, Remote, output};
 use crate::http::{CallError, call_over_unix};
 
 /// The part of a problem document that a person reads.
@@ -75,7 +75,7 @@ fn refusal(status: StatusCode, body: &[u8]) -> Failure {
     };
     let message = serde_json::from_slice::<Problem>(body).map_or_else(
         |_| format!("refused with status {status}"),
-        |problem| format!("{} [{}]", problem.detail, problem.correlation),
+        |problem| output::harmless(&format!("{} [{}]", problem.detail, problem.correlation)),
     );
     Failure::new(exit, message)
 }

@@ -13,8 +13,9 @@ use crate::drain::{Drain, Signals};
 use crate::model::{Address, ConsoleType};
 use crate::telemetry;
 
-/// How long everything has to end once the drain is over: close frames and their answers.
-const GRACE: Duration = Duration::from_secs(6);
+/// How long everything has to end once the drain is over. A session whose viewer answers no close
+/// frame takes 6 s (`proxy::relay`), and then has its last line in the log to write.
+const GRACE: Duration = Duration::from_secs(8);
 
 /// Run the gateway
 #[derive(Args, Debug)]
@@ -52,7 +53,7 @@ impl Serve {
         if !self.listen.is_empty() {
             config.proxy.listen = self.listen;
         }
-        telemetry::start_log(&config.log).map_err(|error| {
+        let _logging = telemetry::start_log(&config.log).map_err(|error| {
             Failure::new(
                 Exit::Config,
                 format!("log.level: `{}`: {error}", config.log.level),

@@ -172,8 +172,10 @@ fn parse_id(text: &str) -> Result<TokenId, Failure> {
 fn token_in_url(text: &str) -> Option<String> {
     let url = Url::parse(text).ok()?;
     let value = |url: &Url, name: &str| {
+        // The last one that is not empty, as the proxy reads it.
         url.query_pairs()
-            .find(|(key, _)| key == name)
+            .filter(|(key, value)| key == name && !value.is_empty())
+            .last()
             .map(|(_, value)| value.into_owned())
     };
     value(&url, "token").or_else(|| {
@@ -217,6 +219,7 @@ mod tests {
             format!("http://h/vnc.html?path=%3Ftoken%3D{text}"),
             format!("http://h/vnc.html?a=1&path=websockify%3Ftoken%3D{text}"),
             format!("ws://h/?token={text}"),
+            format!("ws://h/?token=old&token={text}&token="),
         ] {
             assert_eq!(parse_id(&form).unwrap(), id, "{form}");
         }

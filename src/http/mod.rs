@@ -5,6 +5,7 @@
 
 mod body;
 mod client;
+mod hurry;
 mod listen;
 mod reject;
 mod serve;
@@ -13,4 +14,4 @@ pub use body::{Body, answer, json, read_json, text};
 pub use client::{Answer, CallError, call_over_unix};
 pub use listen::{BindError, Listener};
 pub use reject::Reject;
-pub use serve::{Limits, Peer, Service, serve};
+pub use serve::{Limits, Peer, Service, serve, upgraded_stream};

@@ -18,6 +18,8 @@ pub const ENDED: u16 = 1000;
 pub const GOING_AWAY: u16 = 1001;
 /// The host cannot be reached, or is no longer.
 pub const LOST: u16 = 4005;
+/// A close frame without a code: never sent, only counted (RFC 6455 section 7.1.5).
+pub const NO_CODE: u16 = 1005;
 /// No close frame came: never sent, only counted (RFC 6455 section 7.1.5).
 pub const ABNORMAL: u16 = 1006;
 

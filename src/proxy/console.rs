@@ -48,7 +48,7 @@ impl Proxy {
         mut request: Request<Incoming>,
         peer: Peer,
     ) -> Response<Body> {
-        let handshake = match request::handshake(request.headers()) {
+        let handshake = match request::handshake(request.version(), request.headers()) {
             Ok(handshake) => handshake,
             Err(bad) => return bad_handshake(bad).into_response(),
         };

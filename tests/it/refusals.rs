@@ -19,6 +19,18 @@ fn an_unknown_token_is_refused_with_4001() {
 }
 
 #[test]
+fn an_upgrade_that_is_none_reaches_no_target() {
+    let peer = Peer::echo();
+    let gateway = Gateway::of("web-1", &peer.address());
+
+    let refused = gateway.upgrade("web-1").with("Content-Length", "5");
+    let refused = refused.open(gateway.listen).unwrap_err();
+
+    assert_eq!(refused.status, 400, "{refused:?}");
+    assert_eq!(peer.connections(), 0);
+}
+
+#[test]
 fn a_foreign_origin_is_refused_with_4003() {
     let peer = Peer::echo();
     let gateway = Gateway::of("web-1", &peer.address());
