@@ -1,6 +1,6 @@
 //! The HTTP edge: listeners, the accept loop with its limits, bodies, and refusals.
 //!
-//! One [`serve`] for every door (pages and WebSockets, API, admin socket, monitor); what answers
+//! One [`serve()`] for every door (pages and WebSockets, API, admin socket, monitor); what answers
 //! behind it is a [`Service`]. HTTP/1.1 on clear text. Knows no role.
 
 mod body;
