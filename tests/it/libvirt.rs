@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::rig::browser::browse;
 use crate::rig::gateway::{Answer, Gateway, Setup, vncgate};
 use crate::rig::http::Request;
 use crate::rig::libvirtd::Libvirtd;
@@ -293,13 +294,28 @@ fn a_user_who_may_only_look_dials_what_listens() {
 }
 
 #[test]
-fn with_no_config_the_machines_own_daemon_is_asked() {
+fn a_guest_is_seen_and_steered_in_chromium_with_nothing_configured_but_libvirt() {
     let libvirtd = Libvirtd::start();
     libvirtd.create("web", &format!("{AUTOPORT}{SCREEN}"));
     let gateway = Setup::new().start_with(|binary| libvirtd.inside(binary));
+    let url = gateway.issue("web");
 
-    Viewer::new(gateway.open("web")).wait_for_pixel(100, 100, qemu::BLUE);
+    let seen = browse(
+        &url,
+        &[
+            ["--wait-state", "connected"],
+            ["--expect-pixel", "100,100,#0000a8"],
+            ["--press", "b"],
+            ["--then-pixel", "100,100,#00a800"],
+            ["--address-bar-lacks", &url.token()],
+        ]
+        .concat(),
+    );
 
+    assert_eq!(seen.code, 0, "{seen:?}");
+    gateway.wait_for_event("the way that was taken", |event| {
+        event["message"] == "session ended" && event["name"] == "web" && event["way"] == "libvirt"
+    });
     let shown = gateway.cli(&["instance", "show", "web", "-o", "json"]).ok();
     assert_eq!(shown.json()["source"], "qemu:///system");
 }
