@@ -18,6 +18,9 @@ const SCREEN: &str = "<video><model type='vga'/></video>";
 const AUTOPORT: &str = "<graphics type='vnc' port='-1' autoport='yes'/>";
 const PTY: &str = "<serial type='pty'/>";
 
+/// What a display that speaks TLS offers for security (registry of RFC 6143, section 8.1.2).
+const VENCRYPT: u8 = 19;
+
 #[test]
 fn every_vnc_display_is_handed_over_whatever_it_listens_on() {
     let libvirtd = Libvirtd::start();
@@ -54,6 +57,30 @@ fn every_vnc_display_is_handed_over_whatever_it_listens_on() {
     }
     let listed = gateway.cli(&["instance", "list", "-o", "json"]).ok();
     assert!(!listed.stdout.contains("hunter2"), "{listed:?}");
+}
+
+#[test]
+fn an_encrypted_display_is_handed_over_and_is_refused_in_words_where_it_is_dialled() {
+    let libvirtd = Libvirtd::with_tls_displays();
+    libvirtd.create("web", &format!("{AUTOPORT}{SCREEN}"));
+    let near = gateway_of(&libvirtd);
+    let far = looking_at(&libvirtd).start();
+
+    let mut viewer = Viewer::new(near.open("web"));
+    viewer.wait_for_pixel(100, 100, qemu::BLUE);
+    viewer.type_text("b");
+    viewer.wait_for_pixel(100, 100, qemu::GREEN);
+    let mut dialled = far.open("web");
+
+    assert_eq!(dialled.read(12), b"RFB 003.008\n");
+    dialled.send(b"RFB 003.008\n");
+    assert_eq!(dialled.read(2), [1, VENCRYPT], "the display is encrypted");
+    let words = ["--expect-message", "could not be understood"];
+    let seen = browse(&far.issue("web"), &words);
+    assert_eq!(seen.code, 0, "{seen:?}");
+    far.wait_for_event("the end of what the browser gave up", |event| {
+        event["message"] == "session ended" && event["way"] == "tcp"
+    });
 }
 
 #[test]
@@ -276,13 +303,7 @@ fn a_thousand_domains_are_listed_from_the_index_and_found_live() {
 fn a_user_who_may_only_look_dials_what_listens() {
     let libvirtd = Libvirtd::start();
     libvirtd.create("web", &format!("{AUTOPORT}{SCREEN}"));
-    let gateway = Setup::new()
-        .hypervisor(
-            "looking",
-            &libvirtd.uri().replace("libvirt-sock", "libvirt-sock-ro"),
-        )
-        .set_host("readonly", true)
-        .start();
+    let gateway = looking_at(&libvirtd).start();
 
     let mut viewer = Viewer::new(gateway.open("web"));
     viewer.wait_for_pixel(100, 100, qemu::BLUE);
@@ -337,6 +358,13 @@ fn a_way_that_cannot_be_gone_is_found_by_config_check_and_by_serve() {
 
 fn setup_of(libvirtd: &Libvirtd) -> Setup {
     Setup::new().hypervisor("kvm-1", &libvirtd.uri())
+}
+
+/// By a user who is handed nothing, as if the hypervisor were far away.
+fn looking_at(libvirtd: &Libvirtd) -> Setup {
+    let socket = libvirtd.uri().replace("libvirt-sock", "libvirt-sock-ro");
+    let setup = Setup::new().hypervisor("looking", &socket);
+    setup.set_host("readonly", true)
 }
 
 fn gateway_of(libvirtd: &Libvirtd) -> Gateway {

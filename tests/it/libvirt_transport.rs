@@ -9,9 +9,6 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd,
-};
 use tempfile::TempDir;
 use tokio::time::Instant;
 use vncgate::compute::driver::libvirt::client::{Auth, Client, Rights};
@@ -19,6 +16,7 @@ use vncgate::compute::driver::libvirt::sasl::{Credentials, authenticate};
 use vncgate::compute::driver::libvirt::transport::{Options, Uri, connect};
 use vncgate::compute::driver::libvirt::wire::{Connection, Keepalive};
 
+use super::rig::certificates::Authority;
 use super::rig::process::{Process, peer, tied};
 use super::rig::wait::{PATIENCE, until};
 
@@ -348,24 +346,9 @@ async fn what_keeps_ssh_out_is_said_in_its_own_words() {
 /// A CA, a server for `address`, and a client.
 fn certificates(place: &Path, address: &str) {
     let pki = place.join("pki");
-    fs::create_dir(&pki).unwrap();
-    let mut params = CertificateParams::new([]).unwrap();
-    params
-        .distinguished_name
-        .push(DnType::CommonName, "test CA");
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-    fs::write(pki.join("cacert.pem"), ca.pem()).unwrap();
-    for (role, name) in [("server", address), ("client", "vncgate")] {
-        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
-        params.distinguished_name.push(DnType::CommonName, name);
-        (params.not_before, params.not_after) =
-            (date_time_ymd(2020, 1, 1), date_time_ymd(2099, 1, 1));
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &ca).unwrap();
-        fs::write(pki.join(format!("{role}cert.pem")), certificate.pem()).unwrap();
-        fs::write(pki.join(format!("{role}key.pem")), key.serialize_pem()).unwrap();
-    }
+    let authority = Authority::new(&pki, "cacert.pem");
+    authority.vouch_for(address, "servercert.pem", "serverkey.pem");
+    authority.vouch_for("vncgate", "clientcert.pem", "clientkey.pem");
 }
 
 /// The user `ops` in a database of the test's own.
