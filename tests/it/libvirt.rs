@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::rig::browser::browse;
 use crate::rig::gateway::{Answer, Gateway, Setup, vncgate};
 use crate::rig::http::Request;
 use crate::rig::libvirtd::Libvirtd;
@@ -16,6 +17,9 @@ use crate::rig::wait::until;
 const SCREEN: &str = "<video><model type='vga'/></video>";
 const AUTOPORT: &str = "<graphics type='vnc' port='-1' autoport='yes'/>";
 const PTY: &str = "<serial type='pty'/>";
+
+/// What a display that speaks TLS offers for security (registry of RFC 6143, section 8.1.2).
+const VENCRYPT: u8 = 19;
 
 #[test]
 fn every_vnc_display_is_handed_over_whatever_it_listens_on() {
@@ -53,6 +57,30 @@ fn every_vnc_display_is_handed_over_whatever_it_listens_on() {
     }
     let listed = gateway.cli(&["instance", "list", "-o", "json"]).ok();
     assert!(!listed.stdout.contains("hunter2"), "{listed:?}");
+}
+
+#[test]
+fn an_encrypted_display_is_handed_over_and_is_refused_in_words_where_it_is_dialled() {
+    let libvirtd = Libvirtd::with_tls_displays();
+    libvirtd.create("web", &format!("{AUTOPORT}{SCREEN}"));
+    let near = gateway_of(&libvirtd);
+    let far = looking_at(&libvirtd).start();
+
+    let mut viewer = Viewer::new(near.open("web"));
+    viewer.wait_for_pixel(100, 100, qemu::BLUE);
+    viewer.type_text("b");
+    viewer.wait_for_pixel(100, 100, qemu::GREEN);
+    let mut dialled = far.open("web");
+
+    assert_eq!(dialled.read(12), b"RFB 003.008\n");
+    dialled.send(b"RFB 003.008\n");
+    assert_eq!(dialled.read(2), [1, VENCRYPT], "the display is encrypted");
+    let words = ["--expect-message", "could not be understood"];
+    let seen = browse(&far.issue("web"), &words);
+    assert_eq!(seen.code, 0, "{seen:?}");
+    far.wait_for_event("the end of what the browser gave up", |event| {
+        event["message"] == "session ended" && event["way"] == "tcp"
+    });
 }
 
 #[test]
@@ -275,13 +303,7 @@ fn a_thousand_domains_are_listed_from_the_index_and_found_live() {
 fn a_user_who_may_only_look_dials_what_listens() {
     let libvirtd = Libvirtd::start();
     libvirtd.create("web", &format!("{AUTOPORT}{SCREEN}"));
-    let gateway = Setup::new()
-        .hypervisor(
-            "looking",
-            &libvirtd.uri().replace("libvirt-sock", "libvirt-sock-ro"),
-        )
-        .set_host("readonly", true)
-        .start();
+    let gateway = looking_at(&libvirtd).start();
 
     let mut viewer = Viewer::new(gateway.open("web"));
     viewer.wait_for_pixel(100, 100, qemu::BLUE);
@@ -293,13 +315,28 @@ fn a_user_who_may_only_look_dials_what_listens() {
 }
 
 #[test]
-fn with_no_config_the_machines_own_daemon_is_asked() {
+fn a_guest_is_seen_and_steered_in_chromium_with_nothing_configured_but_libvirt() {
     let libvirtd = Libvirtd::start();
     libvirtd.create("web", &format!("{AUTOPORT}{SCREEN}"));
     let gateway = Setup::new().start_with(|binary| libvirtd.inside(binary));
+    let url = gateway.issue("web");
 
-    Viewer::new(gateway.open("web")).wait_for_pixel(100, 100, qemu::BLUE);
+    let seen = browse(
+        &url,
+        &[
+            ["--wait-state", "connected"],
+            ["--expect-pixel", "100,100,#0000a8"],
+            ["--press", "b"],
+            ["--then-pixel", "100,100,#00a800"],
+            ["--address-bar-lacks", &url.token()],
+        ]
+        .concat(),
+    );
 
+    assert_eq!(seen.code, 0, "{seen:?}");
+    gateway.wait_for_event("the way that was taken", |event| {
+        event["message"] == "session ended" && event["name"] == "web" && event["way"] == "libvirt"
+    });
     let shown = gateway.cli(&["instance", "show", "web", "-o", "json"]).ok();
     assert_eq!(shown.json()["source"], "qemu:///system");
 }
@@ -321,6 +358,13 @@ fn a_way_that_cannot_be_gone_is_found_by_config_check_and_by_serve() {
 
 fn setup_of(libvirtd: &Libvirtd) -> Setup {
     Setup::new().hypervisor("kvm-1", &libvirtd.uri())
+}
+
+/// By a user who is handed nothing, as if the hypervisor were far away.
+fn looking_at(libvirtd: &Libvirtd) -> Setup {
+    let socket = libvirtd.uri().replace("libvirt-sock", "libvirt-sock-ro");
+    let setup = Setup::new().hypervisor("looking", &socket);
+    setup.set_host("readonly", true)
 }
 
 fn gateway_of(libvirtd: &Libvirtd) -> Gateway {

@@ -9,18 +9,13 @@ use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd,
-};
 use tempfile::TempDir;
-use tokio::time::Instant;
-use vncgate::compute::driver::libvirt::client::{Auth, Client, Rights};
-use vncgate::compute::driver::libvirt::sasl::{Credentials, authenticate};
-use vncgate::compute::driver::libvirt::transport::{Options, Uri, connect};
-use vncgate::compute::driver::libvirt::wire::{Connection, Keepalive};
 
+use super::rig::certificates::Authority;
+use super::rig::gateway;
+use super::rig::http::Request;
 use super::rig::process::{Process, peer, tied};
-use super::rig::wait::{PATIENCE, until};
+use super::rig::wait::until;
 
 const PASSWORD: &str = "pass, word=";
 
@@ -37,6 +32,7 @@ struct Setup {
     config: String,
     mechanism: &'static str,
     without_helper: bool,
+    certified_for: Option<&'static str>,
 }
 
 impl Setup {
@@ -46,6 +42,7 @@ impl Setup {
             config: config.to_owned(),
             mechanism: "scram-sha-256",
             without_helper: false,
+            certified_for: None,
         }
     }
 
@@ -58,7 +55,7 @@ impl Setup {
         let octet = |shift: u32| (number >> shift) % 250 + 2;
         let address = format!("127.{}.{}.{}", octet(0), octet(16), octet(32));
         let place = self.place.path();
-        certificates(place, &address);
+        certificates(place, self.certified_for.unwrap_or(&address));
         user(place);
         fs::write(place.join("sasl.conf"), self.sasl()).unwrap();
         fs::write(place.join("libvirtd.conf"), self.libvirtd(&address)).unwrap();
@@ -173,48 +170,64 @@ impl Daemon {
     }
 }
 
-/// The names of all domains, or the sentence that says why not.
-async fn domains(uri: &str, credentials: Option<&Credentials>) -> Result<Vec<String>, String> {
-    let sentence = |error: &dyn std::fmt::Display| error.to_string();
-    let uri: Uri = uri.parse().unwrap();
-    let options = Options::new(Rights::ReadWrite);
-    let transport = connect(&uri, &options, Instant::now() + PATIENCE).await;
-    let transport = transport.map_err(|error| sentence(&error))?;
-    let (connection, _events, work) = Connection::new(transport.io, Keepalive::default());
-    let _work = tokio::spawn(work);
-    let client = Client::new(connection).within(PATIENCE);
-    let ways = client.auth_list().await.map_err(|error| sentence(&error))?;
-    if ways.contains(&Auth::Sasl) {
-        let proved = authenticate(&client, transport.channel, credentials).await;
-        proved.map_err(|error| sentence(&error))?;
+/// What `instance list` shows of the host at the end of this way: the names of its domains, or
+/// the sentence that says why there are none. What cannot be looked up there is then a 503.
+#[track_caller]
+fn domains(uri: &str, password_file: Option<&Path>) -> Result<Vec<String>, String> {
+    let mut setup = gateway::Setup::new().hypervisor("kvm-1", uri);
+    if let Some(file) = password_file {
+        let file = file.to_str().unwrap();
+        setup = setup
+            .set_host("user", "ops")
+            .set_host("password_file", file);
     }
-    let opened = client.open(uri.remote(), Rights::ReadWrite).await;
-    opened.map_err(|error| sentence(&error))?;
-    let listed = client.list_all().await.map_err(|error| sentence(&error))?;
-    Ok(listed.into_iter().map(|domain| domain.name).collect())
+    let gateway = setup.start();
+    gateway.wait_for_event("how the host was found", |event| {
+        let message = event["message"].as_str();
+        message.is_some_and(|text| text.starts_with("hypervisor "))
+    });
+
+    let listed = gateway.cli(&["instance", "list", "-o", "json"]).ok();
+    let found = gateway.http(&Request::new("GET", "/v1/instances/test"));
+
+    let view = listed.json();
+    let instances = view["instances"].as_array().unwrap().iter();
+    let names: Vec<_> = instances
+        .map(|instance| instance["name"].as_str().unwrap().to_owned())
+        .collect();
+    if listed.stderr.is_empty() {
+        assert_eq!(found.status, 200, "{found:?}");
+        return Ok(names);
+    }
+    assert_eq!((names.len(), found.status), (0, 503), "{found:?}");
+    let sentence = listed.stderr.trim_end();
+    assert!(!sentence.contains(PASSWORD), "{sentence}");
+    let why = sentence.strip_prefix("vncgate: kvm-1: cannot reach the hypervisor: ");
+    Err(why.expect(sentence).to_owned())
 }
 
-fn login(daemon: &Daemon, password: &str) -> Credentials {
+/// The file with this password, as the config names it.
+fn login(daemon: &Daemon, password: &str) -> PathBuf {
     let file = daemon.file("password");
     fs::write(&file, format!("{password}\n")).unwrap();
-    Credentials::read("ops", &file).unwrap()
+    file
 }
 
-#[tokio::test]
-async fn the_socket_and_tcp_without_auth_lead_to_the_daemon() {
+#[test]
+fn the_socket_and_tcp_without_auth_lead_to_the_daemon() {
     let daemon = Setup::new("auth_tcp = \"none\"").start();
 
-    assert_eq!(domains(&daemon.socket(), None).await.unwrap(), ["test"]);
-    assert_eq!(domains(&daemon.tcp(), None).await.unwrap(), ["test"]);
+    assert_eq!(domains(&daemon.socket(), None).unwrap(), ["test"]);
+    assert_eq!(domains(&daemon.tcp(), None).unwrap(), ["test"]);
 }
 
-#[tokio::test]
-async fn a_client_with_a_certificate_is_let_in_over_tls_and_one_without_is_told() {
+#[test]
+fn a_client_with_a_certificate_is_let_in_over_tls_and_one_without_is_told() {
     let daemon = Setup::new("auth_tls = \"none\"").start();
     daemon.forget_the_client();
 
-    let known = domains(&daemon.tls(), None).await;
-    let stranger = domains(&daemon.tls_with("strange"), None).await;
+    let known = domains(&daemon.tls(), None);
+    let stranger = domains(&daemon.tls_with("strange"), None);
 
     assert_eq!(known.unwrap(), ["test"]);
     let path = daemon.file("strange/clientcert.pem");
@@ -226,12 +239,28 @@ async fn a_client_with_a_certificate_is_let_in_over_tls_and_one_without_is_told(
     assert_eq!(stranger.unwrap_err(), why);
 }
 
-#[tokio::test]
-async fn a_client_whose_name_is_not_on_the_daemons_list_is_told_that_it_is_not_accepted() {
+#[test]
+fn a_daemon_that_cannot_show_who_it_is_is_not_spoken_to() {
+    let mut setup = Setup::new("auth_tls = \"none\"");
+    setup.certified_for = Some("elsewhere.example");
+    let daemon = setup.start();
+    let others = daemon.file("others");
+    let others = Authority::new(&others, "cacert.pem");
+    others.vouch_for("vncgate", "clientcert.pem", "clientkey.pem");
+
+    let misnamed = domains(&daemon.tls(), None).unwrap_err();
+    let unknown = domains(&daemon.tls_with("others"), None).unwrap_err();
+
+    assert!(misnamed.contains("elsewhere.example"), "{misnamed}");
+    assert!(unknown.contains("cacert.pem"), "{unknown}");
+}
+
+#[test]
+fn a_client_whose_name_is_not_on_the_daemons_list_is_told_that_it_is_not_accepted() {
     let allowed = "auth_tls = \"none\"\ntls_allowed_dn_list = [\"CN=somebody else\"]";
     let daemon = Setup::new(allowed).start();
 
-    let error = domains(&daemon.tls(), None).await.unwrap_err();
+    let error = domains(&daemon.tls(), None).unwrap_err();
 
     let path = daemon.file("pki/clientcert.pem");
     let begin = format!(
@@ -242,13 +271,13 @@ async fn a_client_whose_name_is_not_on_the_daemons_list_is_told_that_it_is_not_a
     assert!(error.starts_with(&begin), "{error}");
 }
 
-#[tokio::test]
-async fn a_password_opens_the_daemon_by_scram_over_tls_and_a_wrong_one_does_not() {
+#[test]
+fn a_password_opens_the_daemon_by_scram_over_tls_and_a_wrong_one_does_not() {
     let daemon = Setup::new("auth_tls = \"sasl\"").start();
 
-    let right = domains(&daemon.tls(), Some(&login(&daemon, PASSWORD))).await;
-    let wrong = domains(&daemon.tls(), Some(&login(&daemon, "wrong"))).await;
-    let none = domains(&daemon.tls(), None).await;
+    let right = domains(&daemon.tls(), Some(&login(&daemon, PASSWORD)));
+    let wrong = domains(&daemon.tls(), Some(&login(&daemon, "wrong")));
+    let none = domains(&daemon.tls(), None);
 
     assert_eq!(right.unwrap(), ["test"]);
     assert_eq!(
@@ -259,14 +288,14 @@ async fn a_password_opens_the_daemon_by_scram_over_tls_and_a_wrong_one_does_not(
     assert!(none.contains("none are configured"), "{none}");
 }
 
-#[tokio::test]
-async fn plain_is_spoken_over_tls_but_not_to_anybody() {
+#[test]
+fn plain_is_spoken_over_tls_but_not_to_anybody() {
     let daemon = Setup::new("auth_tls = \"sasl\"").mechanism("plain").start();
 
-    let verified = domains(&daemon.tls(), Some(&login(&daemon, PASSWORD))).await;
-    let wrong = domains(&daemon.tls(), Some(&login(&daemon, "wrong"))).await;
+    let verified = domains(&daemon.tls(), Some(&login(&daemon, PASSWORD)));
+    let wrong = domains(&daemon.tls(), Some(&login(&daemon, "wrong")));
     let anybody = format!("{}&no_verify=1", daemon.tls());
-    let anybody = domains(&anybody, Some(&login(&daemon, PASSWORD))).await;
+    let anybody = domains(&anybody, Some(&login(&daemon, PASSWORD)));
 
     assert_eq!(verified.unwrap(), ["test"]);
     assert_eq!(
@@ -277,65 +306,59 @@ async fn plain_is_spoken_over_tls_but_not_to_anybody() {
     assert!(anybody.contains("the password is not sent"), "{anybody}");
 }
 
-#[tokio::test]
-async fn a_daemon_that_offers_other_mechanisms_is_told_so_by_name() {
+#[test]
+fn a_daemon_that_offers_other_mechanisms_is_told_so_by_name() {
     let daemon = Setup::new("auth_tls = \"sasl\"")
         .mechanism("digest-md5 cram-md5")
         .start();
 
-    let error = domains(&daemon.tls(), Some(&login(&daemon, PASSWORD)))
-        .await
-        .unwrap_err();
+    let error = domains(&daemon.tls(), Some(&login(&daemon, PASSWORD))).unwrap_err();
 
     assert!(error.contains("DIGEST-MD5"), "{error}");
     assert!(error.contains("vncgate speaks SCRAM-SHA-256"), "{error}");
 }
 
-#[tokio::test]
-async fn sasl_without_tls_is_refused_with_the_way_out() {
+#[test]
+fn sasl_without_tls_is_refused_with_the_way_out() {
     let daemon = Setup::new("auth_tcp = \"sasl\"").mechanism("scram-sha-256 plain digest-md5");
     let daemon = daemon.start();
 
-    let error = domains(&daemon.tcp(), Some(&login(&daemon, PASSWORD)))
-        .await
-        .unwrap_err();
+    let error = domains(&daemon.tcp(), Some(&login(&daemon, PASSWORD))).unwrap_err();
 
     assert!(error.contains("use qemu+tls"), "{error}");
 }
 
-#[tokio::test]
-async fn ssh_leads_to_the_daemon_by_libvirts_helper() {
+#[test]
+fn ssh_leads_to_the_daemon_by_libvirts_helper() {
     let daemon = Setup::new("").start();
 
     for more in ["", "&proxy=native"] {
-        assert_eq!(domains(&daemon.ssh(more), None).await.unwrap(), ["test"]);
+        assert_eq!(domains(&daemon.ssh(more), None).unwrap(), ["test"]);
     }
 }
 
-#[tokio::test]
-async fn ssh_leads_to_the_daemon_by_netcat_where_the_helper_is_missing() {
+#[test]
+fn ssh_leads_to_the_daemon_by_netcat_where_the_helper_is_missing() {
     let mut setup = Setup::new("");
     setup.without_helper = true;
     let daemon = setup.start();
 
     for more in ["", "&socket=/run/libvirt/libvirt-sock"] {
-        assert_eq!(domains(&daemon.ssh(more), None).await.unwrap(), ["test"]);
+        assert_eq!(domains(&daemon.ssh(more), None).unwrap(), ["test"]);
     }
-    let error = domains(&daemon.ssh("&proxy=native"), None)
-        .await
-        .unwrap_err();
+    let error = domains(&daemon.ssh("&proxy=native"), None).unwrap_err();
     assert!(error.contains("virt-ssh-helper"), "{error}");
 }
 
-#[tokio::test]
-async fn what_keeps_ssh_out_is_said_in_its_own_words() {
+#[test]
+fn what_keeps_ssh_out_is_said_in_its_own_words() {
     let daemon = Setup::new("").start();
 
     fs::write(daemon.file("known_hosts"), "").unwrap();
-    let unknown = domains(&daemon.ssh(""), None).await.unwrap_err();
-    let lax = domains(&daemon.ssh("&no_verify=1"), None).await;
+    let unknown = domains(&daemon.ssh(""), None).unwrap_err();
+    let lax = domains(&daemon.ssh("&no_verify=1"), None);
     fs::write(daemon.file("authorized_keys"), "").unwrap();
-    let denied = domains(&daemon.ssh(""), None).await.unwrap_err();
+    let denied = domains(&daemon.ssh(""), None).unwrap_err();
 
     assert!(
         unknown.contains("Host key verification failed"),
@@ -345,27 +368,12 @@ async fn what_keeps_ssh_out_is_said_in_its_own_words() {
     assert!(denied.contains("Permission denied (publickey)"), "{denied}");
 }
 
-/// A CA, a server for `address`, and a client.
-fn certificates(place: &Path, address: &str) {
+/// A CA, a server of that name or address, and a client.
+fn certificates(place: &Path, server: &str) {
     let pki = place.join("pki");
-    fs::create_dir(&pki).unwrap();
-    let mut params = CertificateParams::new([]).unwrap();
-    params
-        .distinguished_name
-        .push(DnType::CommonName, "test CA");
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
-    fs::write(pki.join("cacert.pem"), ca.pem()).unwrap();
-    for (role, name) in [("server", address), ("client", "vncgate")] {
-        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
-        params.distinguished_name.push(DnType::CommonName, name);
-        (params.not_before, params.not_after) =
-            (date_time_ymd(2020, 1, 1), date_time_ymd(2099, 1, 1));
-        let key = KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &ca).unwrap();
-        fs::write(pki.join(format!("{role}cert.pem")), certificate.pem()).unwrap();
-        fs::write(pki.join(format!("{role}key.pem")), key.serialize_pem()).unwrap();
-    }
+    let authority = Authority::new(&pki, "cacert.pem");
+    authority.vouch_for(server, "servercert.pem", "serverkey.pem");
+    authority.vouch_for("vncgate", "clientcert.pem", "clientkey.pem");
 }
 
 /// The user `ops` in a database of the test's own.

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
+use super::certificates::Authority;
 use super::gateway::{Answer, run};
 use super::process::{Process, peer, tied};
 use super::qemu::{GUEST, sector};
@@ -64,8 +65,23 @@ pub(crate) struct Libvirtd {
 impl Libvirtd {
     /// One without domains, that takes calls.
     pub(crate) fn start() -> Self {
+        Self::start_in(TempDir::with_prefix("vncgate-libvirtd-").unwrap(), "")
+    }
+
+    /// The same, with VNC that is encrypted wherever it is spoken. Nothing in a domain's XML
+    /// tells.
+    pub(crate) fn with_tls_displays() -> Self {
         let directory = TempDir::with_prefix("vncgate-libvirtd-").unwrap();
-        prepare(directory.path());
+        let pki = directory.path().join("pki");
+        let authority = Authority::new(&pki, "ca-cert.pem");
+        authority.vouch_for("127.0.0.1", "server-cert.pem", "server-key.pem");
+        let pki = pki.display();
+        let more = format!("vnc_tls = 1\nvnc_tls_x509_cert_dir = \"{pki}\"\n");
+        Self::start_in(directory, &more)
+    }
+
+    fn start_in(directory: TempDir, more: &str) -> Self {
+        prepare(directory.path(), more);
         let machine = machine(directory.path());
         let mut libvirtd = Self {
             directory,
@@ -174,7 +190,7 @@ impl Libvirtd {
     }
 }
 
-fn prepare(place: &Path) {
+fn prepare(place: &Path, more: &str) {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     for directory in ["etc", "run", "lib", "cache", "log"] {
         fs::create_dir(place.join(directory)).unwrap();
@@ -186,7 +202,7 @@ fn prepare(place: &Path) {
     // Below the ports that the system gives out by itself, apart from other runs' by this one's id.
     let runs = u16::try_from(std::process::id() % 90).unwrap() * 200;
     let first = 12_000 + runs + NEXT.fetch_add(1, Ordering::Relaxed) % 20 * PORTS;
-    let mut qemu = QEMU_CONF.to_owned();
+    let mut qemu = format!("{QEMU_CONF}{more}");
     writeln!(qemu, "remote_display_port_min = {first}").unwrap();
     writeln!(qemu, "remote_display_port_max = {}", first + PORTS - 1).unwrap();
     fs::write(place.join("etc/qemu.conf"), qemu).unwrap();

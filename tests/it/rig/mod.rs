@@ -1,6 +1,7 @@
 //! The rig: the real program, and the real things it is put between.
 
 pub(crate) mod browser;
+pub(crate) mod certificates;
 pub(crate) mod gateway;
 pub(crate) mod http;
 pub(crate) mod libvirtd;

@@ -1,0 +1,40 @@
+//! X.509 certificates for one test: an authority that nobody else knows, and whom it vouches for.
+
+use std::fs;
+use std::path::Path;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd,
+};
+
+/// An authority, and where its files go.
+pub(crate) struct Authority<'a> {
+    directory: &'a Path,
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl<'a> Authority<'a> {
+    /// One with its own certificate in a file of a new directory.
+    pub(crate) fn new(directory: &'a Path, file: &str) -> Self {
+        let mut params = CertificateParams::new([]).unwrap();
+        let name = &mut params.distinguished_name;
+        name.push(DnType::CommonName, "test CA");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap();
+        fs::create_dir(directory).unwrap();
+        fs::write(directory.join(file), issuer.pem()).unwrap();
+        Self { directory, issuer }
+    }
+
+    /// Vouches for a name or an address, in a file for the certificate and one for its key.
+    pub(crate) fn vouch_for(&self, name: &str, certificate: &str, key: &str) {
+        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
+        params.distinguished_name.push(DnType::CommonName, name);
+        (params.not_before, params.not_after) =
+            (date_time_ymd(2020, 1, 1), date_time_ymd(2099, 1, 1));
+        let pair = KeyPair::generate().unwrap();
+        let signed = params.signed_by(&pair, &self.issuer).unwrap();
+        fs::write(self.directory.join(certificate), signed.pem()).unwrap();
+        fs::write(self.directory.join(key), pair.serialize_pem()).unwrap();
+    }
+}
