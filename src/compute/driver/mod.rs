@@ -26,6 +26,8 @@ pub use directory::Directory;
 pub use discover::Discover;
 pub use fixed::{BadEntry, Entry, Fixed};
 pub use qmp::Qmp;
+#[cfg(fuzzing)]
+pub use qmp::fuzz as fuzz_qmp;
 
 use super::display::Display;
 use crate::drain::Watch;
