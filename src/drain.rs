@@ -48,12 +48,6 @@ impl Drain {
         };
         let _all_ended = timeout(grace, everything).await.is_ok();
     }
-
-    /// Closes without draining.
-    pub fn close(&self) {
-        self.0.draining.cancel();
-        self.0.closing.cancel();
-    }
 }
 
 impl Watch {

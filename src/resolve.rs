@@ -37,7 +37,11 @@ pub async fn resolve(host: &Host) -> Result<Vec<IpAddr>, Unresolved> {
     };
     let failed = |why: hickory_resolver::net::NetError| Unresolved {
         name: name.clone(),
-        why: why.to_string(),
+        why: if why.is_no_records_found() {
+            "no such name".to_owned()
+        } else {
+            why.to_string()
+        },
     };
     Ok(lookup.await.map_err(failed)?.iter().collect())
 }

@@ -25,7 +25,7 @@ fuzz_target!(|bytes: &[u8]| {
             headers.append(HeaderName::from_static(name), value);
         }
     }
-    let _answer = handshake(&headers);
+    let _answer = handshake(http::Version::HTTP_11, &headers);
     if let Some(uri) = uri {
         let _token = token(&uri, &headers);
     }

@@ -35,19 +35,13 @@ impl fmt::Display for Caller {
 pub struct Gatekeeper {
     /// The keys that open.
     pub keys: Vec<Key>,
-    /// Whether viewers reach this gateway from elsewhere (a public URL on another host, trusted
+    /// Whether viewers reach this gateway from elsewhere (a URL of ours on another host, trusted
     /// proxies): then a request from loopback may be anybody's, and no key means no API.
     pub fronted: bool,
 }
 
-/// Headers that only a proxy adds.
-const FORWARDING: [HeaderName; 5] = [
-    FORWARDED,
-    VIA,
-    HeaderName::from_static("x-forwarded-for"),
-    HeaderName::from_static("x-forwarded-host"),
-    HeaderName::from_static("x-real-ip"),
-];
+/// What a browser says of a request that no page of ours, and nobody at the address bar, made.
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 impl Gatekeeper {
     /// Finds the caller of a request. Errors: 401, with what to do about it.
@@ -62,8 +56,7 @@ impl Gatekeeper {
             unauthorized("an API key is needed: send `Authorization: Bearer KEY`")
         })?;
         let hash = ApiKey::presented(presented).hash();
-        // Every key is compared, so that time does not tell which one came near.
-        let matching = self.keys.iter().rfind(|key| key.sha256.matches(&hash));
+        let matching = self.keys.iter().find(|key| key.sha256.matches(&hash));
         let key = matching.ok_or_else(|| unauthorized("no key in the config is this key"))?;
         Ok(Caller::Key(key.name.clone()))
     }
@@ -71,9 +64,9 @@ impl Gatekeeper {
     /// Without any key: this machine alone, and nothing that could come from elsewhere through a
     /// proxy or a browser (DNS rebinding: a foreign page has a foreign `Host` and an `Origin`).
     fn admit_local(&self, headers: &HeaderMap, peer: Peer) -> Result<Caller, Reject> {
-        let direct = !self.fronted && !FORWARDING.iter().any(|name| headers.contains_key(name));
+        let direct = !self.fronted && !headers.keys().any(is_a_proxys);
         let here = peer.ip().is_some_and(|ip| ip.is_loopback());
-        if here && direct && host_is_local(headers) && !headers.contains_key(ORIGIN) {
+        if here && direct && host_is_local(headers) && !a_page_asks(headers) {
             return Ok(Caller::Local);
         }
         Err(unauthorized(
@@ -83,11 +76,25 @@ impl Gatekeeper {
     }
 }
 
+/// Headers that only a proxy adds.
+fn is_a_proxys(name: &HeaderName) -> bool {
+    [FORWARDED, VIA].contains(name)
+        || name.as_str().starts_with("x-forwarded-")
+        || name.as_str() == "x-real-ip"
+}
+
+/// `Origin` is missing where a page merely embeds us; `Sec-Fetch-Site` is there too.
+fn a_page_asks(headers: &HeaderMap) -> bool {
+    let mut sites = headers.get_all(FETCH_SITE).iter();
+    headers.contains_key(ORIGIN) || sites.any(|site| site != "none" && site != "same-origin")
+}
+
+/// Of two `Host` headers, which no client sends, neither counts.
 fn host_is_local(headers: &HeaderMap) -> bool {
-    let host = headers
-        .get(HOST)
-        .and_then(|host| host.to_str().ok())
-        .unwrap_or_default();
+    let mut hosts = headers.get_all(HOST).iter();
+    let (Some(Ok(host)), None) = (hosts.next().map(HeaderValue::to_str), hosts.next()) else {
+        return false;
+    };
     let Ok(authority) = host.parse::<http::uri::Authority>() else {
         return false;
     };
@@ -124,7 +131,11 @@ mod tests {
                 HeaderValue::from_str(value).unwrap(),
             )
         };
-        pairs.iter().map(pair).collect()
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs.iter().map(pair) {
+            let _second = headers.append(name, value);
+        }
+        headers
     }
 
     fn tcp(address: &str) -> Peer {
@@ -223,5 +234,23 @@ mod tests {
             "127.0.0.1:1"
         ));
         assert!(refused(false, &[], "127.0.0.1:1"), "no host at all");
+        let evil = ("host", "evil.example");
+        assert!(refused(false, &[local, evil], "127.0.0.1:1"), "two hosts");
+        for header in [
+            ("x-forwarded-proto", "https"),
+            ("sec-fetch-site", "cross-site"),
+            ("sec-fetch-site", "same-site"),
+        ] {
+            assert!(
+                refused(false, &[local, header], "127.0.0.1:1"),
+                "{header:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn without_keys_a_person_at_the_address_bar_is_admitted() {
+        let headers = headers(&[("host", "localhost"), ("sec-fetch-site", "none")]);
+        assert!(keyless(false).admit(&headers, tcp("127.0.0.1:1")).is_ok());
     }
 }

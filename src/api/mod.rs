@@ -94,6 +94,11 @@ impl Api {
         console::create_console(self, request, &Caller::Admin).await
     }
 
+    /// What can be found now, for this process's own starter.
+    pub async fn survey(&self) -> Result<InstancesView, Reject> {
+        Ok(self.compute.instances().await?.into())
+    }
+
     async fn route(
         &self,
         request: Request<Incoming>,
@@ -184,12 +189,17 @@ impl Api {
     }
 }
 
+/// Where GET works, HEAD does too (RFC 9110 section 9.1); hyper leaves its body out.
 fn only(request: &Request<Incoming>, methods: &[Method]) -> Result<(), Reject> {
-    if methods.contains(request.method()) {
+    let wanted = match *request.method() {
+        Method::HEAD => &Method::GET,
+        ref other => other,
+    };
+    if methods.contains(wanted) {
         return Ok(());
     }
     let allowed: Vec<&str> = methods.iter().map(Method::as_str).collect();
-    let allowed = allowed.join(", ");
+    let allowed = allowed.join(", ").replace("GET", "GET, HEAD");
     let status = StatusCode::METHOD_NOT_ALLOWED;
     let reject = Reject::new(
         status,

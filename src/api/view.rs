@@ -116,6 +116,8 @@ pub struct InstanceView {
     pub name: String,
     /// The name people gave it, if another.
     pub display_name: Option<String>,
+    /// Its size by name, if Nova made it.
+    pub flavor: Option<String>,
     /// Whether it runs.
     pub state: PowerState,
     /// Its consoles.
@@ -151,6 +153,7 @@ impl From<Instance> for InstanceView {
             id: instance.id,
             name: instance.name,
             display_name: instance.display_name,
+            flavor: instance.flavor,
             state: instance.state,
             consoles: consoles.collect(),
             owner: instance.owner,

@@ -49,8 +49,13 @@ pub const DEMO: &str = "demo";
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// A door cannot be opened.
-    #[error(transparent)]
-    Bind(#[from] BindError),
+    #[error("{key}: {error}")]
+    Door {
+        /// The key of the config that says where it is.
+        key: &'static str,
+        /// Why not.
+        error: BindError,
+    },
     /// The demo's own port cannot be opened.
     #[error("the demo cannot listen on loopback")]
     Demo(#[source] std::io::Error),
@@ -105,9 +110,9 @@ impl App {
             None => Pages::embedded(ancestors)?,
             Some(root) => Pages::on_disk(root.clone(), ancestors)?,
         };
-        let (public, listen) = bind_all(&config.proxy.listen)?;
-        let (api_only, api) = bind_all(&config.api.listen)?;
-        let (monitor, monitor_addresses) = bind_all(&config.monitor.listen)?;
+        let (public, listen) = bind_all("proxy.listen", &config.proxy.listen)?;
+        let (api_only, api) = bind_all("api.listen", &config.api.listen)?;
+        let (monitor, monitor_addresses) = bind_all("monitor.listen", &config.monitor.listen)?;
         let demo = if extras.demo {
             Some(Demo::bind().await.map_err(StartError::Demo)?)
         } else {
@@ -123,7 +128,7 @@ impl App {
             public,
             api_only,
             monitor,
-            admin: Listener::unix(&addresses.admin)?,
+            admin: Listener::unix(&addresses.admin).map_err(door("admin.socket"))?,
             addresses,
             drivers: drivers(&config, demo.as_ref(), extras.target.as_ref())?,
             demo,
@@ -211,10 +216,17 @@ pub struct Running {
     pub drain_timeout: Duration,
 }
 
-fn bind_all(wanted: &[SocketAddr]) -> Result<(Vec<Listener>, Vec<SocketAddr>), BindError> {
+fn door(key: &'static str) -> impl Fn(BindError) -> StartError {
+    move |error| StartError::Door { key, error }
+}
+
+fn bind_all(
+    key: &'static str,
+    wanted: &[SocketAddr],
+) -> Result<(Vec<Listener>, Vec<SocketAddr>), StartError> {
     let listeners: Vec<Listener> = wanted
         .iter()
-        .map(|address| Listener::tcp(*address))
+        .map(|address| Listener::tcp(*address).map_err(door(key)))
         .collect::<Result<_, _>>()?;
     let addresses = listeners.iter().filter_map(Listener::address).collect();
     Ok((listeners, addresses))
@@ -351,8 +363,10 @@ fn gatekeeper(config: &Config) -> Gatekeeper {
         let loopback = host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
         !loopback && host != "localhost"
     };
-    let public = config.proxy.public_url.as_ref().is_some_and(elsewhere);
-    let fronted = public || !config.proxy.trusted_proxies.is_empty();
+    let proxy = &config.proxy;
+    let urls = [&proxy.public_url, &proxy.novnc_url, &proxy.serial_url];
+    let public = urls.into_iter().flatten().any(elsewhere);
+    let fronted = public || !proxy.trusted_proxies.is_empty();
     Gatekeeper {
         keys: config.api.key.clone(),
         fronted,

@@ -1,7 +1,10 @@
-use http::header::CONTENT_TYPE;
+use std::time::Duration;
+
+use http::header::{ALLOW, CONTENT_TYPE};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use serde::Serialize;
+use tokio::time::timeout;
 
 use crate::auth::Auth;
 use crate::compute::Compute;
@@ -31,15 +34,16 @@ struct Readiness {
 
 const OK: &str = "ok";
 
+/// How long a probe waits for the sources; balancers give up after a second or two.
+const PATIENCE: Duration = Duration::from_millis(500);
+
 impl Service for Monitor {
     async fn answer(&self, request: Request<Incoming>, _peer: Peer) -> Response<Body> {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
-            return Reject::new(
-                StatusCode::METHOD_NOT_ALLOWED,
-                "method-not-allowed",
-                "only GET",
-            )
-            .into_response();
+            let status = StatusCode::METHOD_NOT_ALLOWED;
+            return Reject::new(status, "method-not-allowed", "only GET and HEAD work here")
+                .with_header(ALLOW, HeaderValue::from_static("GET, HEAD"))
+                .into_response();
         }
         match request.uri().path() {
             "/healthz" => text(StatusCode::OK, "ok\n"),
@@ -57,14 +61,7 @@ impl Monitor {
         let nobody = InstanceId(uuid::Uuid::nil());
         let auth = self.auth.list(Some(nobody)).await;
         let auth = auth.map_or_else(|error| error.to_string(), |_| OK.to_owned());
-        let compute = self.compute.instances().await;
-        let compute = match compute {
-            Err(error) => error.to_string(),
-            Ok(survey) if survey.instances.is_empty() && !survey.faults.is_empty() => {
-                format!("{} sources cannot be read", survey.faults.len())
-            }
-            Ok(_) => OK.to_owned(),
-        };
+        let compute = self.sources().await;
         let ready = [&drain, &auth, &compute]
             .into_iter()
             .all(|check| check == OK);
@@ -82,6 +79,18 @@ impl Monitor {
                 compute,
             },
         )
+    }
+
+    /// Whether any source answers. One that is slow is not waited for: a balancer would take the
+    /// whole gateway out for one host that hangs.
+    async fn sources(&self) -> String {
+        match timeout(PATIENCE, self.compute.instances()).await {
+            Ok(Err(error)) => error.to_string(),
+            Ok(Ok(survey)) if survey.instances.is_empty() && !survey.faults.is_empty() => {
+                format!("{} sources cannot be read", survey.faults.len())
+            }
+            Ok(Ok(_)) | Err(_) => OK.to_owned(),
+        }
     }
 
     fn figures(&self) -> Response<Body> {

@@ -36,6 +36,7 @@ impl ConfigCommand {
                 };
                 let good = Config::read(&path)?;
                 App::check(&good).map_err(|error| Failure::new(Exit::Config, chain(&error)))?;
+                note_what_is_missing(&good);
                 output::say(&format!("{} is good", path.display()));
                 Ok(())
             }
@@ -45,6 +46,18 @@ impl ConfigCommand {
                 output::write(text.as_bytes())
             }
             Self::Example => output::write(EXAMPLE.as_bytes()),
+        }
+    }
+}
+
+/// A directory may come later, so that a missing one makes no config bad; but it may be a typo.
+fn note_what_is_missing(config: &Config) {
+    let xml = config.compute.xml.iter().map(|path| ("compute.xml", path));
+    let qmp = config.compute.qmp.iter().map(|path| ("compute.qmp", path));
+    let root = config.web.root.iter().map(|path| ("web.root", path));
+    for (key, path) in xml.chain(qmp).chain(root) {
+        if let Err(error) = std::fs::metadata(path) {
+            output::say(&format!("note: {key}: {}: {error}", path.display()));
         }
     }
 }

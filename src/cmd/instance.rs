@@ -54,10 +54,14 @@ impl InstanceCommand {
         match self {
             Self::List { output, remote } => {
                 let view: InstancesView = remote.call(Method::GET, "/v1/instances", None)?;
-                view.faults
-                    .iter()
-                    .for_each(|fault| output::say(&format!("vncgate: {fault}")));
+                for fault in &view.faults {
+                    output::say(&format!("vncgate: {}", output::harmless(fault)));
+                }
                 match output {
+                    Format::Table if view.instances.is_empty() => {
+                        output::say("no instances; [compute] in the config says where to look");
+                        Ok(())
+                    }
                     Format::Table => show(&view.instances),
                     Format::Json => output::json(&view),
                 }

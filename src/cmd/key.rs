@@ -18,11 +18,12 @@ impl KeyCommand {
         let Self::New { name } = self;
         let key = ApiKey::generate();
         let name = toml::Value::String(name);
-        output::say("# Put this into the config; the key itself is nowhere kept:");
+        output::say("# For the config:");
         output::say(&format!(
             "[[api.key]]\nname = {name}\nsha256 = \"{}\"",
             key.hash()
         ));
+        output::say("\n# The key, shown this once:");
         output::line(key.reveal())
     }
 }

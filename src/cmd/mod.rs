@@ -8,6 +8,7 @@ mod config;
 mod failure;
 mod instance;
 mod key;
+mod man;
 mod output;
 mod paths;
 mod remote;
@@ -28,20 +29,21 @@ pub use failure::{Exit, Failure, complain};
     max_term_width = 100,
     propagate_version = true
 )]
-#[command(after_help = AFTER)]
+#[command(after_help = format!("First steps:\n{FIRST_STEPS}\n\nExit codes: {EXIT_CODES}"))]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
 }
 
-const AFTER: &str = "\
-First steps:
+const FIRST_STEPS: &str = "  \
   vncgate serve --all --demo                     a console without any hypervisor
   vncgate serve --all --target 127.0.0.1:5901    a console of any VNC server
   vncgate serve --all                            consoles of what this machine runs
-  vncgate token issue NAME                       a URL that opens one
+  vncgate instance list                          their names
+  vncgate token issue NAME                       a URL that opens one";
 
-Exit codes: 0 ok, 1 failure, 2 usage, 3 config, 4 not found, 5 denied, 6 unreachable, 7 timeout,
+const EXIT_CODES: &str = "\
+0 ok, 1 failure, 2 usage, 3 config, 4 not found, 5 denied, 6 unreachable, 7 timeout,
 130 interrupted.";
 
 #[derive(Debug, Subcommand)]
@@ -112,11 +114,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
             clap_complete::generate(shell, &mut Cli::command(), "vncgate", &mut script);
             output::write(&script)
         }
-        Command::Man => {
-            let mut page = Vec::new();
-            clap_mangen::Man::new(Cli::command()).render(&mut page)?;
-            output::write(&page)
-        }
+        Command::Man => output::write(&man::page(Cli::command())?),
         Command::Version => output::line(concat!("vncgate ", env!("CARGO_PKG_VERSION"))),
     }
 }

@@ -1,13 +1,13 @@
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use super::{ConfigFile, Failure, Remote};
+use super::{ConfigFile, Exit, Failure, Remote};
 use crate::config::{Config, DEFAULT_PATH};
 
 impl ConfigFile {
     /// The file to read, if there is one.
     pub(super) fn path(&self) -> Option<PathBuf> {
-        let default = || Some(PathBuf::from(DEFAULT_PATH)).filter(|path| path.exists());
-        self.config.clone().or_else(default)
+        self.config.clone().or_else(|| there(DEFAULT_PATH.into()))
     }
 
     /// The config in force.
@@ -17,14 +17,36 @@ impl ConfigFile {
     }
 }
 
+/// A path, unless it leads to nothing for sure. Of one that may not be looked at, reading tells
+/// why; to run without it would be to run with the wrong rules.
+fn there(path: PathBuf) -> Option<PathBuf> {
+    let missing = matches!(path.try_exists(), Ok(false));
+    (!missing).then_some(path)
+}
+
 impl Remote {
     /// Where the running vncgate is to be found.
     pub(super) fn socket(&self) -> Result<PathBuf, Failure> {
-        match &self.admin_socket {
-            Some(path) => Ok(path.clone()),
-            None => Ok(admin_socket(&self.config.read()?)),
+        if let Some(path) = &self.admin_socket {
+            return Ok(path.clone());
         }
+        let socket = admin_socket(&self.config.read()?);
+        let stranger = socket.parent().filter(|directory| is_strange(directory));
+        stranger.map_or(Ok(()), |directory| {
+            let message = format!("{} belongs to another user", directory.display());
+            Err(Failure::new(Exit::Denied, message))
+        })?;
+        Ok(socket)
     }
+}
+
+/// Whether somebody else made our directory in the one that all share, to answer in our stead.
+fn is_strange(directory: &Path) -> bool {
+    let me = rustix::process::geteuid().as_raw();
+    directory.parent() == Some(&std::env::temp_dir())
+        && directory
+            .symlink_metadata()
+            .is_ok_and(|found| found.uid() != me)
 }
 
 /// The admin socket's path: the config's, else the usual one for this user.
@@ -48,6 +70,16 @@ fn usual_socket(root: bool, runtime: Option<&Path>, user: u32) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_config_that_may_not_be_looked_at_is_not_passed_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let endless = directory.path().join("link");
+        std::os::unix::fs::symlink(&endless, &endless).unwrap();
+
+        assert_eq!(there(directory.path().join("none")), None);
+        assert_eq!(there(endless.clone()), Some(endless));
+    }
 
     #[test]
     fn root_and_users_have_their_own_sockets() {

@@ -1,9 +1,12 @@
+use std::io;
+use std::path::Path;
+
 use bytes::Bytes;
 use http::{Method, StatusCode};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::{Exit, Failure, Remote};
+use super::{Exit, Failure, Remote, output};
 use crate::http::{CallError, call_over_unix};
 
 /// The part of a problem document that a person reads.
@@ -41,11 +44,7 @@ impl Remote {
             .build()?;
         let answer = runtime.block_on(call_over_unix(&socket, method, path, body));
         let answer = answer.map_err(|error| match error {
-            CallError::Connect(why) => {
-                let hint = "is `vncgate serve` running, and run by you?";
-                let message = format!("no vncgate answers at {}: {why}; {hint}", socket.display());
-                Failure::new(Exit::Unreachable, message)
-            }
+            CallError::Connect(why) => nobody_there(&socket, &why),
             other => other.into(),
         })?;
         if answer.status.is_success() {
@@ -53,6 +52,17 @@ impl Remote {
         }
         Err(refusal(answer.status, &answer.body))
     }
+}
+
+fn nobody_there(socket: &Path, why: &io::Error) -> Failure {
+    let socket = socket.display();
+    if why.kind() == io::ErrorKind::PermissionDenied {
+        let message = format!("{socket} is not yours: run this as the user that runs vncgate");
+        return Failure::new(Exit::Denied, message);
+    }
+    let hint = "is `vncgate serve` running, and run by you?";
+    let message = format!("no vncgate answers at {socket}: {why}; {hint}");
+    Failure::new(Exit::Unreachable, message)
 }
 
 fn refusal(status: StatusCode, body: &[u8]) -> Failure {
@@ -65,7 +75,7 @@ fn refusal(status: StatusCode, body: &[u8]) -> Failure {
     };
     let message = serde_json::from_slice::<Problem>(body).map_or_else(
         |_| format!("refused with status {status}"),
-        |problem| format!("{} [{}]", problem.detail, problem.correlation),
+        |problem| output::harmless(&format!("{} [{}]", problem.detail, problem.correlation)),
     );
     Failure::new(exit, message)
 }

@@ -1,3 +1,4 @@
+use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -12,8 +13,9 @@ use crate::drain::{Drain, Signals};
 use crate::model::{Address, ConsoleType};
 use crate::telemetry;
 
-/// How long everything has to end once the drain is over: close frames and their answers.
-const GRACE: Duration = Duration::from_secs(6);
+/// How long everything has to end once the drain is over. A session whose viewer answers no close
+/// frame takes 6 s (`proxy::relay`), and then has its last line in the log to write.
+const GRACE: Duration = Duration::from_secs(8);
 
 /// Run the gateway
 #[derive(Args, Debug)]
@@ -37,7 +39,8 @@ pub(super) struct Serve {
         long,
         value_name = "ADDRESS",
         env = "VNCGATE_LISTEN",
-        value_delimiter = ','
+        value_delimiter = ',',
+        value_parser = listen_address
     )]
     listen: Vec<SocketAddr>,
     #[command(flatten)]
@@ -50,7 +53,7 @@ impl Serve {
         if !self.listen.is_empty() {
             config.proxy.listen = self.listen;
         }
-        telemetry::start_log(&config.log).map_err(|error| {
+        let _logging = telemetry::start_log(&config.log).map_err(|error| {
             Failure::new(
                 Exit::Config,
                 format!("log.level: `{}`: {error}", config.log.level),
@@ -87,11 +90,14 @@ async fn serve(config: Config, extras: Extras) -> Result<(), Failure> {
     let drain = Drain::default();
     let running = app.run(&drain);
     announce(&addresses);
-    if let Some(name) = named {
-        hand_out_url(&running, &name).await?;
+    match named {
+        Some(name) => hand_out_url(&running, &name).await?,
+        None => tell_first_steps(),
     }
-
-    let signal = signals.next().await;
+    let signal = tokio::select! {
+        signal = signals.next() => signal,
+        () = look_around(&running) => signals.next().await,
+    };
     let limit = humantime::format_duration(running.drain_timeout).to_string();
     tracing::info!(?signal, limit, "draining; a second signal ends at once");
     tokio::select! {
@@ -118,11 +124,12 @@ fn announce(addresses: &Addresses) {
     for address in public.filter(|address| !address.ip().is_loopback()) {
         tracing::warn!(%address, "plain HTTP on a public address: put TLS in front");
     }
+    let some = |addresses: &[SocketAddr]| (!addresses.is_empty()).then(|| list(addresses));
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
         listen = list(&addresses.listen),
-        api = list(&addresses.api),
-        monitor = list(&addresses.monitor),
+        api = some(&addresses.api),
+        monitor = some(&addresses.monitor),
         admin = %addresses.admin.display(),
         "ready"
     );
@@ -133,11 +140,39 @@ async fn hand_out_url(running: &Running, name: &str) -> Result<(), Failure> {
     let issued = running.api.issue(name, ConsoleType::Novnc).await;
     let view = issued.map_err(|reject| Failure::new(Exit::Failure, reject.detail))?;
     output::line(&view.url)?;
+    let ttl = humantime::format_duration(running.api.url_ttl);
     output::say(&format!(
-        "Open this URL in a browser by {}; later, `vncgate token issue {name}` prints a new one.",
-        view.expires_at
+        "Open this URL in a browser within {ttl}; later, `vncgate token issue {name}` prints a new one."
     ));
     Ok(())
+}
+
+/// For whoever starts it by hand and wonders what now.
+fn tell_first_steps() {
+    if std::io::stderr().is_terminal() {
+        output::say(
+            "In another terminal, `vncgate instance list` names the instances and \
+             `vncgate token issue NAME` prints a URL that opens one.",
+        );
+    }
+}
+
+/// Says what can be found and what cannot, so that a wrong path is seen now and not at night.
+async fn look_around(running: &Running) {
+    match running.api.survey().await {
+        Ok(view) => {
+            for fault in &view.faults {
+                tracing::warn!(fault, "some instances cannot be found");
+            }
+            tracing::info!(found = view.instances.len(), "instances");
+        }
+        Err(reject) => tracing::warn!(fault = %reject.detail, "no instance can be found"),
+    }
+}
+
+fn listen_address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse()
+        .map_err(|_| "give a numeric address and a port, such as 127.0.0.1:6080 or [::]:6080")
 }
 
 /// Every session holds two descriptors; the usual soft limit of 1024 is for old programs.

@@ -44,7 +44,7 @@ pub(super) enum TokenCommand {
         #[command(flatten)]
         which: Which,
     },
-    /// Kill a token: nothing opens with it any more
+    /// Kill a token: nothing opens with it any more; a session that is open goes on
     Revoke {
         #[command(flatten)]
         which: Which,
@@ -111,10 +111,18 @@ impl TokenCommand {
                 }
             }
             Self::Show { which } => which.call(Method::GET),
-            Self::Revoke { which } => which.call(Method::DELETE),
+            Self::Revoke { which } => {
+                which.call(Method::DELETE)?;
+                output::say("revoked; a session that is open goes on");
+                Ok(())
+            }
             Self::List { output, remote } => {
                 let view: TokensView = remote.call(Method::GET, "/v1/tokens", None)?;
                 match output {
+                    Format::Table if view.tokens.is_empty() => {
+                        output::say("no live tokens");
+                        Ok(())
+                    }
                     Format::Table => show(&view.tokens),
                     Format::Json => output::json(&view),
                 }
@@ -164,8 +172,10 @@ fn parse_id(text: &str) -> Result<TokenId, Failure> {
 fn token_in_url(text: &str) -> Option<String> {
     let url = Url::parse(text).ok()?;
     let value = |url: &Url, name: &str| {
+        // The last one that is not empty, as the proxy reads it.
         url.query_pairs()
-            .find(|(key, _)| key == name)
+            .filter(|(key, value)| key == name && !value.is_empty())
+            .last()
             .map(|(_, value)| value.into_owned())
     };
     value(&url, "token").or_else(|| {
@@ -209,6 +219,7 @@ mod tests {
             format!("http://h/vnc.html?path=%3Ftoken%3D{text}"),
             format!("http://h/vnc.html?a=1&path=websockify%3Ftoken%3D{text}"),
             format!("ws://h/?token={text}"),
+            format!("ws://h/?token=old&token={text}&token="),
         ] {
             assert_eq!(parse_id(&form).unwrap(), id, "{form}");
         }

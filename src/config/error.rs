@@ -43,10 +43,8 @@ impl ConfigError {
             .map(|(key, _)| key.trim())
             .filter(|key| is_plain(key));
         let key = key.map_or_else(String::new, |key| format!(", {key}"));
-        let message = error.message().trim_end();
-        let nearest = nearest_match(message);
-        let hint = nearest.map_or_else(String::new, |name| format!("; did you mean `{name}`?"));
-        Self::Syntax(format!("line {number}{key}: {message}{hint}"))
+        let message = in_plain_words(error.message().trim_end());
+        Self::Syntax(format!("line {number}{key}: {message}"))
     }
 
     pub(super) fn in_file(self, path: &Path) -> Self {
@@ -64,10 +62,46 @@ fn is_plain(key: &str) -> bool {
             .all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
 }
 
+/// The parsers' sentences in the words of the file. With a near match the list of all keys is left
+/// out: it hides the answer.
+fn in_plain_words(message: &str) -> String {
+    let message = message.replacen("unknown field", "unknown key", 1);
+    if let Some(nearest) = nearest_match(&message) {
+        let unknown = message.split(", expected").next().unwrap_or_default();
+        return format!("{unknown}; did you mean `{nearest}`?");
+    }
+    if message.starts_with("relative URL without a base") {
+        return "a whole URL is needed, such as \"https://console.example.org\"".to_owned();
+    }
+    let Some((what, expected)) = message.rsplit_once(", expected ") else {
+        let wanted = plainer(&message).map(|wanted| format!("expected {wanted}"));
+        return wanted.unwrap_or(message);
+    };
+    let expected = plainer(expected).unwrap_or(expected);
+    format!("{what}, expected {expected}")
+}
+
+/// What a parser wants, said for people.
+fn plainer(expected: &str) -> Option<&'static str> {
+    Some(match expected {
+        "a sequence" => "a list: [\"...\"], or sections [[...]]",
+        "usize" | "u16" => "a whole number",
+        "a string" => "text in quotes",
+        "socket address" | "invalid socket address syntax" => {
+            "a numeric address with a port, such as \"127.0.0.1:6080\""
+        }
+        "invalid IP address syntax" => {
+            "a network such as \"10.0.0.0/8\", or \"10.0.0.7/32\" for one address"
+        }
+        section if section.starts_with("struct ") => "a section [...]",
+        _ => return None,
+    })
+}
+
 /// The expected name that is most like the unknown one, from serde's own sentence:
-/// "unknown field `a`, expected one of `b`, `c`".
+/// "unknown key `a`, expected one of `b`, `c`".
 fn nearest_match(message: &str) -> Option<&str> {
-    if !message.starts_with("unknown field") && !message.starts_with("unknown variant") {
+    if !message.starts_with("unknown key") && !message.starts_with("unknown variant") {
         return None;
     }
     let mut quoted = message.split('`').skip(1).step_by(2);

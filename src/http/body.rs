@@ -70,8 +70,12 @@ pub async fn read_json<T: DeserializeOwned>(request: Request<Incoming>) -> Resul
             };
             Reject::new(status, code, format!("the body cannot be read: {error}"))
         })?;
-    serde_json::from_slice(&bytes.to_bytes())
-        .map_err(|error| Reject::new(StatusCode::BAD_REQUEST, "bad-body", error.to_string()))
+    serde_json::from_slice(&bytes.to_bytes()).map_err(|error| {
+        let no_json = error.is_syntax() || error.is_eof();
+        let what = if no_json { "no JSON: " } else { "" };
+        let why = format!("{what}{error}");
+        Reject::new(StatusCode::BAD_REQUEST, "bad-body", why)
+    })
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

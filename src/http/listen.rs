@@ -4,8 +4,11 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
+
+/// Connections that wait in the kernel's queue; it caps this at its own somaxconn.
+const BACKLOG: i32 = 4096;
 
 /// A door that is open: bound, so that its address is known, and not yet served.
 #[derive(Debug)]
@@ -31,7 +34,7 @@ pub enum BindError {
         why: io::Error,
     },
     /// Somebody answers there.
-    #[error("another vncgate answers at {}; stop it, or set another admin.socket", .0.display())]
+    #[error("another vncgate answers at {}; stop it, or set another path", .0.display())]
     Taken(PathBuf),
 }
 
@@ -66,7 +69,7 @@ impl Listener {
             }
             socket.set_nonblocking(true)?;
             socket.bind(&address.into())?;
-            socket.listen(4096)?;
+            socket.listen(BACKLOG)?;
             TcpListener::from_std(socket.into())
         };
         open()
@@ -81,18 +84,12 @@ impl Listener {
             path: path.to_owned(),
             why,
         };
-        if std::os::unix::net::UnixStream::connect(path).is_ok() {
+        if is_answered(path).map_err(failed)? {
             return Err(BindError::Taken(path.to_owned()));
         }
         make_directory(path).map_err(failed)?;
         remove_dead_socket(path).map_err(failed)?;
-        // Made under another name and moved once it is the owner's alone, so that nobody can
-        // connect in between.
-        let new = path.with_extension(format!("new-{}", std::process::id()));
-        remove_dead_socket(&new).map_err(failed)?;
-        let listener = UnixListener::bind(&new).map_err(failed)?;
-        fs::set_permissions(&new, fs::Permissions::from_mode(0o600)).map_err(failed)?;
-        fs::rename(&new, path).map_err(failed)?;
+        let listener = listen_as_owner(path).map_err(failed)?;
         Ok(Self::Unix(listener, OwnPath(path.to_owned())))
     }
 
@@ -103,6 +100,34 @@ impl Listener {
             Self::Unix(..) => None,
         }
     }
+}
+
+/// Whether somebody listens there. Does not wait: whoever is too busy to answer is there.
+fn is_answered(path: &Path) -> io::Result<bool> {
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    match socket.connect(&SockAddr::unix(path)?) {
+        Ok(()) => Ok(true),
+        Err(error) => match error.kind() {
+            io::ErrorKind::WouldBlock => Ok(true),
+            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound => Ok(false),
+            _ => Err(error),
+        },
+    }
+}
+
+/// Listens only once the socket is its owner's alone: who connects before is refused. Made under
+/// another name and moved, so that commands never meet one that does not listen yet.
+fn listen_as_owner(path: &Path) -> io::Result<UnixListener> {
+    let new = path.with_extension(format!("new-{}", std::process::id()));
+    remove_dead_socket(&new)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&SockAddr::unix(&new)?)?;
+    fs::set_permissions(&new, fs::Permissions::from_mode(0o600))?;
+    socket.listen(BACKLOG)?;
+    fs::rename(&new, path)?;
+    UnixListener::from_std(socket.into())
 }
 
 fn make_directory(socket: &Path) -> io::Result<()> {
@@ -118,14 +143,25 @@ fn make_directory(socket: &Path) -> io::Result<()> {
             .mode(0o700)
             .create(directory)?;
     }
+    let refused = |why| {
+        let why = format!("{} {why}", directory.display());
+        Err(io::Error::new(io::ErrorKind::PermissionDenied, why))
+    };
     let found = fs::metadata(directory)?;
     let me = rustix::process::geteuid().as_raw();
-    if found.uid() != me && found.uid() != 0 {
-        let why = format!("{} belongs to another user", directory.display());
-        return Err(io::Error::new(io::ErrorKind::PermissionDenied, why));
+    // In a shared directory such as /tmp the name itself may be somebody's link.
+    let owners = [found.uid(), fs::symlink_metadata(directory)?.uid()];
+    if owners.iter().any(|owner| *owner != me && *owner != 0) {
+        return refused("belongs to another user");
+    }
+    if found.mode() & (WORLD_WRITABLE | STICKY) == WORLD_WRITABLE {
+        return refused("lets anybody replace the socket");
     }
     Ok(())
 }
+
+const WORLD_WRITABLE: u32 = 0o002;
+const STICKY: u32 = 0o1000;
 
 fn remove_dead_socket(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::FileTypeExt as _;
@@ -157,6 +193,31 @@ mod tests {
         assert_eq!(mode & 0o777, 0o600);
         assert!(!path.exists(), "the socket goes with its listener");
         assert!(Listener::unix(&path).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_socket_whose_owner_is_too_busy_to_answer_is_not_replaced() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("admin.sock");
+        let busy = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        busy.bind(&SockAddr::unix(&path).unwrap()).unwrap();
+        busy.listen(0).unwrap();
+        let _waiting = std::os::unix::net::UnixStream::connect(&path).unwrap();
+
+        assert!(matches!(Listener::unix(&path), Err(BindError::Taken(_))));
+    }
+
+    #[tokio::test]
+    async fn a_directory_in_which_anybody_may_replace_the_socket_is_refused() {
+        let directory = tempfile::tempdir().unwrap();
+        let open_to = |mode| {
+            let open = fs::Permissions::from_mode(mode);
+            fs::set_permissions(directory.path(), open).unwrap();
+            Listener::unix(&directory.path().join("admin.sock"))
+        };
+
+        assert!(matches!(open_to(0o777), Err(BindError::Unix { .. })));
+        assert!(open_to(0o1777).is_ok());
     }
 
     #[tokio::test]

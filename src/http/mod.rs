@@ -1,10 +1,11 @@
 //! The HTTP edge: listeners, the accept loop with its limits, bodies, and refusals.
 //!
-//! One [`serve`] for every door (pages and WebSockets, API, admin socket, monitor); what answers
+//! One [`serve()`] for every door (pages and WebSockets, API, admin socket, monitor); what answers
 //! behind it is a [`Service`]. HTTP/1.1 on clear text. Knows no role.
 
 mod body;
 mod client;
+mod hurry;
 mod listen;
 mod reject;
 mod serve;
@@ -13,4 +14,4 @@ pub use body::{Body, answer, json, read_json, text};
 pub use client::{Answer, CallError, call_over_unix};
 pub use listen::{BindError, Listener};
 pub use reject::Reject;
-pub use serve::{Limits, Peer, Service, serve};
+pub use serve::{Limits, Peer, Service, serve, upgraded_stream};

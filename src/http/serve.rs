@@ -5,14 +5,19 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
+use hyper::upgrade::{OnUpgrade, Parts};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
+use tokio::time::timeout;
 
+use super::hurry::Hurry;
 use super::{Body, Listener};
 use crate::drain::Watch;
 
@@ -69,19 +74,25 @@ const LARGEST_HEAD: usize = 32 * 1024;
 /// How long accepting rests when the process has run out of descriptors.
 const REST: Duration = Duration::from_millis(50);
 
-/// Serves a door until the process closes. A request under way then is finished.
+/// How long a request may go on once the process closes.
+const FAREWELL: Duration = Duration::from_secs(3);
+
+/// Serves a door until the process closes. A request under way then has 3 s to be answered.
 pub async fn serve<S: Service>(listener: Listener, service: Arc<S>, limits: Limits, watch: Watch) {
     let places = Arc::new(Semaphore::new(limits.connections));
+    let mut failing = false;
     loop {
-        let Ok(place) = Arc::clone(&places).acquire_owned().await else {
-            return;
+        let next = async {
+            let place = Arc::clone(&places).acquire_owned().await;
+            (place, accept(&listener).await)
         };
-        let accepted = tokio::select! {
-            accepted = accept(&listener) => accepted,
+        let (place, accepted) = tokio::select! {
+            next = next => next,
             () = watch.closing() => return,
         };
         match accepted {
             Ok(connection) => {
+                failing = false;
                 let task = connection.serve(Arc::clone(&service), limits, watch.clone());
                 watch.spawn_service(async move {
                     task.await;
@@ -89,7 +100,11 @@ pub async fn serve<S: Service>(listener: Listener, service: Arc<S>, limits: Limi
                 });
             }
             Err(error) => {
-                tracing::warn!(%error, "accepting a connection failed");
+                // Said once: out of descriptors, it would be said twenty times a second.
+                if !failing {
+                    tracing::warn!(%error, "accepting a connection failed");
+                }
+                failing = true;
                 tokio::time::sleep(REST).await;
             }
         }
@@ -97,17 +112,16 @@ pub async fn serve<S: Service>(listener: Listener, service: Arc<S>, limits: Limi
 }
 
 enum Connection {
-    Tcp(tokio::net::TcpStream, SocketAddr),
+    Tcp(TcpStream, SocketAddr),
     Unix(tokio::net::UnixStream),
 }
 
 async fn accept(listener: &Listener) -> io::Result<Connection> {
     match listener {
-        Listener::Tcp(listener) => {
-            let (stream, peer) = listener.accept().await?;
-            stream.set_nodelay(true)?;
-            Ok(Connection::Tcp(stream, peer))
-        }
+        Listener::Tcp(listener) => listener
+            .accept()
+            .await
+            .map(|(stream, peer)| Connection::Tcp(stream, peer)),
         Listener::Unix(listener, _) => listener
             .accept()
             .await
@@ -119,6 +133,8 @@ impl Connection {
     async fn serve<S: Service>(self, service: Arc<S>, limits: Limits, watch: Watch) {
         match self {
             Self::Tcp(stream, peer) => {
+                // It fails only for a client that has left, which shows right after.
+                let _late = stream.set_nodelay(true).is_err();
                 serve_stream(stream, Peer::Tcp(peer), service, limits, watch).await;
             }
             Self::Unix(stream) => {
@@ -144,17 +160,110 @@ async fn serve_stream<S: Service>(
         .header_read_timeout(limits.header_timeout)
         .max_buf_size(LARGEST_HEAD)
         .half_close(false)
-        .serve_connection(TokioIo::new(stream), answer)
+        .serve_connection(TokioIo::new(Hurry::new(stream)), answer)
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
         () = watch.closing() => {
             connection.as_mut().graceful_shutdown();
-            connection.await
+            timeout(FAREWELL, connection).await.unwrap_or(Ok(()))
         }
     };
     if let Err(error) = ended {
         tracing::debug!(%peer, %error, "a connection ended early");
+    }
+}
+
+/// The TCP stream below a connection that [`serve`] upgraded, and what was read from it already.
+/// `None` if the client left before the answer was out, or if it is no TCP stream.
+pub async fn upgraded_stream(upgrade: OnUpgrade) -> Option<(TcpStream, Bytes)> {
+    let upgraded = upgrade.await.inspect_err(|error| {
+        tracing::debug!(%error, "the client left before the upgrade was done");
+    });
+    let parts = upgraded.ok()?.downcast::<TokioIo<Hurry<TcpStream>>>();
+    let Parts { io, read_buf, .. } = parts.ok()?;
+    Some((io.into_inner().into_inner(), read_buf))
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::Full;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+    use tokio::time::Instant;
+
+    use super::super::hurry::ANSWER;
+    use super::*;
+    use crate::drain::Drain;
+
+    struct Large;
+
+    impl Service for Large {
+        async fn answer(&self, _request: Request<Incoming>, _peer: Peer) -> Response<Body> {
+            Response::new(Full::from(vec![0; 1 << 20]))
+        }
+    }
+
+    fn limits() -> Limits {
+        Limits {
+            connections: 1,
+            header_timeout: Duration::from_secs(10),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_asks_and_does_not_read_is_let_go() {
+        let (mut client, ours) = duplex(1024);
+        let request = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n".repeat(9);
+        client.write_all(&request).await.unwrap();
+        let started = Instant::now();
+
+        serve_stream(
+            ours,
+            Peer::Owner,
+            Arc::new(Large),
+            limits(),
+            Watch::default(),
+        )
+        .await;
+
+        assert_eq!(started.elapsed().as_secs(), ANSWER.as_secs());
+        let mut rest = Vec::new();
+        let read = client.read_to_end(&mut rest).await.unwrap();
+        assert!(read < 1 << 20, "{read}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_sends_half_a_head_does_not_hold_up_the_end() {
+        let (mut client, ours) = duplex(1024);
+        client.write_all(b"GET / HTTP/1.1\r\nHo").await.unwrap();
+        let drain = Drain::default();
+        let serving = serve_stream(ours, Peer::Owner, Arc::new(Large), limits(), drain.watch());
+        let serving = tokio::spawn(serving);
+        tokio::task::yield_now().await;
+        let started = Instant::now();
+
+        drain.run(Duration::ZERO, Duration::ZERO).await;
+        serving.await.unwrap();
+
+        assert_eq!(started.elapsed().as_secs(), FAREWELL.as_secs());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_sends_half_a_head_is_let_go() {
+        let (mut client, ours) = duplex(1024);
+        client.write_all(b"GET / HTTP/1.1\r\nHo").await.unwrap();
+        let started = Instant::now();
+
+        serve_stream(
+            ours,
+            Peer::Owner,
+            Arc::new(Large),
+            limits(),
+            Watch::default(),
+        )
+        .await;
+
+        assert_eq!(started.elapsed().as_secs(), 10);
     }
 }

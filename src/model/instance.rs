@@ -11,6 +11,8 @@ pub struct Instance {
     pub name: String,
     /// A name people gave it, when the hypervisor's is another (Nova's metadata).
     pub display_name: Option<String>,
+    /// Its size by name, as Nova's metadata has it.
+    pub flavor: Option<String>,
     /// Whether it runs.
     pub state: PowerState,
     /// Whose it is, as far as the metadata tells.

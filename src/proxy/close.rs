@@ -18,6 +18,8 @@ pub const ENDED: u16 = 1000;
 pub const GOING_AWAY: u16 = 1001;
 /// The host cannot be reached, or is no longer.
 pub const LOST: u16 = 4005;
+/// A close frame without a code: never sent, only counted (RFC 6455 section 7.1.5).
+pub const NO_CODE: u16 = 1005;
 /// No close frame came: never sent, only counted (RFC 6455 section 7.1.5).
 pub const ABNORMAL: u16 = 1006;
 
@@ -97,8 +99,8 @@ fn connect_sentence(error: &ConnectError) -> &'static str {
         ConnectError::Resolve(_) => "the name of the console's host cannot be resolved",
         ConnectError::Dial { .. } => "the console's host refused the connection",
         ConnectError::DialTimeout { .. } => "the console's host does not answer",
-        ConnectError::Closed(_) => "the console hung up before it greeted",
-        ConnectError::Silent { .. } => "the console does not greet",
+        ConnectError::Closed(_) => "the console's host hung up at once",
+        ConnectError::Silent { .. } => "the console's host takes the connection but says nothing",
         ConnectError::Nowhere => "the console can only be opened on its own host",
         ConnectError::NotRfb(_) => "what answers at the console's address is not a VNC server",
     }

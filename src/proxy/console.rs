@@ -17,7 +17,7 @@ use super::request::{self, BadHandshake, Client as Viewer, Handshake};
 use super::session::{self, Session};
 use super::{Proxy, target};
 use crate::http::{Body, Peer, Reject};
-use crate::model::{Address, CorrelationId, Grant, SessionId};
+use crate::model::{Address, CorrelationId, Grant, InstanceId, SessionId};
 
 /// Refused viewers that are being told so at one time; further ones get a bare 503.
 const REFUSALS: usize = 512;
@@ -48,7 +48,7 @@ impl Proxy {
         mut request: Request<Incoming>,
         peer: Peer,
     ) -> Response<Body> {
-        let handshake = match request::handshake(request.headers()) {
+        let handshake = match request::handshake(request.version(), request.headers()) {
             Ok(handshake) => handshake,
             Err(bad) => return bad_handshake(bad).into_response(),
         };
@@ -63,11 +63,13 @@ impl Proxy {
         let viewer = request::client(peer.ip(), request.headers(), &self.settings.trusted_proxies);
         let correlation = CorrelationId::generate();
         let upgrade = hyper::upgrade::on(&mut request);
-        match self.open(&request, &viewer).await {
+        let mut wanted = None;
+        match self.open(&request, &viewer, &mut wanted).await {
             Ok(opened) => self.begin(opened, upgrade, &viewer, correlation, place),
             Err(refusal) => {
                 drop(place);
-                if !self.refuse(&refusal, upgrade, &viewer, correlation) {
+                log_refusal(&refusal, wanted, &viewer, correlation);
+                if !self.refuse(&refusal, upgrade, correlation) {
                     return Reject::retry("too-busy", "too many refusals", 10).into_response();
                 }
             }
@@ -75,15 +77,18 @@ impl Proxy {
         switching_protocols(&handshake)
     }
 
-    /// Token, origin, target: in this order, the cheap and the secret first.
+    /// Token, origin, target: in this order, the cheap and the secret first. Tells in `wanted` which
+    /// instance the token stands for.
     async fn open(
         &self,
         request: &Request<Incoming>,
         viewer: &Viewer,
+        wanted: &mut Option<(InstanceId, String)>,
     ) -> Result<(Grant, target::Connected), Refusal> {
         let headers = request.headers();
         let token = request::token(request.uri(), headers).ok_or(Refusal::NoToken)?;
         let grant = self.auth.redeem(&token).await?;
+        *wanted = Some((grant.instance, grant.instance_name.clone()));
         request::check_origin(headers, viewer, &grant.base, &self.settings.allowed_origins)?;
         let current = self
             .compute
@@ -163,20 +168,12 @@ impl Proxy {
     }
 
     /// Tells the viewer why not; `false` if too many are being told already.
-    fn refuse(
-        &self,
-        refusal: &Refusal,
-        upgrade: OnUpgrade,
-        viewer: &Viewer,
-        correlation: CorrelationId,
-    ) -> bool {
+    fn refuse(&self, refusal: &Refusal, upgrade: OnUpgrade, correlation: CorrelationId) -> bool {
         let code = refusal.code();
         self.metrics.count_close(code);
         if code == 4001 {
             self.metrics.tokens_refused.inc();
         }
-        let peer = viewer.ip.map(tracing::field::display);
-        tracing::info!(%correlation, code, peer, reason = %refusal, "console refused");
         let reason = refusal.reason(correlation);
         let Ok(place) = Arc::clone(&self.places.refusals).try_acquire_owned() else {
             return false;
@@ -187,6 +184,19 @@ impl Proxy {
         });
         true
     }
+}
+
+fn log_refusal(
+    refusal: &Refusal,
+    wanted: Option<(InstanceId, String)>,
+    viewer: &Viewer,
+    correlation: CorrelationId,
+) {
+    let (instance, name) = wanted.unzip();
+    let instance = instance.map(tracing::field::display);
+    let peer = viewer.ip.map(tracing::field::display);
+    let code = refusal.code();
+    tracing::info!(%correlation, code, peer, instance, name, reason = %refusal, "console refused");
 }
 
 fn bad_handshake(bad: BadHandshake) -> Reject {

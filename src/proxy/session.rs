@@ -3,16 +3,16 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use hyper::upgrade::{OnUpgrade, Parts};
-use hyper_util::rt::TokioIo;
+use hyper::upgrade::OnUpgrade;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::Proxy;
-use super::close::{ABNORMAL, ENDED, GOING_AWAY, LOST};
+use super::close::{ABNORMAL, ENDED, GOING_AWAY, LOST, NO_CODE};
 use super::relay::{self, End, Ending, Opening, Report};
 use super::target::{Connected, Stream};
 use crate::compute::Display;
+use crate::http::upgraded_stream;
 use crate::model::{CorrelationId, Grant, SessionId};
 use crate::resolve;
 use crate::telemetry::TypeLabel;
@@ -65,7 +65,7 @@ pub(super) async fn run(proxy: &Proxy, session: Session, upgrade: OnUpgrade, con
     proxy.metrics.count_bytes(report.up, report.down);
     let (code, why) = outcome(&report.end);
     proxy.metrics.count_close(code);
-    let seconds = started.elapsed().as_secs_f64();
+    let seconds = (started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
     tracing::info!(
         session = %id, %correlation, instance = %grant.instance, name = grant.instance_name,
         r#type = %grant.console_type, address = %grant.target, caller = grant.caller, peer,
@@ -103,15 +103,11 @@ pub(super) async fn refuse(upgrade: OnUpgrade, code: u16, reason: &str) {
 
 /// The viewer's stream once the 101 has left, and what it sent behind its request.
 async fn take_stream(upgrade: OnUpgrade) -> Option<(TcpStream, Vec<u8>)> {
-    let upgraded = upgrade.await.inspect_err(|error| {
-        tracing::debug!(%error, "the viewer left before the upgrade was done");
-    });
-    let Parts { io, read_buf, .. } = upgraded.ok()?.downcast::<TokioIo<TcpStream>>().ok()?;
-    let stream = io.into_inner();
+    let (stream, early) = upgraded_stream(upgrade).await?;
     if let Err(error) = resolve::prepare(&stream) {
         tracing::debug!(%error, "the viewer left before the session began");
     }
-    Some((stream, read_buf.to_vec()))
+    Some((stream, early.to_vec()))
 }
 
 /// The close code that a session is counted under, and its end in words for the log.
@@ -119,11 +115,30 @@ fn outcome(end: &End) -> (u16, String) {
     match end {
         End::TargetClosed => (ENDED, "the target closed".to_owned()),
         End::TargetFailed(kind) => (LOST, format!("the target failed: {kind}")),
-        End::ViewerClosed { code } => (code.unwrap_or(1005), "the viewer left".to_owned()),
+        End::ViewerClosed { code } => (counted(*code), "the viewer left".to_owned()),
         End::ViewerGone => (ABNORMAL, "the viewer vanished".to_owned()),
         End::ViewerFailed(kind) => (ABNORMAL, format!("the viewer's connection failed: {kind}")),
         End::ViewerSilent => (ABNORMAL, "the viewer answers no pings".to_owned()),
         End::Violation(violation) => (violation.code(), violation.to_string()),
         End::Stopped(ending) => (ending.code, ending.reason.clone()),
+    }
+}
+
+/// A viewer may send any code; those above RFC 6455's own would mix with ours (4001 is a refusal)
+/// and make a series of metrics each.
+fn counted(code: Option<u16>) -> u16 {
+    code.filter(|code| *code < 3000).unwrap_or(NO_CODE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_viewers_own_codes_are_not_counted_as_ours() {
+        let left = |code| outcome(&End::ViewerClosed { code }).0;
+        assert_eq!(left(Some(1001)), 1001);
+        assert_eq!(left(Some(4001)), 1005);
+        assert_eq!(left(None), 1005);
     }
 }

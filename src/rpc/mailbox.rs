@@ -2,12 +2,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::{Role, Unreachable};
 use crate::drain::Watch;
 
-/// Calls that may wait for a role before it is called busy.
+/// Calls that a role works on at one time, and that may wait for it before it is called busy.
 const QUEUE: usize = 1024;
 
 /// The near way to a role.
@@ -18,7 +18,8 @@ struct Letter<R: Role> {
     answer: oneshot::Sender<Result<R::Reply, R::Error>>,
 }
 
-/// Starts `role` in this process. It answers until nobody can call it or the process closes.
+/// Starts `role` in this process. It answers until nobody can call it or the process closes; a
+/// call whose caller left is dropped.
 pub fn serve<R: Role>(role: R, watch: &Watch) -> Mailbox<R> {
     let (sender, letters) = mpsc::channel(QUEUE);
     let task = answer_all(Arc::new(role), letters, watch.clone());
@@ -27,18 +28,30 @@ pub fn serve<R: Role>(role: R, watch: &Watch) -> Mailbox<R> {
 }
 
 async fn answer_all<R: Role>(role: Arc<R>, mut letters: mpsc::Receiver<Letter<R>>, watch: Watch) {
+    let places = Arc::new(Semaphore::new(QUEUE));
     loop {
-        let letter = tokio::select! {
-            letter = letters.recv() => letter,
-            () = watch.closing() => None,
+        let next = async {
+            let place = Arc::clone(&places).acquire_owned().await;
+            (place, letters.recv().await)
         };
-        let Some(Letter { request, answer }) = letter else {
+        let (place, letter) = tokio::select! {
+            next = next => next,
+            () = watch.closing() => return,
+        };
+        let Some(Letter {
+            request,
+            mut answer,
+        }) = letter
+        else {
             return;
         };
         let role = Arc::clone(&role);
         watch.spawn_service(async move {
-            let reply = role.call(request).await;
-            let _caller_left = answer.send(reply).is_err();
+            tokio::select! {
+                reply = role.call(request) => drop(answer.send(reply)),
+                () = answer.closed() => {}
+            }
+            drop(place);
         });
     }
 }
@@ -104,6 +117,37 @@ mod tests {
 
         assert_eq!(client.call(Some(7)).await, Ok(7));
         stuck.abort();
+    }
+
+    #[tokio::test]
+    async fn calls_under_way_are_bounded_and_end_with_their_callers() {
+        let drain = Drain::default();
+        let client = Client::Near(serve(Echo, &drain.watch()));
+        let call = || {
+            let client = client.clone();
+            tokio::spawn(async move { client.call(None).await })
+        };
+
+        // The first lot is worked on, the second waits.
+        let mut stuck = Vec::new();
+        for _lot in 0..2 {
+            stuck.extend((0..QUEUE).map(|_| call()));
+            for _turn in 0..100 {
+                tokio::task::yield_now().await;
+            }
+        }
+        let busy = client.call(Some(1)).await;
+        for call in stuck {
+            call.abort();
+        }
+        let mut late = client.call(Some(2)).await;
+        while late == Err(Unreachable::Busy("echo".to_owned())) {
+            tokio::task::yield_now().await;
+            late = client.call(Some(2)).await;
+        }
+
+        assert_eq!(busy, Err(Unreachable::Busy("echo".to_owned())));
+        assert_eq!(late, Ok(2));
     }
 
     #[tokio::test(start_paused = true)]

@@ -11,8 +11,9 @@ use std::time::UNIX_EPOCH;
 
 use super::{BadPages, File, content_type, path};
 
-/// The largest file that is read; noVNC's largest is 120 KB.
-const LARGEST: u64 = 16 * 1024 * 1024;
+/// The largest file that is read; noVNC's largest is 120 KB. Each of `proxy.max_connections` may
+/// hold one in memory while it is slow to read it.
+const LARGEST: u64 = 1024 * 1024;
 
 /// What stands for the folder itself, in order of preference.
 const INDEXES: &[&str] = &["index.html", "vnc.html"];
@@ -80,7 +81,7 @@ impl Folder {
 fn read(place: &Path) -> io::Result<(Vec<u8>, Metadata)> {
     let about = place.metadata()?;
     if !about.is_file() || about.len() > LARGEST {
-        return Err(io::Error::other("not a file of at most 16 MiB"));
+        return Err(io::Error::other("not a file of at most 1 MiB"));
     }
     let mut bytes = Vec::new();
     std::fs::File::open(place)?

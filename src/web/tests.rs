@@ -306,11 +306,11 @@ async fn what_is_too_big_or_no_file_is_not_served() {
     let root = above.path().join("root");
     fs::File::create(root.join("big.bin"))
         .unwrap()
-        .set_len(16 * 1024 * 1024 + 1)
+        .set_len(1024 * 1024 + 1)
         .unwrap();
     fs::File::create(root.join("full.bin"))
         .unwrap()
-        .set_len(16 * 1024 * 1024)
+        .set_len(1024 * 1024)
         .unwrap();
     let pipe = std::process::Command::new("mkfifo")
         .arg(root.join("pipe.txt"))

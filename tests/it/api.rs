@@ -153,6 +153,35 @@ fn without_a_key_pages_of_other_sites_may_not_call() {
 }
 
 #[test]
+fn without_a_key_a_console_page_on_another_host_means_callers_from_elsewhere() {
+    let peer = Peer::echo();
+    for key in ["public_url", "novnc_url"] {
+        let setup = Setup::new().instance("web-1", &peer.address());
+        let gateway = setup.set("proxy", key, "https://console.example/").start();
+
+        assert_eq!(gateway.http(&create("web-1")).status, 401, "{key}");
+    }
+}
+
+#[test]
+fn head_is_answered_like_get_and_a_405_tells_what_works() {
+    let peer = Peer::echo();
+    let gateway = Gateway::of("web-1", &peer.address());
+
+    let head = gateway.http(&Request::new("HEAD", "/v1/instances"));
+    let get = gateway.http(&Request::new("GET", "/v1/instances"));
+    let refused = gateway.http(&Request::new("PUT", "/v1/instances"));
+    let monitor = Request::new("PUT", "/readyz").send(gateway.monitor);
+
+    assert_eq!((head.status, get.status), (200, 200));
+    assert_eq!(head.header("content-length"), get.header("content-length"));
+    for refused in [refused, monitor] {
+        assert_eq!(refused.status, 405);
+        assert_eq!(refused.header("allow"), Some("GET, HEAD"));
+    }
+}
+
+#[test]
 fn an_unknown_instance_is_not_found() {
     let peer = Peer::echo();
     let (gateway, key) = keyed(&peer);

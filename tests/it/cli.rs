@@ -1,6 +1,8 @@
 //! The command line: what is data, what is talk, and what the exit code says.
 
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
 
 use crate::rig::gateway::{Answer, Gateway, Setup, vncgate};
 use crate::rig::peers::Peer;
@@ -21,6 +23,7 @@ const COMMANDS: &[&[&str]] = &[
     &["config", "example"],
     &["key", "new"],
     &["completions"],
+    &["man"],
     &["version"],
 ];
 
@@ -99,6 +102,7 @@ fn usage_errors_go_to_stderr_with_exit_code_2() {
         &["serv"][..],
         &["token", "issue"],
         &["serve", "--nonsense"],
+        &["serve", "--all", "--listen", "localhost:6080"],
         &["token", "issue", "web-1", "--ttl", "soon"],
         &["token", "issue", "web-1", "-o", "yaml"],
         &["completions", "cobol"],
@@ -129,6 +133,22 @@ fn a_server_that_does_not_run_is_one_sentence_with_exit_code_6() {
             "{refused:?}"
         );
     }
+}
+
+#[test]
+fn a_socket_of_somebody_else_is_denied_with_exit_code_5() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("admin.sock");
+    let _listener = UnixListener::bind(&socket).unwrap();
+    fs::set_permissions(&socket, Permissions::from_mode(0o000)).unwrap();
+    if UnixStream::connect(&socket).is_ok() {
+        return; // root may do everything
+    }
+
+    let refused = vncgate(&["token", "list", "--admin-socket", socket.to_str().unwrap()]);
+
+    assert_eq!(refused.code, 5, "{refused:?}");
+    assert!(refused.stderr.contains("not yours"), "{refused:?}");
 }
 
 #[test]
@@ -177,6 +197,48 @@ fn instances_are_shown_as_tables_and_as_json() {
     assert_eq!(listed["instances"][0]["name"], "web-1");
     assert_eq!(shown["name"], "web-1");
     assert_eq!(shown["id"], listed["instances"][0]["id"]);
+}
+
+#[test]
+fn an_empty_list_is_a_sentence_on_a_terminal_and_still_json_for_scripts() {
+    let gateway = Setup::new().set("compute", "discover", false).start();
+    for (command, list) in [("instance", "instances"), ("token", "tokens")] {
+        let table = gateway.cli(&[command, "list"]).ok();
+        let json = gateway.cli(&[command, "list", "-o", "json"]).ok().json();
+
+        assert_eq!(table.stdout, "");
+        assert!(table.stderr.starts_with("no "), "{table:?}");
+        assert_eq!(json[list], serde_json::json!([]));
+    }
+}
+
+#[test]
+fn an_address_to_listen_on_is_asked_for_with_an_example() {
+    let refused = vncgate(&["serve", "--all", "--listen", "localhost:6080"]);
+
+    assert!(
+        refused.stderr.contains("`localhost:6080`") || refused.stderr.contains("'localhost:6080'")
+    );
+    assert!(refused.stderr.contains("127.0.0.1:6080"), "{refused:?}");
+}
+
+#[test]
+fn what_is_found_at_the_start_and_what_is_not_is_told() {
+    let peer = Peer::echo();
+    let setup = Setup::new()
+        .instance("web-1", &peer.address())
+        .xml_directory();
+    fs::write(setup.xml_path().join("cut.xml"), "<domain><name>cut").unwrap();
+    let gateway = setup.start();
+
+    let fault = gateway.wait_for_event("the broken file", |event| event["level"] == "WARN");
+    let found = gateway.wait_for_event("the count", |event| event["message"] == "instances");
+
+    assert!(
+        fault["fault"].as_str().unwrap().contains("cut.xml"),
+        "{fault}"
+    );
+    assert_eq!(found["found"], 1, "{found}");
 }
 
 #[test]
@@ -235,6 +297,43 @@ fn the_example_config_is_accepted_and_holds_the_defaults() {
     }
     let committed = concat!(env!("CARGO_MANIFEST_DIR"), "/config.example.toml");
     assert_eq!(example.stdout, fs::read_to_string(committed).unwrap());
+}
+
+#[test]
+fn a_good_config_that_names_a_missing_path_is_good_with_a_note() {
+    let path = Setup::new().set("compute", "xml", vec!["/nonexistent/domains"]);
+    let file = path.write();
+
+    let checked = vncgate(&["config", "check", file.to_str().unwrap()]).ok();
+
+    assert!(
+        checked
+            .stderr
+            .contains("note: compute.xml: /nonexistent/domains"),
+        "{checked:?}"
+    );
+}
+
+#[test]
+fn the_manual_is_one_page_with_every_command() {
+    let page = vncgate(&["man"]).ok().stdout.replace("\\-", "-");
+
+    for command in COMMANDS.iter().filter(|command| command.len() == 2) {
+        let heading = format!(".SS vncgate {}", command.join(" "));
+        assert!(page.contains(&heading), "{heading}");
+    }
+    for part in [
+        "--admin-socket",
+        "VNCGATE_LISTEN",
+        "4 not found",
+        ".SH FILES",
+    ] {
+        assert!(page.contains(part), "{part}");
+    }
+    assert!(
+        !page.contains("vncgate-serve(1)"),
+        "a page of which there is none"
+    );
 }
 
 #[test]

@@ -2,15 +2,18 @@
 
 use std::fs;
 use std::net::TcpListener;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use crate::rig::gateway::{Gateway, Setup, vncgate};
+use crate::rig::gateway::{BINARY, ConsoleUrl, Gateway, Setup, bare, vncgate};
 use crate::rig::http::Request;
 use crate::rig::peers::Peer;
+use crate::rig::process::Process;
 use crate::rig::rfb::shake_hands;
 use crate::rig::wait::until;
+use crate::rig::ws::Upgrade;
 
 #[test]
 fn health_and_readiness_are_told_on_the_monitor_listener_alone() {
@@ -169,6 +172,7 @@ fn a_port_in_use_is_named_in_one_sentence() {
 
     assert_eq!(refused.code, 1, "{refused:?}");
     assert!(refused.stderr.contains(&address), "{refused:?}");
+    assert!(refused.stderr.contains("proxy.listen: "), "{refused:?}");
     assert_eq!(refused.stdout, "");
 }
 
@@ -282,4 +286,47 @@ fn a_hundred_garbage_connections_take_nothing_down() {
     let mut ws = gateway.open("web-1");
 
     assert_eq!(shake_hands(&mut ws).2, "peer");
+}
+
+#[test]
+fn a_log_that_cannot_be_written_ends_nothing() {
+    let peer = Peer::echo();
+    let setup = Setup::new().instance("web-1", &peer.address());
+    let admin = setup.directory.path().join("admin.sock");
+    let script = format!("exec {BINARY} serve --all --config \"$0\" 2>/dev/full");
+    let mut bash = bare(Path::new("bash"));
+    let _serving = Process::spawn("serve", bash.arg("-c").arg(script).arg(setup.write()));
+
+    let socket = ["--admin-socket", admin.to_str().unwrap()];
+    let issued = until("a URL", || {
+        let answer = vncgate(&[&["token", "issue", "web-1"][..], &socket].concat());
+        (answer.code == 0).then_some(answer.stdout)
+    });
+    let url = ConsoleUrl::parse(&issued);
+    let address = ([127, 0, 0, 1], url.0.port().unwrap()).into();
+    let mut ws = Upgrade::new(&url.upgrade_path()).open(address).unwrap();
+    shake_hands(&mut ws);
+    ws.send(b"alive");
+
+    assert_eq!(ws.read(5), b"alive");
+}
+
+#[test]
+fn a_session_whose_viewer_answers_nothing_has_its_last_line_too() {
+    let peer = Peer::echo();
+    let setup = Setup::new().instance("web-1", &peer.address());
+    let mut gateway = setup.set("proxy", "drain_timeout", "0s").start();
+    let _silent = gateway.open("web-1");
+    gateway.wait_for_sessions(1);
+
+    gateway.signal(Signal::TERM);
+
+    assert_eq!(gateway.wait(), 0);
+    let events = gateway.events();
+    assert!(
+        events
+            .iter()
+            .any(|event| event["message"] == "session ended"),
+        "{events:?}"
+    );
 }

@@ -22,6 +22,8 @@ mod libvirt_transport;
 #[cfg(test)]
 mod life;
 #[cfg(test)]
+mod limits;
+#[cfg(test)]
 mod origins;
 #[cfg(test)]
 mod pages;

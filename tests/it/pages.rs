@@ -84,7 +84,12 @@ fn a_refused_token_is_told_to_the_person_in_words() {
 
     let seen = browse(
         &ConsoleUrl::parse(&url),
-        &[["--expect-code", "4001"], ["--expect-message", "token"]].concat(),
+        &[
+            ["--expect-code", "4001"],
+            ["--expect-message", "token"],
+            ["--expect-text", "#detail=id "],
+        ]
+        .concat(),
     );
 
     assert_eq!(seen.code, 0, "{seen:?}");
@@ -105,4 +110,31 @@ fn the_end_of_the_gateway_is_told_to_the_person_in_words() {
     });
 
     assert_eq!(watched.code, 0, "{watched:?}");
+}
+
+#[test]
+fn a_distributions_own_novnc_opens_the_console_too() {
+    let root = artifact("novnc/usr/share/novnc");
+    assert!(
+        root.join("vnc_lite.html").exists(),
+        "the distribution's noVNC is missing; `./scripts/install test` unpacks it"
+    );
+    let xvnc = Xvnc::tcp(xvnc::RUST);
+    let setup = Setup::new().instance("desk", xvnc.address());
+    let gateway = setup.set("web", "root", root.to_str().unwrap()).start();
+    let token = gateway.issue("desk").token();
+    for page in [
+        "vnc_lite.html?",
+        "vnc.html?autoconnect=1&",
+        "vnc_auto.html?autoconnect=1&",
+    ] {
+        let url = format!("http://{}/{page}path=%3Ftoken%3D{token}", gateway.listen);
+
+        let seen = browse(
+            &ConsoleUrl::parse(&url),
+            &["--wait-canvas", "--expect-pixel", "5,5,#b7410e"],
+        );
+
+        assert_eq!(seen.code, 0, "{page}: {seen:?}");
+    }
 }

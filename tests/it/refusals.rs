@@ -19,6 +19,18 @@ fn an_unknown_token_is_refused_with_4001() {
 }
 
 #[test]
+fn an_upgrade_that_is_none_reaches_no_target() {
+    let peer = Peer::echo();
+    let gateway = Gateway::of("web-1", &peer.address());
+
+    let refused = gateway.upgrade("web-1").with("Content-Length", "5");
+    let refused = refused.open(gateway.listen).unwrap_err();
+
+    assert_eq!(refused.status, 400, "{refused:?}");
+    assert_eq!(peer.connections(), 0);
+}
+
+#[test]
 fn a_foreign_origin_is_refused_with_4003() {
     let peer = Peer::echo();
     let gateway = Gateway::of("web-1", &peer.address());
@@ -40,6 +52,9 @@ fn a_port_where_nobody_listens_is_refused_with_4005() {
     let closed = gateway.open("web-1").expect_close();
 
     assert_refused(&gateway, &closed, 4005, &["refused"]);
+    let event = gateway.wait_for_event("the refusal", |event| event["code"] == 4005);
+    assert_eq!(event["name"], "web-1", "{event}");
+    assert!(event["instance"].is_string(), "{event}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use crate::rig::gateway::Gateway;
+use crate::rig::gateway::{Gateway, Setup};
 use crate::rig::peers::{Peer, Random, pattern};
 use crate::rig::rfb::shake_hands;
 use crate::rig::wait::until_settled;
@@ -244,6 +244,28 @@ fn a_session_leaves_one_line_at_its_start_and_one_at_its_end() {
         event["level"] == "INFO" && message.contains("session")
     });
     assert_eq!(lines.count(), 2, "one at the start and one at the end");
+}
+
+#[test]
+fn a_session_names_the_client_behind_a_trusted_proxy_and_nobody_elses_word() {
+    let peer = Peer::echo();
+    for (trusted, expected) in [
+        ("127.0.0.1/32", "203.0.113.9"),
+        ("192.0.2.0/24", "127.0.0.1"),
+    ] {
+        let setup = Setup::new().instance("web-1", &peer.address());
+        let gateway = setup.set("proxy", "trusted_proxies", vec![trusted]).start();
+
+        let upgrade = gateway
+            .upgrade("web-1")
+            .and("X-Forwarded-For", "198.51.100.7, 203.0.113.9");
+        shake_hands(&mut upgrade.open(gateway.listen).unwrap());
+
+        let started = gateway.wait_for_event("the start of the session", |event| {
+            event["message"] == "session started"
+        });
+        assert_eq!(started["peer"], expected, "trusted: {trusted}");
+    }
 }
 
 /// Sends all bytes in frames, fragments and segments of random sizes.

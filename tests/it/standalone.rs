@@ -1,7 +1,6 @@
 //! One file that needs nothing: no libraries, no loader, not even a file system around it.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use tempfile::TempDir;
@@ -58,10 +57,10 @@ fn it_serves_a_console_from_an_empty_root() {
 }
 
 fn jail(files: &[(&str, &str)]) -> TempDir {
-    let jail = TempDir::with_prefix("vncgate-jail-").unwrap();
-    let binary = jail.path().join("vncgate");
-    fs::copy(BINARY, &binary).unwrap();
-    fs::set_permissions(&binary, fs::Permissions::from_mode(0o755)).unwrap();
+    // Linked, not copied: a program cannot be started while any process still has it open for
+    // writing, and a child that another test forks meanwhile would have.
+    let jail = TempDir::with_prefix_in("jail-", env!("CARGO_TARGET_TMPDIR")).unwrap();
+    fs::hard_link(BINARY, jail.path().join("vncgate")).unwrap();
     for (name, content) in files {
         fs::write(jail.path().join(name), content).unwrap();
     }

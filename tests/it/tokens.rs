@@ -158,7 +158,8 @@ fn a_revoked_token_opens_nothing() {
         let url = ConsoleUrl::parse(issued["url"].as_str().unwrap());
         let name = name_of(&url, issued["id"].as_str().unwrap());
 
-        gateway.cli(&["token", "revoke", &name]).ok();
+        let revoked = gateway.cli(&["token", "revoke", &name]).ok();
+        assert!(revoked.stderr.starts_with("revoked"), "{revoked:?}");
 
         let closed = refusal(&gateway, &url.token());
         assert_eq!(closed.code, Some(4001));

@@ -50,7 +50,7 @@ class Console implements Watcher {
   }
 
   credentialsWanted(types: Parameters<Watcher["credentialsWanted"]>[0]): void {
-    show("credentials", { message: "This console asks who you are" });
+    show("credentials", { message: password.question(types) });
     password.ask(types, (given) => {
       show("connecting", { message: "Connecting" });
       this.#session?.rfb.sendCredentials(given);
@@ -78,6 +78,7 @@ class Console implements Watcher {
       message: end.sentence,
       hint: end.hint,
       code: end.code,
+      id: end.id,
       again: end.again,
     });
     if (end.byItself && this.#settings.reconnect) {

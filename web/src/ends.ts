@@ -1,8 +1,10 @@
-// How a console ends, in words. The codes are the server's (docs/design.md, "Refusals and ends");
-// its sentence is shown as it came, the hint says what a person can do about it.
+// How a console ends, in words. The codes and the sentences are the server's (docs/design.md,
+// section 6); the hint says what a person can do about it.
 
 export interface End {
   sentence: string;
+  /** What the operator finds it by in the gateway's log. */
+  id?: string;
   hint: string;
   /** Trying again may help. */
   again: boolean;
@@ -49,7 +51,11 @@ const KNOWN: Readonly<Record<number, Known>> = {
     hint: "Send long texts in smaller parts.",
     again: true,
   },
-  4001: { sentence: "This console address is unknown or has expired.", hint: ASK, tokenDead: true },
+  4001: {
+    sentence: "This console address is unknown or has expired.",
+    hint: "An address is good for some minutes only, and until the gateway is restarted.",
+    tokenDead: true,
+  },
   4002: {
     sentence: "This console address was already used.",
     hint: `Each address opens once. ${ASK}`,
@@ -87,7 +93,7 @@ const KNOWN: Readonly<Record<number, Known>> = {
   },
   4011: {
     sentence: "The gateway had an internal error.",
-    hint: "Try again; if it stays, give the operator the sentence above.",
+    hint: "Try again; if it stays, give the operator the id below.",
     again: true,
   },
 };
@@ -104,13 +110,23 @@ const OTHER: Known = { sentence: "The connection was closed.", hint: "Reconnect 
 /** The end that a close code and the server's sentence (maybe empty) stand for. */
 export function endOf(code: number, sentence: string, opened: boolean): End {
   const known = code === 1006 && !opened ? NEVER_OPENED : (KNOWN[code] ?? OTHER);
+  const said = parted(sentence);
   return {
     again: false,
     byItself: false,
     tokenDead: false,
     ...known,
-    sentence: sentence || known.sentence,
+    ...(said.sentence ? said : {}),
   };
+}
+
+/** The server's "sentence [id]": the sentence as this page writes sentences, and the id. */
+function parted(reason: string): Pick<End, "sentence" | "id"> {
+  const [, text = "", id] = /^(.*?)(?: \[([0-9a-f]+)\])?$/su.exec(reason) ?? [];
+  const [first = "", ...rest] = text.trim();
+  const end = /[\p{L}\p{N}\])"']$/u.test(text) ? "." : "";
+  const sentence = first.toUpperCase() + rest.join("") + end;
+  return id ? { sentence, id } : { sentence };
 }
 
 /** Whether the server turned the viewer away, rather than ended what had begun. */

@@ -11,6 +11,12 @@ const fields: Record<keyof Credentials, HTMLInputElement> = {
   target: element("target", HTMLInputElement),
 };
 
+/** What is asked for, above the fields. */
+export function question(types: (keyof Credentials)[]): string {
+  const who = types.includes("username") ? "a user name and a password" : "a password";
+  return `This console asks for ${who}`;
+}
+
 /** Shows the fields wanted and hands over what was typed, once. */
 export function ask(types: (keyof Credentials)[], answer: (given: Credentials) => void): void {
   const wanted = types.filter((type) => type in fields);

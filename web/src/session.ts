@@ -6,7 +6,7 @@
 import RFB, { type Credentials } from "novnc/rfb.js";
 
 import { type End, endOf, isRefusal } from "./ends.js";
-import type { Settings } from "./settings.js";
+import { readable, type Settings } from "./settings.js";
 
 export interface Ended extends End {
   code: number | undefined;
@@ -107,8 +107,10 @@ export class Session {
   }
 
   #refusedByConsole(reason: string | undefined): void {
+    // QEMU counts the end of its C string in.
+    const said = readable(reason);
     this.#mishap = {
-      sentence: reason ? `The console said: ${reason.slice(0, 200)}` : "The console refused the password.",
+      sentence: said ? `The console said: ${said}` : "The console refused the password.",
       hint: "Reconnect to try another password.",
     };
   }

@@ -9,6 +9,7 @@ export interface Card {
   message: string;
   hint?: string;
   code?: number | undefined;
+  id?: string | undefined;
   again?: boolean;
 }
 
@@ -41,7 +42,8 @@ export function show(state: State, card: Card): void {
   const root = document.documentElement;
   message.textContent = card.message;
   hint.textContent = card.hint ?? "";
-  detail.textContent = card.code === undefined ? "" : `Code ${card.code}`;
+  const code = card.code === undefined ? "" : `Code ${card.code}`;
+  detail.textContent = [code, card.id && `id ${card.id}`].filter(Boolean).join(", ");
   reconnect.hidden = !card.again;
   status.textContent = WORDS[state];
   if (card.code === undefined) {

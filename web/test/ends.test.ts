@@ -3,8 +3,27 @@ import { test } from "node:test";
 
 import { endOf, isRefusal } from "../src/ends.js";
 
-test("the server's sentence is shown as it came", () => {
-  assert.equal(endOf(4001, "unknown or expired token [c0ffee]", true).sentence, "unknown or expired token [c0ffee]");
+test("the server's sentence begins and ends like one, and its id stands apart", () => {
+  const end = endOf(4005, "the console's host does not answer [c0ffee1234]", true);
+  assert.equal(end.sentence, "The console's host does not answer.");
+  assert.equal(end.id, "c0ffee1234");
+});
+
+test("a sentence without an id is a sentence all the same", () => {
+  for (const [said, shown] of [
+    ["gone fishing", "Gone fishing."],
+    ["Done.", "Done."],
+    ["what now?", "What now?"],
+    ["über [alles]", "Über [alles]."],
+  ] as const) {
+    const end = endOf(4010, said, true);
+    assert.equal(end.sentence, shown);
+    assert.equal(end.id, undefined);
+  }
+});
+
+test("an id alone leaves the page's own sentence", () => {
+  assert.equal(endOf(4005, " [c0ffee1234]", true).sentence, endOf(4005, "", true).sentence);
 });
 
 test("every code of the server has a sentence and a hint of its own", () => {

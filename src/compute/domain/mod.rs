@@ -117,6 +117,7 @@ pub fn parse_in(xml: &str, setting: &Setting<'_>) -> Result<Instance, BadDomain>
         display_name: display_name(domain).filter(|shown| *shown != name),
         name,
         state,
+        flavor: flavor(domain),
         owner: owner(domain),
         consoles: consoles(domain, state, setting)?,
         source: setting.source.to_owned(),
@@ -209,9 +210,18 @@ fn display_name(domain: Node<'_, '_>) -> Option<String> {
     named.or_else(|| text(domain, "title"))
 }
 
+fn flavor(domain: Node<'_, '_>) -> Option<String> {
+    let flavor = child(nova(domain)?, "flavor")?;
+    flavor.attribute("name").map(plain).and_then(known)
+}
+
+/// What Nova knew: it writes `N/A` where it did not.
+fn known(text: String) -> Option<String> {
+    Some(text).filter(|text| !text.is_empty() && text != "N/A")
+}
+
 fn owner(domain: Node<'_, '_>) -> Option<Owner> {
     let owner = child(nova(domain)?, "owner")?;
-    let known = |text: String| Some(text).filter(|text| !text.is_empty() && text != "N/A");
     let id = |who| child(owner, who).and_then(|node| node.attribute("uuid"));
     let owner = Owner {
         project_id: id("project").map(plain).and_then(known),

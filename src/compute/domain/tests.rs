@@ -182,11 +182,12 @@ fn a_paused_guest_has_a_display_and_one_that_is_shut_off_has_none() {
 }
 
 #[test]
-fn nova_tells_the_name_and_the_owner() {
+fn nova_tells_the_name_the_flavor_and_the_owner() {
     let instance = read(fixture!("vnc")).unwrap();
 
     assert_eq!(instance.name, "web-1");
     assert_eq!(instance.shown_name(), "Web shop");
+    assert_eq!(instance.flavor.as_deref(), Some("m1.small"));
     let owner = instance.owner.unwrap();
     assert_eq!(owner.project.as_deref(), Some("shop"));
     assert_eq!(owner.user.as_deref(), Some("ada"));

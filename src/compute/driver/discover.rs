@@ -110,6 +110,7 @@ impl Discover {
             name: format!("{NAME_PREFIX}{}", address.port()),
             display_name: None,
             state: PowerState::Unknown,
+            flavor: None,
             owner: None,
             consoles: vec![Console {
                 kind: ConsoleKind::Vnc,

@@ -72,6 +72,7 @@ impl Fixed {
             name: entry.name,
             display_name: None,
             state: PowerState::Unknown,
+            flavor: None,
             owner: None,
             consoles: vec![console],
             source: self.source.clone(),

@@ -6,10 +6,10 @@
 use std::net::IpAddr;
 
 use http::header::{
-    CONNECTION, COOKIE, HOST, HeaderName, ORIGIN, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL,
-    SEC_WEBSOCKET_VERSION, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, COOKIE, HOST, HeaderName, ORIGIN, SEC_WEBSOCKET_KEY,
+    SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
 };
-use http::{HeaderMap, Method, Request, Uri};
+use http::{HeaderMap, Method, Request, Uri, Version};
 use ipnet::IpNet;
 use percent_encoding::percent_decode_str;
 use tungstenite::handshake::derive_accept_key;
@@ -34,6 +34,12 @@ pub struct Handshake {
 /// Why a handshake is no handshake.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum BadHandshake {
+    /// HTTP/1.0 cannot upgrade (RFC 9110 section 7.8).
+    #[error("a WebSocket needs HTTP/1.1; does a reverse proxy speak 1.0 to us?")]
+    Http,
+    /// Its bytes would be taken for frames.
+    #[error("a WebSocket request has no body")]
+    Body,
     /// `Connection` does not name `Upgrade`.
     #[error("a WebSocket request needs `Connection: Upgrade`; does a reverse proxy drop it?")]
     Connection,
@@ -49,7 +55,14 @@ pub enum BadHandshake {
 }
 
 /// Checks the opening handshake (RFC 6455 section 4.2.1).
-pub fn handshake(headers: &HeaderMap) -> Result<Handshake, BadHandshake> {
+pub fn handshake(version: Version, headers: &HeaderMap) -> Result<Handshake, BadHandshake> {
+    if version < Version::HTTP_11 {
+        return Err(BadHandshake::Http);
+    }
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    if headers.contains_key(TRANSFER_ENCODING) || lengths.any(|length| length != "0") {
+        return Err(BadHandshake::Body);
+    }
     if !has_word(headers, &CONNECTION, "upgrade") {
         return Err(BadHandshake::Connection);
     }
@@ -95,21 +108,15 @@ fn form_decode(text: &str) -> String {
 }
 
 fn cookie_token(headers: &HeaderMap) -> Option<String> {
-    let lines = headers
-        .get_all(COOKIE)
-        .iter()
-        .filter_map(|value| value.to_str().ok());
-    let pairs = lines
-        .flat_map(|line| line.split(';'))
-        .filter_map(|pair| pair.split_once('='));
+    let lines = headers.get_all(COOKIE).iter();
+    // Bytes, since other programs on this host may set cookies that are no ASCII.
+    let pairs = lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
+    let pairs = pairs.filter_map(|pair| std::str::from_utf8(pair).ok()?.split_once('='));
     let values = pairs
         .filter(|(name, _)| name.trim() == "token")
-        .map(|(_, value)| value.trim());
-    let values: Vec<&str> = values
-        .map(unquoted)
-        .filter(|value| !value.is_empty())
-        .collect();
-    values.last().map(|value| (*value).to_owned())
+        .map(|(_, value)| unquoted(value.trim()));
+    let mut values = values.filter(|value| !value.is_empty());
+    values.next_back().map(str::to_owned)
 }
 
 fn unquoted(value: &str) -> &str {
@@ -215,9 +222,13 @@ pub fn check_origin(
     base: &Url,
     allowed: &[String],
 ) -> Result<(), BadOrigin> {
-    let Some(origin) = headers.get(ORIGIN) else {
+    let mut origins = headers.get_all(ORIGIN).iter();
+    let Some(origin) = origins.next() else {
         return Ok(());
     };
+    if origins.next().is_some() {
+        return Err(BadOrigin::Invalid("two at once".to_owned()));
+    }
     let text = String::from_utf8_lossy(origin.as_bytes()).into_owned();
     let parsed = Url::parse(&text).ok();
     let host = parsed

@@ -8,7 +8,7 @@ const GOOD_KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for (name, value) in pairs {
-        headers.append(*name, HeaderValue::from_str(value).unwrap());
+        headers.append(*name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
     }
     headers
 }
@@ -23,6 +23,10 @@ fn upgrade(more: &[(&'static str, &str)]) -> HeaderMap {
     headers(&all)
 }
 
+fn shake(headers: &HeaderMap) -> Result<Handshake, BadHandshake> {
+    handshake(Version::HTTP_11, headers)
+}
+
 fn found(uri: &str, cookies: &[&str]) -> Option<String> {
     let pairs: Vec<_> = cookies.iter().map(|cookie| ("cookie", *cookie)).collect();
     let token = token(&uri.parse().unwrap(), &headers(&pairs));
@@ -31,7 +35,7 @@ fn found(uri: &str, cookies: &[&str]) -> Option<String> {
 
 #[test]
 fn the_accept_key_is_that_of_rfc_6455() {
-    let accepted = handshake(&upgrade(&[])).unwrap();
+    let accepted = shake(&upgrade(&[])).unwrap();
     assert_eq!(accepted.accept, "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
     assert!(!accepted.binary);
 }
@@ -49,7 +53,7 @@ fn binary_is_chosen_wherever_it_stands_and_nothing_else_is() {
         ("BINARY", Err(BadHandshake::Subprotocol)),
     ] {
         let headers = upgrade(&[("sec-websocket-protocol", offer)]);
-        assert_eq!(handshake(&headers).map(|ok| ok.binary), outcome, "{offer}");
+        assert_eq!(shake(&headers).map(|ok| ok.binary), outcome, "{offer}");
     }
 }
 
@@ -58,7 +62,7 @@ fn a_broken_handshake_is_refused_by_its_fault() {
     let without = |name: &str| {
         let mut headers = upgrade(&[]);
         headers.remove(name);
-        handshake(&headers).unwrap_err()
+        shake(&headers).unwrap_err()
     };
     assert_eq!(without("connection"), BadHandshake::Connection);
     assert_eq!(without("sec-websocket-version"), BadHandshake::Version);
@@ -70,12 +74,25 @@ fn a_broken_handshake_is_refused_by_its_fault() {
     ] {
         let mut headers = upgrade(&[]);
         headers.insert("sec-websocket-key", HeaderValue::from_str(key).unwrap());
-        assert_eq!(handshake(&headers), Err(BadHandshake::Key), "{key}");
+        assert_eq!(shake(&headers), Err(BadHandshake::Key), "{key}");
     }
     assert_eq!(
-        handshake(&upgrade(&[("sec-websocket-version", "8")])),
+        shake(&upgrade(&[("sec-websocket-version", "8")])),
         Err(BadHandshake::Version)
     );
+}
+
+#[test]
+fn an_upgrade_over_http_1_0_or_with_a_body_is_refused() {
+    let old = handshake(Version::HTTP_10, &upgrade(&[]));
+    let empty = shake(&upgrade(&[("content-length", "0")]));
+    let long = shake(&upgrade(&[("content-length", "5")]));
+    let chunked = shake(&upgrade(&[("transfer-encoding", "chunked")]));
+
+    assert_eq!(old, Err(BadHandshake::Http));
+    assert!(empty.is_ok());
+    assert_eq!(long, Err(BadHandshake::Body));
+    assert_eq!(chunked, Err(BadHandshake::Body));
 }
 
 #[test]
@@ -92,6 +109,7 @@ fn the_token_is_the_querys_last_and_then_the_cookies_last() {
         ("/", &["?=!; token=\"T\""], Some("T")),
         ("/", &["token=X; token=T"], Some("T")),
         ("/", &["token=X", "token=T"], Some("T")),
+        ("/", &["a=ü; token=T"], Some("T")),
         ("/", &["Token=T"], None),
         ("/?path=%3Ftoken%3DT", &[], None),
         ("/", &[], None),

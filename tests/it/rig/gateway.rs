@@ -30,6 +30,7 @@ pub(crate) struct Setup {
 #[derive(Debug)]
 pub(crate) struct Gateway {
     pub(crate) listen: SocketAddr,
+    pub(crate) listeners: Vec<SocketAddr>,
     pub(crate) monitor: SocketAddr,
     pub(crate) admin: PathBuf,
     pub(crate) config: PathBuf,
@@ -176,9 +177,11 @@ impl Setup {
             let event: Value = serde_json::from_str(&line.text).ok()?;
             (event["message"] == "ready").then_some(event)
         });
+        let listeners = addresses(&ready["listen"]);
         Gateway {
-            listen: address(&ready["listen"]),
-            monitor: address(&ready["monitor"]),
+            listen: listeners[0],
+            listeners,
+            monitor: addresses(&ready["monitor"])[0],
             admin,
             config,
             process,
@@ -367,14 +370,13 @@ pub(crate) fn bare(program: &Path) -> Command {
     command
 }
 
-/// The first address of a field of the ready line.
-fn address(value: &Value) -> SocketAddr {
+/// The addresses in a field of the ready line.
+fn addresses(value: &Value) -> Vec<SocketAddr> {
     let text = value
         .as_str()
         .unwrap_or_else(|| panic!("{value} is no text"));
-    let mut words = text.split(|c: char| " ,".contains(c));
-    let found = words.find_map(|word| word.parse().ok());
-    found.unwrap_or_else(|| panic!("no address in {text}"))
+    let words = text.split(|c: char| c == ',' || c.is_whitespace());
+    words.filter_map(|word| word.parse().ok()).collect()
 }
 
 /// A URL that opens a console.

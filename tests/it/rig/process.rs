@@ -25,7 +25,9 @@ pub(crate) fn peer(program: &str) -> PathBuf {
 #[track_caller]
 pub(crate) fn any_peer(programs: &[&str]) -> PathBuf {
     let path = env::var_os("PATH").unwrap_or_default();
-    let directories: Vec<_> = env::split_paths(&path).collect();
+    let mut directories: Vec<_> = env::split_paths(&path).collect();
+    // where daemons lie, and where only root looks
+    directories.push("/usr/sbin".into());
     let places = programs.iter().flat_map(|program| {
         directories
             .iter()

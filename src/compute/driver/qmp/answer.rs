@@ -102,6 +102,7 @@ pub(super) fn instance(
             .unwrap_or_else(|| path_name(socket)),
         display_name: None,
         state,
+        flavor: None,
         owner: None,
         consoles,
         source: source.to_owned(),

@@ -2,7 +2,7 @@
 //!
 //! A message's length stands in front and counts itself. [`Header`] is what every message has;
 //! the payload is [`super::xdr`] of a call, or a stream's plain bytes. [`decode`] reads a message
-//! from bytes, [`super::io`] from a stream; both refuse what is longer than libvirt allows.
+//! from bytes, the connection from a stream; both refuse what is longer than libvirt allows.
 
 use super::procedure::{KEEPALIVE, REMOTE, VERSION};
 use super::xdr::{Decoder, Encoder};

@@ -4,9 +4,12 @@
 //! types that hide themselves before anything could log them. Metrics have the prefix
 //! `vncgate_`, base units, and no label per instance.
 
+mod outlet;
+
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
@@ -17,25 +20,51 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use tracing_subscriber::EnvFilter;
-use tracing_subscriber::filter::ParseError;
+use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::time::FormatTime;
 
 use crate::config::{Log, LogFormat};
 use crate::model::ConsoleType;
+use outlet::Outlet;
 
-/// Starts logging to stderr, once per process. Errors: the level or filter does not parse.
-pub fn start_log(log: &Log) -> Result<(), ParseError> {
+/// How long a process that ends waits for the reader of its log.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+/// A log that runs; its last lines are written when this is dropped.
+#[derive(Debug)]
+pub struct Logging(Outlet);
+
+impl Drop for Logging {
+    fn drop(&mut self) {
+        self.0.finish(LAST_LINES);
+    }
+}
+
+/// Starts logging to stderr, once per process. Errors: the level or filter does not parse, or
+/// there is no thread to be had.
+pub fn start_log(log: &Log) -> Result<Logging, Box<dyn std::error::Error + Send + Sync>> {
     let filter = EnvFilter::builder().parse(&log.level)?;
     let human = match log.format {
         LogFormat::Human => true,
         LogFormat::Json => false,
         LogFormat::Auto => std::io::stderr().is_terminal(),
     };
+    let regret = if human {
+        regret_to_people
+    } else {
+        regret_in_json
+    };
+    let outlet = Outlet::start(std::io::stderr(), regret)?;
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+        .with_writer(outlet.clone());
     let started = if human {
         let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        builder.with_target(false).with_ansi(colour).try_init()
+        builder
+            .with_target(false)
+            .with_timer(Clock)
+            .with_ansi(colour)
+            .try_init()
     } else {
         builder
             .json()
@@ -45,7 +74,28 @@ pub fn start_log(log: &Log) -> Result<(), ParseError> {
     };
     // An error means that a log was started before, which then stays.
     drop(started);
-    Ok(())
+    Ok(Logging(outlet))
+}
+
+fn regret_to_people(lost: u64) -> String {
+    format!("vncgate: {lost} log lines are lost, their reader was too slow\n")
+}
+
+fn regret_in_json(lost: u64) -> String {
+    format!("{{\"level\":\"WARN\",\"message\":\"log lines lost\",\"lost\":{lost}}}\n")
+}
+
+/// The time as people read it, to the second.
+struct Clock;
+
+impl FormatTime for Clock {
+    fn format_time(&self, line: &mut Writer<'_>) -> std::fmt::Result {
+        write!(
+            line,
+            "{}",
+            humantime::format_rfc3339_seconds(SystemTime::now())
+        )
+    }
 }
 
 /// Every figure at `/metrics`. Cheap to clone: all clones count together.

@@ -1,0 +1,110 @@
+//! What clients may take at most, and what they are told when they want more.
+
+use std::io::{Read, Write};
+use std::time::{Duration, Instant};
+
+use crate::rig::gateway::Setup;
+use crate::rig::http::{Request, Response, connect};
+use crate::rig::peers::Peer;
+use crate::rig::rfb::shake_hands;
+use crate::rig::wait::until;
+
+#[test]
+fn a_session_too_many_is_told_to_come_back_and_may_once_another_ends() {
+    let peer = Peer::echo();
+    let setup = Setup::new().instance("web-1", &peer.address());
+    let gateway = setup.set("proxy", "max_sessions", 1).start();
+    let mut first = gateway.open("web-1");
+    shake_hands(&mut first);
+    let upgrade = gateway.upgrade("web-1");
+
+    let refused = upgrade.clone().open(gateway.listen).unwrap_err();
+    first.send_close(1000, "");
+    first.expect_close();
+    let mut second = until("a free place", || upgrade.clone().open(gateway.listen).ok());
+
+    assert_eq!(refused.status, 503, "{refused:?}");
+    assert!(refused.header("retry-after").is_some(), "{refused:?}");
+    assert_eq!(shake_hands(&mut second).2, "peer");
+}
+
+#[test]
+fn a_client_that_sends_no_request_is_let_go() {
+    let gateway = Setup::new().set("proxy", "header_timeout", "1s").start();
+    for beginning in [
+        &b""[..],
+        b"GET /vnc.html HT",
+        b"GET / HTTP/1.1\r\nHost: x\r\n",
+    ] {
+        let mut stream = connect(gateway.listen);
+        let started = Instant::now();
+
+        stream.write_all(beginning).unwrap();
+        let mut answer = Vec::new();
+        let _reset = stream.read_to_end(&mut answer).is_err();
+
+        assert!(started.elapsed() < Duration::from_secs(10), "{beginning:?}");
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(
+            answer.is_empty() || answer.starts_with("HTTP/1.1 4"),
+            "{answer}"
+        );
+    }
+}
+
+#[test]
+fn a_head_that_does_not_end_is_refused() {
+    let gateway = Setup::new().start();
+    let request = Request::new("GET", "/vnc.html").header("X-Long", &"x".repeat(100_000));
+
+    let refused = gateway.http(&request);
+
+    assert!([400, 431].contains(&refused.status), "{refused:?}");
+}
+
+#[test]
+fn a_frame_over_the_configured_limit_ends_the_session_with_1009() {
+    let peer = Peer::echo();
+    let setup = Setup::new().instance("web-1", &peer.address());
+    let gateway = setup.set("proxy", "max_frame", 4096).start();
+    let mut ws = gateway.open("web-1");
+    shake_hands(&mut ws);
+
+    ws.send(&[7; 4096]);
+    assert_eq!(ws.read(4096), [7; 4096]);
+    ws.send(&[7; 4097]);
+
+    assert_eq!(ws.expect_close().code, Some(1009));
+}
+
+#[test]
+fn a_url_may_not_live_longer_than_the_config_allows() {
+    let peer = Peer::echo();
+    let setup = Setup::new().instance("web-1", &peer.address());
+    let gateway = setup.set("auth", "url_ttl", "5m").start();
+
+    let refused = gateway.cli(&["token", "issue", "web-1", "--ttl", "1h"]);
+    let shorter = gateway.cli(&["token", "issue", "web-1", "--ttl", "1m"]);
+
+    assert_ne!(refused.code, 0, "{refused:?}");
+    assert!(refused.stderr.contains("5m"), "{refused:?}");
+    assert_eq!(shorter.code, 0, "{shorter:?}");
+}
+
+#[test]
+fn every_listener_serves_and_a_connection_serves_many_requests() {
+    let setup = Setup::new().set("proxy", "listen", vec!["127.0.0.1:0", "[::1]:0"]);
+    let gateway = setup.start();
+    assert_eq!(gateway.listeners.len(), 2);
+
+    for address in &gateway.listeners {
+        let mut stream = connect(*address);
+        for _ in 0..3 {
+            stream
+                .write_all(b"GET /vnc.html HTTP/1.1\r\nHost: x\r\n\r\n")
+                .unwrap();
+
+            assert_eq!(Response::read(&mut stream, false).status, 200, "{address}");
+        }
+    }
+}
