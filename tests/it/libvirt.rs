@@ -13,6 +13,7 @@ use crate::rig::libvirtd::Libvirtd;
 use crate::rig::qemu;
 use crate::rig::rfb::Viewer;
 use crate::rig::wait::until;
+use crate::rig::ws::Upgrade;
 
 const SCREEN: &str = "<video><model type='vga'/></video>";
 const AUTOPORT: &str = "<graphics type='vnc' port='-1' autoport='yes'/>";
@@ -101,9 +102,7 @@ fn a_spice_display_is_handed_over_to_its_page() {
     let url = gateway.issue_with(&["token", "issue", "spice", "--type", "spice-html5"]);
     let token = url.0.query_pairs().find(|(key, _)| key == "token").unwrap();
     let path = format!("/websockify?token={}", token.1);
-    let mut ws = crate::rig::ws::Upgrade::new(&path)
-        .open(gateway.listen)
-        .unwrap();
+    let mut ws = Upgrade::new(&path).open(gateway.listen).unwrap();
     // The first message of the main channel, without capabilities.
     let mut hello = b"REDQ".to_vec();
     for word in [2_u32, 2, 18, 0] {
@@ -218,6 +217,99 @@ fn a_token_opens_no_other_instance_of_the_same_name_or_port() {
 
     assert_eq!(closed.code, Some(4004), "{closed:?}");
     Viewer::new(gateway.open("web")).wait_for_pixel(100, 100, qemu::BLUE);
+}
+
+#[test]
+fn a_token_follows_its_instance_to_another_host_and_not_the_port_it_had() {
+    let (here, there) = (Libvirtd::start(), Libvirtd::start());
+    let socket = |it: &Libvirtd| it.uri().replace("libvirt-sock", "libvirt-sock-ro");
+    let gateway = Setup::new()
+        .hypervisor("here", &socket(&here))
+        .set_host("readonly", true)
+        .hypervisor("there", &socket(&there))
+        .set_host("readonly", true)
+        .start();
+    here.create("web", &format!("{AUTOPORT}{SCREEN}"));
+    let url = gateway.issue("web");
+    let open = || Upgrade::new(&url.upgrade_path()).open(gateway.listen);
+    let mut viewer = Viewer::new(open().unwrap());
+    viewer.wait_for_pixel(100, 100, qemu::BLUE);
+    let port = port_of(&gateway, "web");
+
+    here.send("web", &there);
+    let fixed = format!("<graphics type='vnc' port='{port}' autoport='no'/>{SCREEN}");
+    here.create("other", &fixed);
+    let mut other = Viewer::new(gateway.open("other"));
+    other.wait_for_pixel(100, 100, qemu::BLUE);
+    other.type_text("b");
+    other.wait_for_pixel(100, 100, qemu::GREEN);
+
+    Viewer::new(open().unwrap()).wait_for_pixel(100, 100, qemu::BLUE);
+    assert_eq!(port_of(&gateway, "other"), port);
+}
+
+#[test]
+fn a_viewer_of_a_guest_that_is_destroyed_is_told_that_it_ended() {
+    let libvirtd = Libvirtd::start();
+    libvirtd.create("web", &format!("{AUTOPORT}{SCREEN}"));
+    let gateway = gateway_of(&libvirtd);
+    let mut ws = gateway.open("web");
+    crate::rig::rfb::shake_hands(&mut ws);
+
+    libvirtd.virsh(&["destroy", "web"]).ok();
+
+    let (_, closed) = ws.read_to_close();
+    assert_eq!(closed.code, Some(1000), "{closed:?}");
+    assert!(closed.reason.contains("the console ended"), "{closed:?}");
+}
+
+#[test]
+fn an_address_that_a_guest_has_now_opens_for_nobody_else() {
+    let libvirtd = Libvirtd::start();
+    let port = free_port();
+    let address = format!("127.0.0.1:{port}");
+    let setup = looking_at(&libvirtd).instance("stale", &address);
+    let gateway = setup.start();
+    let upgrade = gateway.upgrade("stale");
+
+    let fixed = format!("<graphics type='vnc' port='{port}' autoport='no'/>{SCREEN}");
+    libvirtd.create("web", &fixed);
+    until("the guest to have the address", || {
+        let refused = gateway.cli(&["token", "issue", "stale"]);
+        refused.stderr.contains("is claimed by `web`").then_some(())
+    });
+    let closed = upgrade.open(gateway.listen).unwrap().expect_close();
+
+    assert_eq!(closed.code, Some(4004), "{closed:?}");
+}
+
+#[test]
+fn a_guest_of_a_host_far_away_is_dialled_at_the_hosts_address() {
+    let libvirtd = Libvirtd::far_away();
+    let anywhere = "<graphics type='vnc' port='-1' autoport='yes' listen='0.0.0.0'/>";
+    libvirtd.create("web", &format!("{anywhere}{SCREEN}"));
+    libvirtd.create("line", PTY);
+    let gateway = Setup::new()
+        .hypervisor("kvm-2", &libvirtd.far_uri())
+        .start();
+
+    let mut viewer = Viewer::new(gateway.open("web"));
+    viewer.wait_for_pixel(100, 100, qemu::BLUE);
+    drop(viewer);
+    let mut line = serial(&gateway, "line");
+    line.send(b"hello");
+    assert_eq!(line.read(5), b"hello");
+    drop(line);
+
+    for (name, way) in [("web", "tcp"), ("line", "libvirt")] {
+        gateway.wait_for_event("the way that was taken", |event| {
+            event["message"] == "session ended" && event["name"] == name && event["way"] == way
+        });
+    }
+    let shown = gateway.cli(&["instance", "show", "web", "-o", "json"]).ok();
+    let target = shown.json()["consoles"][0]["target"].clone();
+    let host = format!("{}:", libvirtd.address());
+    assert!(target.as_str().unwrap().starts_with(&host), "{target}");
 }
 
 #[test]
@@ -375,9 +467,7 @@ fn gateway_of(libvirtd: &Libvirtd) -> Gateway {
 fn serial(gateway: &Gateway, name: &str) -> crate::rig::ws::Ws {
     let url = gateway.issue_with(&["token", "issue", name, "--type", "serial"]);
     let path = format!("{}?{}", url.0.path(), url.0.query().unwrap());
-    crate::rig::ws::Upgrade::new(&path)
-        .open(gateway.listen)
-        .unwrap()
+    Upgrade::new(&path).open(gateway.listen).unwrap()
 }
 
 #[track_caller]
@@ -406,6 +496,14 @@ fn wait_for_states(gateway: &Gateway, expected: &[(&str, &str)]) {
     until(&format!("{expected:?} in the list"), || {
         (states(gateway) == expected).then_some(())
     });
+}
+
+#[track_caller]
+fn port_of(gateway: &Gateway, name: &str) -> String {
+    let shown = gateway.cli(&["instance", "show", name, "-o", "json"]).ok();
+    let target = shown.json()["consoles"][0]["target"].clone();
+    let (_, port) = target.as_str().unwrap().rsplit_once(':').unwrap();
+    port.to_owned()
 }
 
 /// Free a moment ago; the hypervisor has to bind it by itself.

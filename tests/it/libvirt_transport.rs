@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use super::rig::certificates::Authority;
 use super::rig::gateway;
 use super::rig::http::Request;
+use super::rig::libvirtd::loopback;
 use super::rig::process::{Process, peer, tied};
 use super::rig::wait::until;
 
@@ -51,9 +52,7 @@ impl Setup {
     }
 
     fn start(self) -> Daemon {
-        let number = uuid::Uuid::new_v4().as_u128();
-        let octet = |shift: u32| (number >> shift) % 250 + 2;
-        let address = format!("127.{}.{}.{}", octet(0), octet(16), octet(32));
+        let address = loopback();
         let place = self.place.path();
         certificates(place, self.certified_for.unwrap_or(&address));
         user(place);

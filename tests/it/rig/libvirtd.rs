@@ -58,6 +58,8 @@ const PORTS: u16 = 10;
 #[derive(Debug)]
 pub(crate) struct Libvirtd {
     directory: TempDir,
+    /// Its address, if it takes calls on the network.
+    far: Option<String>,
     daemon: Option<Process>,
     machine: Process,
 }
@@ -65,7 +67,9 @@ pub(crate) struct Libvirtd {
 impl Libvirtd {
     /// One without domains, that takes calls.
     pub(crate) fn start() -> Self {
-        Self::start_in(TempDir::with_prefix("vncgate-libvirtd-").unwrap(), "")
+        let directory = TempDir::with_prefix("vncgate-libvirtd-").unwrap();
+        prepare(directory.path());
+        Self::start_in(directory, None)
     }
 
     /// The same, with VNC that is encrypted wherever it is spoken. Nothing in a domain's XML
@@ -75,16 +79,36 @@ impl Libvirtd {
         let pki = directory.path().join("pki");
         let authority = Authority::new(&pki, "ca-cert.pem");
         authority.vouch_for("127.0.0.1", "server-cert.pem", "server-key.pem");
+        prepare(directory.path());
         let pki = pki.display();
         let more = format!("vnc_tls = 1\nvnc_tls_x509_cert_dir = \"{pki}\"\n");
-        Self::start_in(directory, &more)
+        append(&directory.path().join("etc/qemu.conf"), &more);
+        Self::start_in(directory, None)
     }
 
-    fn start_in(directory: TempDir, more: &str) -> Self {
-        prepare(directory.path(), more);
+    /// The same on an address of its own, where it takes calls over TLS.
+    pub(crate) fn far_away() -> Self {
+        let directory = TempDir::with_prefix("vncgate-libvirtd-").unwrap();
+        let address = loopback();
+        let pki = directory.path().join("pki");
+        let authority = Authority::new(&pki, "cacert.pem");
+        authority.vouch_for(&address, "servercert.pem", "serverkey.pem");
+        authority.vouch_for("vncgate", "clientcert.pem", "clientkey.pem");
+        prepare(directory.path());
+        let pki = pki.display();
+        let more = format!(
+            "listen_addr = \"{address}\"\nauth_tls = \"none\"\nca_file = \"{pki}/cacert.pem\"\n\
+             cert_file = \"{pki}/servercert.pem\"\nkey_file = \"{pki}/serverkey.pem\"\n"
+        );
+        append(&directory.path().join("etc/libvirtd.conf"), &more);
+        Self::start_in(directory, Some(address))
+    }
+
+    fn start_in(directory: TempDir, far: Option<String>) -> Self {
         let machine = machine(directory.path());
         let mut libvirtd = Self {
             directory,
+            far,
             daemon: None,
             machine,
         };
@@ -96,6 +120,7 @@ impl Libvirtd {
     pub(crate) fn restart(&mut self) {
         let mut command = self.inside(&peer("libvirtd"));
         command.args(["--pid-file", "/run/libvirt/libvirtd.pid"]);
+        command.args(self.far.as_ref().map(|_| "--listen"));
         self.daemon = Some(Process::spawn("libvirtd", &mut command));
         let socket = self.socket();
         until("libvirtd to listen", || UnixStream::connect(&socket).ok());
@@ -125,6 +150,21 @@ impl Libvirtd {
         format!("qemu+unix:///system?socket={}", self.socket().display())
     }
 
+    /// How [`Libvirtd::far_away`] is reached over the network.
+    pub(crate) fn far_uri(&self) -> String {
+        let pki = self.directory.path().join("pki");
+        format!(
+            "qemu+tls://{}/system?pkipath={}",
+            self.address(),
+            pki.display()
+        )
+    }
+
+    /// Where [`Libvirtd::far_away`] is.
+    pub(crate) fn address(&self) -> &str {
+        self.far.as_deref().unwrap()
+    }
+
     /// The same for the daemon's mock driver with these domains, each of which is running.
     pub(crate) fn mock(&self, domains: &str) -> String {
         let file = self.directory.path().join("mock.xml");
@@ -138,6 +178,14 @@ impl Libvirtd {
     #[track_caller]
     pub(crate) fn create(&self, name: &str, devices: &str) {
         self.virsh_with("create", name, &self.domain(name, devices));
+    }
+
+    /// Ends a domain here and starts it on another daemon's machine, as the same one.
+    #[track_caller]
+    pub(crate) fn send(&self, name: &str, to: &Self) {
+        let xml = self.virsh(&["dumpxml", "--inactive", name]).ok().stdout;
+        self.virsh(&["destroy", name]).ok();
+        to.virsh_with("create", name, &xml);
     }
 
     /// Defines a domain, which stays off.
@@ -190,7 +238,7 @@ impl Libvirtd {
     }
 }
 
-fn prepare(place: &Path, more: &str) {
+fn prepare(place: &Path) {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     for directory in ["etc", "run", "lib", "cache", "log"] {
         fs::create_dir(place.join(directory)).unwrap();
@@ -202,10 +250,22 @@ fn prepare(place: &Path, more: &str) {
     // Below the ports that the system gives out by itself, apart from other runs' by this one's id.
     let runs = u16::try_from(std::process::id() % 90).unwrap() * 200;
     let first = 12_000 + runs + NEXT.fetch_add(1, Ordering::Relaxed) % 20 * PORTS;
-    let mut qemu = format!("{QEMU_CONF}{more}");
+    let mut qemu = QEMU_CONF.to_owned();
     writeln!(qemu, "remote_display_port_min = {first}").unwrap();
     writeln!(qemu, "remote_display_port_max = {}", first + PORTS - 1).unwrap();
     fs::write(place.join("etc/qemu.conf"), qemu).unwrap();
+}
+
+fn append(file: &Path, more: &str) {
+    let text = fs::read_to_string(file).unwrap();
+    fs::write(file, text + more).unwrap();
+}
+
+/// An address of this machine that no other test has.
+pub(crate) fn loopback() -> String {
+    let number = uuid::Uuid::new_v4().as_u128();
+    let octet = |shift: u32| (number >> shift) % 250 + 2;
+    format!("127.{}.{}.{}", octet(0), octet(16), octet(32))
 }
 
 /// The namespaces, and in them a process that buries the dead and waits.
