@@ -141,7 +141,9 @@ pub enum ComputeError {
         kind: ConsoleKind,
     },
     /// Two running instances say they have the address, and only one can be right.
-    #[error("{address} of `{instance}` is claimed by `{other}` too, remove the outdated XML file")]
+    #[error(
+        "{address} of `{instance}` is claimed by `{other}` too; remove whichever entry or XML file is outdated"
+    )]
     Claimed {
         /// The address.
         address: Address,
