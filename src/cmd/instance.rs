@@ -4,7 +4,7 @@ use clap::Subcommand;
 use http::Method;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
-use super::{Exit, Failure, Format, Remote, output};
+use super::{Exit, Failure, Format, Question, Remote, output};
 use crate::api::{InstanceView, InstancesView};
 
 /// `vncgate instance ...`
@@ -12,33 +12,15 @@ use crate::api::{InstanceView, InstancesView};
 pub(super) enum InstanceCommand {
     /// List every instance that can be found now
     List {
-        /// How to write them
-        #[arg(
-            short,
-            long,
-            value_name = "FORMAT",
-            env = "VNCGATE_OUTPUT",
-            default_value = "table"
-        )]
-        output: Format,
         #[command(flatten)]
-        remote: Remote,
+        question: Question,
     },
     /// Show one instance
     Show {
         /// Its name or UUID
         instance: String,
-        /// How to write it
-        #[arg(
-            short,
-            long,
-            value_name = "FORMAT",
-            env = "VNCGATE_OUTPUT",
-            default_value = "table"
-        )]
-        output: Format,
         #[command(flatten)]
-        remote: Remote,
+        question: Question,
     },
     /// Write a picture of an instance's screen to stdout, as PNG
     Screenshot {
@@ -52,7 +34,8 @@ pub(super) enum InstanceCommand {
 impl InstanceCommand {
     pub(super) fn run(self) -> Result<(), Failure> {
         match self {
-            Self::List { output, remote } => {
+            Self::List { question } => {
+                let Question { output, remote } = question;
                 let view: InstancesView = remote.call(Method::GET, "/v1/instances", None)?;
                 for fault in &view.faults {
                     output::say(&format!("vncgate: {}", output::harmless(fault)));
@@ -66,11 +49,8 @@ impl InstanceCommand {
                     Format::Json => output::json(&view),
                 }
             }
-            Self::Show {
-                instance,
-                output,
-                remote,
-            } => {
+            Self::Show { instance, question } => {
+                let Question { output, remote } = question;
                 let name = utf8_percent_encode(&instance, NON_ALPHANUMERIC);
                 let path = format!("/v1/instances/{name}");
                 let view: InstanceView = remote.call(Method::GET, &path, None)?;

@@ -92,7 +92,23 @@ struct Remote {
     config: ConfigFile,
 }
 
-/// How lists are written.
+/// How an answer is asked for, and written.
+#[derive(Args, Debug)]
+struct Question {
+    /// How to write it
+    #[arg(
+        short,
+        long,
+        value_name = "FORMAT",
+        env = "VNCGATE_OUTPUT",
+        default_value = "table"
+    )]
+    output: Format,
+    #[command(flatten)]
+    remote: Remote,
+}
+
+/// How answers are written.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 enum Format {
     /// For eyes

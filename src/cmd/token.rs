@@ -4,7 +4,7 @@ use clap::{Subcommand, ValueEnum};
 use http::Method;
 use url::Url;
 
-use super::{Exit, Failure, Format, Remote, output};
+use super::{Exit, Failure, Format, Question, Remote, output};
 use crate::api::{ConsoleView, TokenView, TokensView};
 use crate::config::Period;
 use crate::model::{ConsoleType, Token, TokenId};
@@ -51,17 +51,8 @@ pub(super) enum TokenCommand {
     },
     /// List the live tokens
     List {
-        /// How to write them
-        #[arg(
-            short,
-            long,
-            value_name = "FORMAT",
-            env = "VNCGATE_OUTPUT",
-            default_value = "table"
-        )]
-        output: Format,
         #[command(flatten)]
-        remote: Remote,
+        question: Question,
     },
 }
 
@@ -79,17 +70,8 @@ pub(super) struct Which {
     /// stdin, which keeps a token out of the process list
     #[arg(value_name = "ID|TOKEN|URL|-")]
     token: String,
-    /// How to write it
-    #[arg(
-        short,
-        long,
-        value_name = "FORMAT",
-        env = "VNCGATE_OUTPUT",
-        default_value = "table"
-    )]
-    output: Format,
     #[command(flatten)]
-    remote: Remote,
+    question: Question,
 }
 
 impl TokenCommand {
@@ -116,7 +98,8 @@ impl TokenCommand {
                 output::say("revoked; a session that is open goes on");
                 Ok(())
             }
-            Self::List { output, remote } => {
+            Self::List { question } => {
+                let Question { output, remote } = question;
                 let view: TokensView = remote.call(Method::GET, "/v1/tokens", None)?;
                 match output {
                     Format::Table if view.tokens.is_empty() => {
@@ -134,10 +117,11 @@ impl TokenCommand {
 impl Which {
     fn call(self, method: Method) -> Result<(), Failure> {
         let id = self.id()?;
-        let view: TokenView = self
-            .remote
-            .call(method, &format!("/v1/tokens/{id}"), None)?;
-        match self.output {
+        let view: TokenView =
+            self.question
+                .remote
+                .call(method, &format!("/v1/tokens/{id}"), None)?;
+        match self.question.output {
             Format::Table => show(&[view]),
             Format::Json => output::json(&view),
         }
