@@ -59,6 +59,8 @@ pub(super) enum TokenCommand {
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 pub(super) enum IssueFormat {
     /// The URL alone
+    // What VNCGATE_OUTPUT says for lists should not make this command fail.
+    #[value(alias = "table")]
     Url,
     /// The URL with its token, id, type, instance and last moment
     Json,
@@ -191,6 +193,11 @@ fn show(tokens: &[TokenView]) -> Result<(), Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_word_for_people_in_lists_is_understood_here_too() {
+        assert_eq!(IssueFormat::from_str("table", false), Ok(IssueFormat::Url));
+    }
 
     #[test]
     fn an_id_a_token_and_both_forms_of_url_name_the_same_token() {
