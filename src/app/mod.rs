@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use url::Url;
 
-use crate::api::{Api, Gatekeeper, Urls};
+use crate::api::{Api, Gatekeeper, NovaSettings, Urls};
 use crate::auth::Auth;
 use crate::compute::Compute;
 use crate::compute::driver::libvirt::sasl::Credentials;
@@ -173,6 +173,11 @@ impl App {
         let api = Arc::new(Api {
             gatekeeper: gatekeeper(&self.config),
             urls: urls(&self.config, &self.addresses),
+            nova: NovaSettings {
+                public_url: self.config.api.public_url.clone(),
+                trusted_proxies: self.config.proxy.trusted_proxies.clone(),
+                identity_url: None,
+            },
             url_ttl: self.config.auth.url_ttl.get(),
             auth: auth.clone(),
             compute: compute.clone(),
