@@ -3,11 +3,14 @@ use url::Url;
 use crate::config::Proxy;
 use crate::model::ConsoleType;
 
+/// The built-in page of SPICE consoles, under the name that Nova's default has.
+const SPICE_PAGE: &str = "spice_auto.html";
+
 /// The access URLs' bases, by console type.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Urls {
     novnc: Url,
-    spice: Option<Url>,
+    spice: Url,
     serial: Url,
 }
 
@@ -21,7 +24,10 @@ impl Urls {
                 .novnc_url
                 .clone()
                 .unwrap_or_else(|| under(public, page)),
-            spice: proxy.spice_url.clone(),
+            spice: proxy
+                .spice_url
+                .clone()
+                .unwrap_or_else(|| under(public, SPICE_PAGE)),
             serial: proxy
                 .serial_url
                 .clone()
@@ -33,7 +39,7 @@ impl Urls {
     pub fn base(&self, console_type: ConsoleType) -> Option<&Url> {
         match console_type {
             ConsoleType::Novnc => Some(&self.novnc),
-            ConsoleType::SpiceHtml5 => self.spice.as_ref(),
+            ConsoleType::SpiceHtml5 => Some(&self.spice),
             ConsoleType::Serial => Some(&self.serial),
         }
     }
@@ -93,8 +99,16 @@ mod tests {
     }
 
     #[test]
-    fn spice_has_a_base_only_if_it_is_configured() {
-        let urls = Urls::new(&Proxy::default(), &"http://h".parse().unwrap(), "vnc.html");
-        assert_eq!(urls.base(ConsoleType::SpiceHtml5), None);
+    fn spice_opens_the_built_in_page_unless_another_is_configured() {
+        let spice = |proxy: &Proxy| {
+            let urls = Urls::new(proxy, &"http://h".parse().unwrap(), "vnc.html");
+            urls.base(ConsoleType::SpiceHtml5).unwrap().to_string()
+        };
+        assert_eq!(spice(&Proxy::default()), "http://h/spice_auto.html");
+        let configured = Proxy {
+            spice_url: Some("https://c.example/spice.html".parse().unwrap()),
+            ..Proxy::default()
+        };
+        assert_eq!(spice(&configured), "https://c.example/spice.html");
     }
 }
