@@ -40,6 +40,8 @@ mod rig;
 #[cfg(test)]
 mod secrets;
 #[cfg(test)]
+mod spice;
+#[cfg(test)]
 mod standalone;
 #[cfg(test)]
 mod tokens;

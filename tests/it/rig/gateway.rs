@@ -92,16 +92,25 @@ impl Setup {
         self.push("compute", "instance", &pairs)
     }
 
+    /// Sets a key of the instance added last.
+    pub(crate) fn set_instance(self, key: &str, value: impl Into<toml::Value>) -> Self {
+        self.set_last("instance", key, value)
+    }
+
     /// Adds a hypervisor to the config file's list.
     pub(crate) fn hypervisor(self, name: &str, uri: &str) -> Self {
         self.push("compute", "host", &[("name", name), ("uri", uri)])
     }
 
     /// Sets a key of the hypervisor added last.
-    pub(crate) fn set_host(mut self, key: &str, value: impl Into<toml::Value>) -> Self {
-        let hosts = self.table("compute")["host"].as_array_mut().unwrap();
-        let host = hosts.last_mut().unwrap().as_table_mut().unwrap();
-        host.insert(key.to_owned(), value.into());
+    pub(crate) fn set_host(self, key: &str, value: impl Into<toml::Value>) -> Self {
+        self.set_last("host", key, value)
+    }
+
+    fn set_last(mut self, list: &str, key: &str, value: impl Into<toml::Value>) -> Self {
+        let entries = self.table("compute")[list].as_array_mut().unwrap();
+        let entry = entries.last_mut().unwrap().as_table_mut().unwrap();
+        entry.insert(key.to_owned(), value.into());
         self
     }
 
@@ -410,9 +419,13 @@ impl ConsoleUrl {
         )
     }
 
-    /// The token in it: that of the WebSocket path inside the `path` parameter.
+    /// The token in it: a parameter of its own, or that of the WebSocket path inside the `path`
+    /// parameter.
     #[track_caller]
     pub(crate) fn token(&self) -> String {
+        if let Some(token) = self.parameter("token") {
+            return token;
+        }
         let path = self.parameter("path").expect("a path parameter");
         let (_, query) = path
             .split_once('?')
