@@ -13,7 +13,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("telemetry", &["config", "model"]),
     ("resolve", &["model"]),
     ("rpc", &["drain"]),
-    ("http", &["drain", "model"]),
+    ("http", &["drain", "model", "resolve"]),
     ("demo", &["drain", "model"]),
     ("auth", &["drain", "model", "rpc"]),
     ("compute", &["drain", "model", "resolve", "rpc"]),
