@@ -14,6 +14,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("resolve", &["model"]),
     ("rpc", &["drain"]),
     ("http", &["drain", "model", "resolve"]),
+    ("keystone", &["config", "drain", "http", "model"]),
     ("demo", &["drain", "model"]),
     ("auth", &["drain", "model", "rpc"]),
     ("compute", &["drain", "model", "resolve", "rpc"]),
