@@ -7,6 +7,7 @@
 mod console;
 mod error;
 mod identity;
+mod keystone;
 mod urls;
 mod view;
 
@@ -20,6 +21,7 @@ use tokio::time::timeout;
 
 pub use console::ConsoleRequest;
 pub use identity::{Caller, Gatekeeper, Who};
+pub use keystone::Identities;
 pub use urls::Urls;
 pub use view::{ConsoleView, InstanceView, InstancesView, TokenView, TokensView};
 
