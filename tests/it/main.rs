@@ -24,6 +24,8 @@ mod life;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod openstack_rig;
+#[cfg(test)]
 mod origins;
 #[cfg(test)]
 mod pages;
