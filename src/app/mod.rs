@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use url::Url;
 
-use crate::api::{Api, Gatekeeper, Urls};
+use crate::api::{Api, Gatekeeper, NovaSettings, Urls};
 use crate::auth::Auth;
 use crate::compute::Compute;
 use crate::compute::driver::libvirt::sasl::Credentials;
@@ -173,6 +173,11 @@ impl App {
         let api = Arc::new(Api {
             gatekeeper: gatekeeper(&self.config),
             urls: urls(&self.config, &self.addresses),
+            nova: NovaSettings {
+                public_url: self.config.api.public_url.clone(),
+                trusted_proxies: self.config.proxy.trusted_proxies.clone(),
+                identity_url: None,
+            },
             url_ttl: self.config.auth.url_ttl.get(),
             auth: auth.clone(),
             compute: compute.clone(),
@@ -324,6 +329,7 @@ fn entry(name: &str, address: Address) -> Entry {
         name: name.to_owned(),
         kind,
         target: address.into(),
+        project: None,
     }
 }
 
@@ -332,13 +338,19 @@ fn listed_entry(instance: &FixedInstance) -> Entry {
         id,
         name,
         address,
+        internal_access_path,
+        project,
         kind,
     } = instance.clone();
     Entry {
         id,
         name,
         kind,
-        target: Target::from(address),
+        target: Target {
+            internal_access_path,
+            ..address.into()
+        },
+        project,
     }
 }
 

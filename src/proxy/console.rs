@@ -90,10 +90,7 @@ impl Proxy {
         let grant = self.auth.redeem(&token).await?;
         *wanted = Some((grant.instance, grant.instance_name.clone()));
         request::check_origin(headers, viewer, &grant.base, &self.settings.allowed_origins)?;
-        let current = self
-            .compute
-            .recheck(grant.instance, grant.console_type, grant.target.clone())
-            .await?;
+        let current = self.compute.current(&grant).await?;
         let started = Instant::now();
         let connected = self.reach(&grant, &current.address).await?;
         self.metrics

@@ -24,6 +24,8 @@ mod life;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod nova;
+#[cfg(test)]
 mod openstack_rig;
 #[cfg(test)]
 mod origins;
@@ -39,6 +41,8 @@ mod relay;
 mod rig;
 #[cfg(test)]
 mod secrets;
+#[cfg(test)]
+mod spice;
 #[cfg(test)]
 mod standalone;
 #[cfg(test)]
