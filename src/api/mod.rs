@@ -21,13 +21,16 @@ use tokio::time::timeout;
 pub use console::ConsoleRequest;
 pub use identity::{Caller, Gatekeeper};
 pub use urls::Urls;
-pub use view::{ConsoleView, InstanceView, InstancesView, TokenView, TokensView};
+pub use view::{
+    ConsoleView, InstanceView, InstancesView, SessionView, SessionsView, TermsView, TokenView,
+    TokensView,
+};
 
 use crate::auth::Auth;
 use crate::compute::Compute;
 use crate::drain::Watch;
 use crate::http::{Body, Peer, Reject, json};
-use crate::model::{ConsoleType, InstanceRef, TokenId};
+use crate::model::{ConsoleType, InstanceRef, SessionId, Terms, TokenId};
 use crate::rpc::Client;
 use crate::telemetry::{Metrics, StatusLabel};
 
@@ -46,6 +49,8 @@ pub struct Api {
     pub urls: Urls,
     /// The longest, and usual, life of a URL.
     pub url_ttl: Duration,
+    /// The usual terms of a token.
+    pub terms: Terms,
     /// Makes and keeps tokens.
     pub auth: Client<Auth>,
     /// Finds instances.
@@ -86,11 +91,7 @@ impl Api {
         instance: &str,
         console_type: ConsoleType,
     ) -> Result<ConsoleView, Reject> {
-        let request = ConsoleRequest {
-            instance: instance.to_owned(),
-            r#type: console_type,
-            ttl: None,
-        };
+        let request = ConsoleRequest::plain(instance, console_type);
         console::create_console(self, request, &Caller::Admin).await
     }
 
@@ -142,6 +143,12 @@ impl Api {
                 Ok(json(StatusCode::OK, &TokensView::from(entries)))
             }
             ["v1", "tokens", id] => self.token(&request, id, &caller).await,
+            ["v1", "sessions"] => {
+                only(&request, &[Method::GET])?;
+                let sessions = self.auth.sessions(None).await?;
+                Ok(json(StatusCode::OK, &SessionsView::from(sessions)))
+            }
+            ["v1", "sessions", id] => self.session(&request, id, &caller).await,
             _ => Err(Reject::not_found()),
         }
     }
@@ -186,6 +193,30 @@ impl Api {
             self.auth.show(id).await?
         };
         Ok(json(StatusCode::OK, &TokenView::from(entry)))
+    }
+}
+
+impl Api {
+    async fn session(
+        &self,
+        request: &Request<Incoming>,
+        id: &str,
+        caller: &Caller,
+    ) -> Result<Response<Body>, Reject> {
+        only(request, &[Method::GET, Method::DELETE])?;
+        let id: SessionId = id.parse().map_err(|error| {
+            let why = format!("this is no session id: {error}");
+            Reject::new(StatusCode::BAD_REQUEST, "bad-session-id", why)
+        })?;
+        let live = if request.method() == Method::DELETE {
+            let live = self.auth.kill(id).await?;
+            let instance = live.record.instance;
+            tracing::info!(session = %id, %instance, %caller, "session killed");
+            live
+        } else {
+            self.auth.session(id).await?
+        };
+        Ok(json(StatusCode::OK, &SessionView::from(live)))
     }
 }
 

@@ -10,7 +10,6 @@ use crate::auth::Auth;
 use crate::compute::Compute;
 use crate::drain::Watch;
 use crate::http::{Body, Peer, Reject, Service, json, text};
-use crate::model::InstanceId;
 use crate::rpc::Client;
 use crate::telemetry::Metrics;
 
@@ -58,9 +57,8 @@ impl Monitor {
     async fn readiness(&self) -> Response<Body> {
         let draining = self.watch.is_draining();
         let drain = if draining { "draining" } else { OK }.to_owned();
-        let nobody = InstanceId(uuid::Uuid::nil());
-        let auth = self.auth.list(Some(nobody)).await;
-        let auth = auth.map_or_else(|error| error.to_string(), |_| OK.to_owned());
+        let auth = self.auth.ping().await;
+        let auth = auth.map_or_else(|error| error.to_string(), |()| OK.to_owned());
         let compute = self.sources().await;
         let ready = [&drain, &auth, &compute]
             .into_iter()

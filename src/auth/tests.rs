@@ -11,6 +11,7 @@ fn new_grant(instance: u8, ttl: u64) -> NewGrant {
         target: Target::from("127.0.0.1:5900".parse::<Address>().unwrap()),
         base: "http://127.0.0.1:6080/vnc.html".parse().unwrap(),
         caller: "test".to_owned(),
+        terms: Terms::default(),
         ttl: Duration::from_secs(ttl),
     }
 }
@@ -28,18 +29,25 @@ fn grant(instance: u8, expires: u64) -> Grant {
         target: new.target,
         base: new.base,
         caller: new.caller,
+        terms: new.terms,
         issued: UnixTime(0),
         expires: UnixTime(expires),
     }
 }
 
 fn near(max_tokens: usize) -> (Client<Auth>, Drain) {
+    near_with(Settings {
+        max_tokens,
+        limits: Limits::default(),
+        reconnect_window: Duration::from_secs(30),
+    })
+}
+
+fn near_with(settings: Settings) -> (Client<Auth>, Drain) {
     let drain = Drain::default();
     let watch = drain.watch();
-    (
-        Client::Near(rpc::serve(Auth::in_memory(max_tokens, &watch), &watch)),
-        drain,
-    )
+    let auth = Auth::in_memory(settings, &watch);
+    (Client::Near(rpc::serve(auth, &watch)), drain)
 }
 
 #[tokio::test]

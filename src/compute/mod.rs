@@ -20,8 +20,8 @@ use crate::drain::Watch;
 use crate::model::{
     Address, ConsoleKind, ConsoleType, Instance, InstanceId, InstanceRef, PowerState, Target,
 };
-use crate::rpc::{Client, Role, Unreachable};
-use driver::{Driver, ask_all, ask_until};
+use crate::rpc::{Client, Cursor, Feed, HOLD, News, Role, Unreachable};
+use driver::{Driver, Ends, ask_all, ask_until};
 
 pub use display::{Display, Displays, Line};
 pub use driver::{Fault, Survey};
@@ -31,6 +31,8 @@ pub use picture::{BadPicture, Picture};
 #[derive(Debug)]
 pub struct Compute {
     drivers: Arc<[Arc<dyn Driver>]>,
+    /// Instances of which a hypervisor said that they ended.
+    ends: Ends,
 }
 
 /// What compute can be asked.
@@ -64,6 +66,8 @@ pub enum Request {
         /// Whose.
         instance: InstanceRef,
     },
+    /// Which instances have ended? Held until there is one, or for a while.
+    Ended(Option<Cursor>),
 }
 
 /// What compute answers, one for each request.
@@ -79,6 +83,8 @@ pub enum Reply {
     Instance(Instance),
     /// To `Screenshot`.
     Screenshot(Picture),
+    /// To `Ended`.
+    Ended(News<InstanceId>),
 }
 
 /// A console that can be reached.
@@ -170,6 +176,7 @@ impl Compute {
     pub fn new(drivers: Vec<Box<dyn Driver>>) -> Self {
         Self {
             drivers: drivers.into_iter().map(Arc::from).collect(),
+            ends: Arc::new(Feed::default()),
         }
     }
 
@@ -180,7 +187,8 @@ impl Compute {
 
     /// Lets the drivers do what they do on their own. Ends with `watch`.
     pub fn start(&self, watch: &Watch) {
-        self.drivers.iter().for_each(|driver| driver.start(watch));
+        let start = |driver: &Arc<dyn Driver>| driver.start(watch, &self.ends);
+        self.drivers.iter().for_each(start);
     }
 
     async fn locate(
@@ -293,6 +301,7 @@ impl Role for Compute {
             Request::Screenshot { instance } => {
                 self.screenshot(&instance).await.map(Reply::Screenshot)
             }
+            Request::Ended(cursor) => Ok(Reply::Ended(self.ends.after(cursor, HOLD).await)),
         }
     }
 }
@@ -346,6 +355,15 @@ impl Client<Compute> {
     pub async fn screenshot(&self, instance: InstanceRef) -> Result<Picture, ComputeError> {
         match self.call(Request::Screenshot { instance }).await? {
             Reply::Screenshot(picture) => Ok(picture),
+            other => Err(stray(&other)),
+        }
+    }
+
+    /// Instances that ended since `cursor`, as far as hypervisors tell: waits up to [`HOLD`] for
+    /// one. Each may be back already, or somewhere else. Errors: `Unreachable`.
+    pub async fn ended(&self, cursor: Option<Cursor>) -> Result<News<InstanceId>, ComputeError> {
+        match self.call(Request::Ended(cursor)).await? {
+            Reply::Ended(news) => Ok(news),
             other => Err(stray(&other)),
         }
     }

@@ -23,7 +23,7 @@ fn the_example_is_the_default_value_of_every_key() {
 #[test]
 fn the_example_shows_every_key_there_is() {
     let everything = r#"
-        proxy = { public_url = "http://h", novnc_url = "http://h", spice_url = "http://h", serial_url = "ws://h" }
+        proxy = { name = "n", public_url = "http://h", novnc_url = "http://h", spice_url = "http://h", serial_url = "ws://h" }
         admin = { socket = "/s" }
         web = { root = "/w" }
         compute = { discover = true, host = [{ name = "n", address = "h", user = "u", password_file = "/p" }], instance = [{ name = "n", id = "11111111-1111-4111-8111-111111111111", address = "h:1" }] }

@@ -9,6 +9,7 @@ mod id;
 mod instance;
 mod secret;
 mod target;
+mod terms;
 mod time;
 
 pub use console::{ConsoleKind, ConsoleType, UnknownConsoleType};
@@ -17,4 +18,5 @@ pub use id::{CorrelationId, InstanceId, InstanceRef, SessionId};
 pub use instance::{Console, Instance, Owner, PowerState};
 pub use secret::{ApiKey, BadHash, BadToken, KeyHash, Token, TokenHash, TokenId};
 pub use target::{Address, BadAddress, Host, Target};
+pub use terms::{BadSecondViewer, Browser, SecondViewer, Terms};
 pub use time::UnixTime;

@@ -3,7 +3,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dashmap::DashMap;
+use dashmap::mapref::entry::Entry as Place;
 
+use super::Claim;
 use crate::auth::{AuthError, Entry};
 use crate::model::{Grant, InstanceId, TokenHash, TokenId, UnixTime};
 
@@ -17,6 +19,7 @@ struct Maps {
     grants: DashMap<TokenHash, Grant>,
     by_instance: DashMap<InstanceId, HashSet<TokenHash>>,
     by_id: DashMap<TokenId, TokenHash>,
+    claims: DashMap<TokenId, Claim>,
     count: AtomicUsize,
     limit: usize,
 }
@@ -27,6 +30,7 @@ impl Memory {
             grants: DashMap::new(),
             by_instance: DashMap::new(),
             by_id: DashMap::new(),
+            claims: DashMap::new(),
             count: AtomicUsize::new(0),
             limit,
         }))
@@ -106,6 +110,30 @@ impl Memory {
         entries
     }
 
+    /// Changes who has claimed a single-use token, under the eyes of nobody else; nothing for a
+    /// token that is not there.
+    pub(in crate::auth) fn claim<T>(
+        &self,
+        id: &TokenId,
+        change: impl FnOnce(&mut Option<Claim>) -> T,
+    ) -> Option<T> {
+        if !self.0.by_id.contains_key(id) {
+            return None;
+        }
+        let place = self.0.claims.entry(id.clone());
+        let mut claim = match &place {
+            Place::Occupied(place) => Some(place.get().clone()),
+            Place::Vacant(_) => None,
+        };
+        let outcome = change(&mut claim);
+        match (place, claim) {
+            (Place::Occupied(place), None) => drop(place.remove()),
+            (Place::Vacant(_), None) => {}
+            (place, Some(claim)) => drop(place.insert(claim)),
+        }
+        Some(outcome)
+    }
+
     /// Forgets every grant that is dead at `now`.
     pub(in crate::auth) fn sweep(&self, now: UnixTime) {
         let dead = self.0.grants.iter().filter(|item| item.expires <= now);
@@ -119,6 +147,7 @@ impl Memory {
         let (_, grant) = self.0.grants.remove(hash)?;
         let _previous = self.0.count.fetch_sub(1, Ordering::Relaxed);
         let _hash = self.0.by_id.remove(&hash.id());
+        let _claim = self.0.claims.remove(&hash.id());
         let _empty = self
             .0
             .by_instance

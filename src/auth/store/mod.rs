@@ -1,5 +1,7 @@
 //! Where grants are kept, by the hash of their token.
 
+mod claim;
 mod memory;
 
-pub(super) use memory::Memory;
+pub(in crate::auth) use claim::Claim;
+pub(in crate::auth) use memory::Memory;

@@ -20,6 +20,11 @@ impl Meter {
         self.down.load(Ordering::Relaxed)
     }
 
+    /// A number that changes when the viewer does something.
+    pub fn inputs(&self) -> u64 {
+        self.up()
+    }
+
     pub(super) fn count_up(&self, bytes: usize) {
         add(&self.up, bytes);
     }
