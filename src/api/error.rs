@@ -17,6 +17,10 @@ impl From<AuthError> for Reject {
                 Self::new(StatusCode::CONFLICT, "session-refused", detail)
             }
             AuthError::Full(_) => Self::retry("too-many-tokens", detail, 30),
+            AuthError::Elsewhere(_) => Self::new(StatusCode::CONFLICT, "tokens-elsewhere", detail),
+            AuthError::Source(_) | AuthError::Store(_) => {
+                Self::retry("tokens-unavailable", detail, 5)
+            }
             AuthError::Unreachable(error) => error.into(),
         }
     }

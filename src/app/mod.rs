@@ -326,6 +326,7 @@ fn entry(name: &str, address: Address) -> Entry {
         name: name.to_owned(),
         kind,
         target: address.into(),
+        project: None,
     }
 }
 
@@ -334,13 +335,19 @@ fn listed_entry(instance: &FixedInstance) -> Entry {
         id,
         name,
         address,
+        internal_access_path,
+        project,
         kind,
     } = instance.clone();
     Entry {
         id,
         name,
         kind,
-        target: Target::from(address),
+        target: Target {
+            internal_access_path,
+            ..address.into()
+        },
+        project,
     }
 }
 
@@ -376,6 +383,7 @@ fn auth_settings(config: &config::Auth) -> auth::Settings {
             address: limit(config.max_sessions_per_address),
         },
         reconnect_window: config.reconnect_window.get(),
+        terms: config.terms(),
     }
 }
 

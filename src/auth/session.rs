@@ -32,6 +32,8 @@ pub struct SessionRecord {
     pub instance_name: String,
     /// Which of its consoles.
     pub console_type: ConsoleType,
+    /// Whose the instance is, by project id, where that is known.
+    pub project: Option<String>,
     /// Where that console is.
     pub host: String,
     /// Which proxy holds it.

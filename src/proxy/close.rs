@@ -47,8 +47,14 @@ pub(super) fn ending(verdict: Verdict) -> Ending {
         Verdict::Ordered(Cause::Revoked) => (4007, "this console URL was revoked"),
         Verdict::Ordered(Cause::TakenOver) => (4010, "another viewer took this console over"),
         Verdict::Stopped => (4004, "the instance was stopped or deleted"),
-        Verdict::Idle => (4008, "nothing was typed or moved for too long; connect again"),
-        Verdict::Longest => (4009, "this session has lasted as long as it may; connect again"),
+        Verdict::Idle => (
+            4008,
+            "nothing was typed or moved for too long; connect again",
+        ),
+        Verdict::Longest => (
+            4009,
+            "this session has lasted as long as it may; connect again",
+        ),
     };
     Ending {
         code,
@@ -118,7 +124,10 @@ fn auth_sentence(error: &AuthError) -> &'static str {
         AuthError::Used => "this console URL was used already; ask for a new one",
         AuthError::Occupied => "somebody else is viewing this console",
         AuthError::Limit(_) => "too many consoles are open; close one and try again",
+        AuthError::Source(_) => "whoever made the token cannot be asked just now; try again",
+        AuthError::Store(_) => "tokens cannot be checked just now; try again",
         AuthError::Unknown
+        | AuthError::Elsewhere(_)
         | AuthError::NoSession(_)
         | AuthError::Full(_)
         | AuthError::Unreachable(_) => INTERNAL,

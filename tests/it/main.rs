@@ -38,6 +38,8 @@ mod rig;
 #[cfg(test)]
 mod secrets;
 #[cfg(test)]
+mod sessions;
+#[cfg(test)]
 mod standalone;
 #[cfg(test)]
 mod tokens;

@@ -2,17 +2,16 @@ use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::{Answer, Registry};
 use crate::auth::AuthError;
 use crate::auth::session::{
     Beat, Cause, LEASE, Limits, LiveSession, Order, Pulse, Reached, SessionRecord,
 };
-use crate::model::{
-    Browser, ConsoleKind, InstanceId, SecondViewer, SessionId, TokenId, UnixTime,
-};
+use crate::model::{Browser, ConsoleKind, InstanceId, SecondViewer, SessionId, TokenId, UnixTime};
 
 /// Sessions in this process's memory. Lost with it; proxies then register theirs again.
 #[derive(Debug)]
-pub(in crate::auth) struct Registry {
+pub(in crate::auth) struct Memory {
     held: Mutex<Held>,
     limits: Limits,
 }
@@ -42,7 +41,7 @@ enum Key {
     Token(TokenId),
 }
 
-impl Registry {
+impl Memory {
     pub(in crate::auth) fn new(limits: Limits) -> Self {
         Self {
             held: Mutex::default(),
@@ -51,11 +50,7 @@ impl Registry {
     }
 
     /// Takes a session in, and tells which others have to go for it. Errors: `Occupied`, `Limit`.
-    pub(in crate::auth) fn begin(
-        &self,
-        record: SessionRecord,
-        now: UnixTime,
-    ) -> Result<Vec<Order>, AuthError> {
+    fn begin(&self, record: SessionRecord, now: UnixTime) -> Result<Vec<Order>, AuthError> {
         let mut held = self.lock();
         let going = held.make_room(&record, &self.limits)?;
         let orders = going.into_iter();
@@ -66,7 +61,7 @@ impl Registry {
     }
 
     /// Takes sessions in that live already, whatever the limits say.
-    pub(in crate::auth) fn restore(&self, sessions: Vec<LiveSession>, now: UnixTime) {
+    fn restore(&self, sessions: Vec<LiveSession>, now: UnixTime) {
         let mut held = self.lock();
         for session in sessions {
             held.insert(session, now);
@@ -74,7 +69,7 @@ impl Registry {
     }
 
     /// Renews leases.
-    pub(in crate::auth) fn beat(&self, beats: &[Beat], now: UnixTime) -> Pulse {
+    fn beat(&self, beats: &[Beat], now: UnixTime) -> Pulse {
         let mut held = self.lock();
         let mut pulse = Pulse::default();
         for beat in beats {
@@ -94,58 +89,54 @@ impl Registry {
     }
 
     /// Takes a session out.
-    pub(in crate::auth) fn end(&self, id: SessionId) -> Option<SessionRecord> {
+    fn end(&self, id: SessionId) -> Option<SessionRecord> {
         let kept = self.lock().remove(id)?;
         Some(kept.live.record)
     }
 
-    pub(in crate::auth) fn find(&self, id: SessionId) -> Option<LiveSession> {
+    fn find(&self, id: SessionId) -> Option<LiveSession> {
         let held = self.lock();
         held.sessions.get(&id).map(|kept| kept.live.clone())
     }
 
     /// The sessions of an instance, or all, the oldest first.
-    pub(in crate::auth) fn list(&self, instance: Option<InstanceId>) -> Vec<LiveSession> {
+    fn list(&self, instance: Option<InstanceId>) -> Vec<LiveSession> {
         let held = self.lock();
-        let mut sessions: Vec<LiveSession> = match instance {
-            None => held.sessions.values().map(|kept| kept.live.clone()).collect(),
-            Some(instance) => {
-                let ids = held.ids(&Key::Instance(instance));
-                let kept = ids.filter_map(|id| held.sessions.get(&id));
-                kept.map(|kept| kept.live.clone()).collect()
-            }
-        };
+        let kept = held.sessions.values().map(|kept| &kept.live);
+        let wanted = kept.filter(|live| instance.is_none_or(|id| live.record.instance == id));
+        let mut sessions: Vec<LiveSession> = wanted.cloned().collect();
         drop(held);
         sessions.sort_by_key(|live| (live.record.started, live.record.id));
         sessions
     }
 
     /// Has one session ended.
-    pub(in crate::auth) fn order(&self, id: SessionId, cause: Cause) -> Option<Order> {
+    fn order(&self, id: SessionId, cause: Cause) -> Option<Order> {
         self.lock().order(id, cause)
     }
 
     /// Has all sessions of a token ended.
-    pub(in crate::auth) fn order_all(&self, token: &TokenId, cause: Cause) -> Vec<Order> {
+    fn order_all(&self, token: &TokenId, cause: Cause) -> Vec<Order> {
         let mut held = self.lock();
-        let ids: Vec<_> = held.ids(&Key::Token(token.clone())).collect();
-        let orders = ids.into_iter().filter_map(|id| held.order(id, cause));
-        orders.collect()
+        let ids = held.index.get(&Key::Token(token.clone())).cloned();
+        let ids = ids.into_iter().flatten();
+        ids.filter_map(|id| held.order(id, cause)).collect()
     }
 
     /// Whether a session of that token lives in that browser.
-    pub(in crate::auth) fn lives(&self, token: &TokenId, browser: &Browser) -> bool {
+    fn lives(&self, token: &TokenId, browser: &Browser) -> bool {
         let held = self.lock();
         held.of_same_browser(token, browser).next().is_some()
     }
 
     /// Forgets sessions whose proxy has not been heard of for too long.
-    pub(in crate::auth) fn sweep(&self, now: UnixTime) -> Vec<SessionRecord> {
+    fn sweep(&self, now: UnixTime) -> Vec<SessionRecord> {
         let mut held = self.lock();
-        let dead = held.sessions.iter().filter(|(_, kept)| kept.lease <= now);
-        let dead: Vec<_> = dead.map(|(id, _)| *id).collect();
-        let removed = dead.into_iter().filter_map(|id| held.remove(id));
-        removed.map(|kept| kept.live.record).collect()
+        let mut removed = Vec::new();
+        while let Some(id) = held.first_dead(now) {
+            removed.extend(held.remove(id).map(|kept| kept.live.record));
+        }
+        removed
     }
 
     fn lock(&self) -> MutexGuard<'_, Held> {
@@ -225,6 +216,12 @@ impl Held {
         })
     }
 
+    fn first_dead(&self, now: UnixTime) -> Option<SessionId> {
+        let mut sessions = self.sessions.iter();
+        let dead = sessions.find(|(_, kept)| kept.lease <= now);
+        dead.map(|(id, _)| *id)
+    }
+
     fn is_ending(&self, id: SessionId) -> bool {
         let kept = self.sessions.get(&id);
         kept.is_some_and(|kept| kept.order.is_some())
@@ -266,6 +263,54 @@ impl Held {
             }
         }
         Some(kept)
+    }
+}
+
+/// What memory knows, it knows at once.
+fn at_once<'a, T: Send + 'a>(answer: Result<T, AuthError>) -> Answer<'a, T> {
+    Box::pin(std::future::ready(answer))
+}
+
+impl Registry for Memory {
+    fn begin(&self, record: SessionRecord, now: UnixTime) -> Answer<'_, Vec<Order>> {
+        at_once(self.begin(record, now))
+    }
+
+    fn restore(&self, sessions: Vec<LiveSession>, now: UnixTime) -> Answer<'_, ()> {
+        self.restore(sessions, now);
+        at_once(Ok(()))
+    }
+
+    fn beat(&self, beats: Vec<Beat>, now: UnixTime) -> Answer<'_, Pulse> {
+        at_once(Ok(self.beat(&beats, now)))
+    }
+
+    fn end(&self, id: SessionId) -> Answer<'_, Option<SessionRecord>> {
+        at_once(Ok(self.end(id)))
+    }
+
+    fn find(&self, id: SessionId) -> Answer<'_, Option<LiveSession>> {
+        at_once(Ok(self.find(id)))
+    }
+
+    fn list(&self, instance: Option<InstanceId>) -> Answer<'_, Vec<LiveSession>> {
+        at_once(Ok(self.list(instance)))
+    }
+
+    fn order(&self, id: SessionId, cause: Cause) -> Answer<'_, Option<Order>> {
+        at_once(Ok(self.order(id, cause)))
+    }
+
+    fn order_all<'a>(&'a self, token: &'a TokenId, cause: Cause) -> Answer<'a, Vec<Order>> {
+        at_once(Ok(self.order_all(token, cause)))
+    }
+
+    fn lives<'a>(&'a self, token: &'a TokenId, browser: &'a Browser) -> Answer<'a, bool> {
+        at_once(Ok(self.lives(token, browser)))
+    }
+
+    fn sweep(&self, now: UnixTime) -> Answer<'_, Vec<SessionRecord>> {
+        at_once(Ok(self.sweep(now)))
     }
 }
 

@@ -1,12 +1,11 @@
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
 
+use super::Attempt;
 use crate::model::{Browser, UnixTime};
 
 /// Which browser a single-use token belongs to, once it was used.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
-pub(in crate::auth) struct Claim {
+pub(super) struct Claim {
     browser: Browser,
     /// Whether a session ever came of it.
     opened: bool,
@@ -15,25 +14,20 @@ pub(in crate::auth) struct Claim {
 }
 
 impl Claim {
-    /// Makes the token `browser`'s, or lets it come back: while its session lives, or within
-    /// `window` of its end. Whether that may be.
-    pub(in crate::auth) fn take(
-        claim: &mut Option<Self>,
-        browser: &Browser,
-        lives: bool,
-        window: Duration,
-        now: UnixTime,
-    ) -> bool {
+    /// Makes the token a browser's own, or lets that come back: while its session lives, or within
+    /// the window of its end. Whether that may be.
+    pub(super) fn take(claim: &mut Option<Self>, attempt: &Attempt, now: UnixTime) -> bool {
         let Some(known) = claim else {
             *claim = Some(Self {
-                browser: browser.clone(),
+                browser: attempt.browser.clone(),
                 opened: false,
                 left: None,
             });
             return true;
         };
-        let in_time = known.left.is_none_or(|left| left.plus(window) >= now);
-        let welcome = known.browser == *browser && (lives || in_time);
+        let in_time = |left: UnixTime| left.plus(attempt.window) >= now;
+        let may_return = attempt.lives || known.left.is_none_or(in_time);
+        let welcome = known.browser == attempt.browser && may_return;
         if welcome {
             known.left = None;
         }
@@ -41,7 +35,7 @@ impl Claim {
     }
 
     /// A session has ended, or never came about: then the token is as good as new.
-    pub(in crate::auth) fn leave(claim: &mut Option<Self>, opened: bool, now: UnixTime) {
+    pub(super) fn leave(claim: &mut Option<Self>, opened: bool, now: UnixTime) {
         let Some(known) = claim else {
             return;
         };
@@ -55,16 +49,19 @@ impl Claim {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     const WINDOW: Duration = Duration::from_secs(30);
 
-    fn browser(name: &str) -> Browser {
-        Browser::new(None, name.as_bytes())
-    }
-
     fn take(claim: &mut Option<Claim>, name: &str, now: u64) -> bool {
-        Claim::take(claim, &browser(name), false, WINDOW, UnixTime(now))
+        let attempt = Attempt {
+            browser: Browser::new(None, name.as_bytes()),
+            lives: false,
+            window: WINDOW,
+        };
+        Claim::take(claim, &attempt, UnixTime(now))
     }
 
     #[test]

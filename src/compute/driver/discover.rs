@@ -12,7 +12,9 @@ use std::sync::Arc;
 
 use super::libvirt::transport::Uri;
 use super::libvirt::{Libvirt, Settings};
-use super::{BoxFuture, Directory, Driver, Ends, Handed, Pictured, Survey, ask_all, derived_id, fault};
+use super::{
+    BoxFuture, Directory, Driver, Ends, Handed, Pictured, Survey, ask_all, derived_id, fault,
+};
 use crate::compute::claim::claims;
 use crate::drain::Watch;
 use crate::model::{
