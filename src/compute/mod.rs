@@ -21,8 +21,8 @@ use crate::model::{
     Address, Binding, ConsoleKind, ConsoleType, Grant, Instance, InstanceId, InstanceRef,
     PowerState, Target,
 };
-use crate::rpc::{Client, Role, Unreachable};
-use driver::{Driver, ask_all, ask_until};
+use crate::rpc::{Client, Cursor, Feed, HOLD, News, Role, Unreachable};
+use driver::{Driver, Ends, ask_all, ask_until};
 
 pub use display::{Display, Displays, Line};
 pub use driver::{Fault, Survey};
@@ -32,6 +32,8 @@ pub use picture::{BadPicture, Picture};
 #[derive(Debug)]
 pub struct Compute {
     drivers: Arc<[Arc<dyn Driver>]>,
+    /// Instances of which a hypervisor said that they ended.
+    ends: Ends,
 }
 
 /// What compute can be asked.
@@ -65,6 +67,8 @@ pub enum Request {
         /// Whose.
         instance: InstanceRef,
     },
+    /// Which instances have ended? Held until there is one, or for a while.
+    Ended(Option<Cursor>),
 }
 
 /// What compute answers, one for each request.
@@ -80,6 +84,8 @@ pub enum Reply {
     Instance(Instance),
     /// To `Screenshot`.
     Screenshot(Picture),
+    /// To `Ended`.
+    Ended(News<InstanceId>),
 }
 
 /// A console that can be reached.
@@ -171,6 +177,7 @@ impl Compute {
     pub fn new(drivers: Vec<Box<dyn Driver>>) -> Self {
         Self {
             drivers: drivers.into_iter().map(Arc::from).collect(),
+            ends: Arc::new(Feed::default()),
         }
     }
 
@@ -181,7 +188,8 @@ impl Compute {
 
     /// Lets the drivers do what they do on their own. Ends with `watch`.
     pub fn start(&self, watch: &Watch) {
-        self.drivers.iter().for_each(|driver| driver.start(watch));
+        let start = |driver: &Arc<dyn Driver>| driver.start(watch, &self.ends);
+        self.drivers.iter().for_each(start);
     }
 
     async fn locate(
@@ -294,6 +302,7 @@ impl Role for Compute {
             Request::Screenshot { instance } => {
                 self.screenshot(&instance).await.map(Reply::Screenshot)
             }
+            Request::Ended(cursor) => Ok(Reply::Ended(self.ends.after(cursor, HOLD).await)),
         }
     }
 }
@@ -358,6 +367,15 @@ impl Client<Compute> {
     pub async fn screenshot(&self, instance: InstanceRef) -> Result<Picture, ComputeError> {
         match self.call(Request::Screenshot { instance }).await? {
             Reply::Screenshot(picture) => Ok(picture),
+            other => Err(stray(&other)),
+        }
+    }
+
+    /// Instances that ended since `cursor`, as far as hypervisors tell: waits up to [`HOLD`] for
+    /// one. Each may be back already, or somewhere else. Errors: `Unreachable`.
+    pub async fn ended(&self, cursor: Option<Cursor>) -> Result<News<InstanceId>, ComputeError> {
+        match self.call(Request::Ended(cursor)).await? {
+            Reply::Ended(news) => Ok(news),
             other => Err(stray(&other)),
         }
     }

@@ -12,7 +12,9 @@ use std::sync::Arc;
 
 use super::libvirt::transport::Uri;
 use super::libvirt::{Libvirt, Settings};
-use super::{BoxFuture, Directory, Driver, Handed, Pictured, Survey, ask_all, derived_id, fault};
+use super::{
+    BoxFuture, Directory, Driver, Ends, Handed, Pictured, Survey, ask_all, derived_id, fault,
+};
 use crate::compute::claim::claims;
 use crate::drain::Watch;
 use crate::model::{
@@ -126,8 +128,8 @@ impl Driver for Discover {
         "local"
     }
 
-    fn start(&self, watch: &Watch) {
-        self.hypervisors.iter().for_each(|it| it.start(watch));
+    fn start(&self, watch: &Watch, ends: &Ends) {
+        self.hypervisors.iter().for_each(|it| it.start(watch, ends));
     }
 
     fn survey(&self) -> BoxFuture<'_, Survey> {
@@ -212,8 +214,8 @@ impl Driver for Local {
         self.libvirt.source()
     }
 
-    fn start(&self, watch: &Watch) {
-        self.libvirt.start(watch);
+    fn start(&self, watch: &Watch, ends: &Ends) {
+        self.libvirt.start(watch, ends);
     }
 
     fn survey(&self) -> BoxFuture<'_, Survey> {
