@@ -1,15 +1,20 @@
 //! From a request to a URL: the second half of journey A.
 
+use std::time::Duration;
+
 use http::StatusCode;
 use serde::Deserialize;
+
+use url::Url;
 
 use super::Api;
 use super::identity::Caller;
 use super::view::ConsoleView;
-use crate::auth::NewGrant;
+use crate::auth::{AuthError, NewGrant};
+use crate::compute::ComputeError;
 use crate::config::Period;
 use crate::http::Reject;
-use crate::model::{AccessUrl, ConsoleType, InstanceRef};
+use crate::model::{AccessUrl, ConsoleType, Grant, InstanceRef, Role, Token};
 
 /// The body of `POST /v1/consoles`.
 #[derive(Debug, Deserialize)]
@@ -29,12 +34,38 @@ fn novnc() -> ConsoleType {
     ConsoleType::Novnc
 }
 
-/// Looks the instance up, has a token made, and puts it into the URL.
+/// A console that can be opened now.
+pub(super) struct Issued {
+    pub(super) url: AccessUrl,
+    pub(super) token: Token,
+    pub(super) grant: Grant,
+}
+
+/// Why no token was made, with every instance that the caller may not see taken for none.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum NotIssued {
+    #[error(transparent)]
+    Compute(#[from] ComputeError),
+    #[error(transparent)]
+    Auth(#[from] AuthError),
+}
+
+impl From<NotIssued> for Reject {
+    fn from(error: NotIssued) -> Self {
+        match error {
+            NotIssued::Compute(error) => error.into(),
+            NotIssued::Auth(error) => error.into(),
+        }
+    }
+}
+
+/// Answers `POST /v1/consoles`.
 pub(super) async fn create_console(
     api: &Api,
     request: ConsoleRequest,
     caller: &Caller,
 ) -> Result<ConsoleView, Reject> {
+    caller.must_be(Role::Member)?;
     let console_type = request.r#type;
     let ttl = request.ttl.map_or(api.url_ttl, Period::get);
     if ttl > api.url_ttl || ttl.as_secs() == 0 {
@@ -43,19 +74,48 @@ pub(super) async fn create_console(
         return Err(Reject::new(StatusCode::BAD_REQUEST, "bad-ttl", why));
     }
     let base = api.urls.base(console_type).ok_or_else(|| {
-        let why = format!("no page for {console_type} consoles; set proxy.spice_url to one");
+        let why = format!("no page for {console_type} consoles; set its URL in [proxy]");
         Reject::new(StatusCode::BAD_REQUEST, "no-page", why)
     })?;
-    let instance = InstanceRef::from(&*request.instance);
-    let located = api.compute.locate(instance, console_type).await?;
+    let mut instance = InstanceRef::from(&*request.instance);
+    if caller.project.is_some() {
+        instance = InstanceRef::Id(api.instance(instance, caller).await?.id);
+    }
+    let wanted = Wanted {
+        instance,
+        console_type,
+        base,
+        ttl,
+    };
+    let issued = issue(api, wanted, caller).await?;
+    Ok(ConsoleView::new(&issued.url, &issued.token, &issued.grant))
+}
+
+/// A console that somebody who may see it asks for.
+pub(super) struct Wanted<'a> {
+    pub(super) instance: InstanceRef,
+    pub(super) console_type: ConsoleType,
+    pub(super) base: &'a Url,
+    pub(super) ttl: Duration,
+}
+
+/// Looks the instance up, has a token made, and puts it into the URL.
+pub(super) async fn issue(
+    api: &Api,
+    wanted: Wanted<'_>,
+    caller: &Caller,
+) -> Result<Issued, NotIssued> {
+    let console_type = wanted.console_type;
+    let located = api.compute.locate(wanted.instance, console_type).await?;
     let new = NewGrant {
         instance: located.instance.id,
+        project: located.instance.project_id().map(str::to_owned),
         instance_name: located.instance.name,
         console_type,
         target: located.target,
-        base: base.clone(),
+        base: wanted.base.clone(),
         caller: caller.to_string(),
-        ttl,
+        ttl: wanted.ttl,
     };
     let (token, grant) = api.auth.authorize(new).await?;
     api.metrics
@@ -67,9 +127,6 @@ pub(super) async fn create_console(
         token = %id, instance = %grant.instance, name = grant.instance_name,
         r#type = %console_type, %caller, expires = %grant.expires, "console URL issued"
     );
-    Ok(ConsoleView::new(
-        &AccessUrl::new(base, console_type, &token),
-        &token,
-        &grant,
-    ))
+    let url = AccessUrl::new(wanted.base, console_type, &token);
+    Ok(Issued { url, token, grant })
 }

@@ -13,6 +13,8 @@ impl From<AuthError> for Reject {
         match error {
             AuthError::Unknown => Self::new(StatusCode::NOT_FOUND, "no-such-token", detail),
             AuthError::Full(_) => Self::retry("too-many-tokens", detail, 30),
+            AuthError::Elsewhere(_) => Self::new(StatusCode::CONFLICT, "tokens-elsewhere", detail),
+            AuthError::Source(_) => Self::retry("tokens-unavailable", detail, 5),
             AuthError::Unreachable(error) => error.into(),
         }
     }

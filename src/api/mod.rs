@@ -19,15 +19,15 @@ use percent_encoding::percent_decode_str;
 use tokio::time::timeout;
 
 pub use console::ConsoleRequest;
-pub use identity::{Caller, Gatekeeper};
+pub use identity::{Caller, Gatekeeper, Who};
 pub use urls::Urls;
 pub use view::{ConsoleView, InstanceView, InstancesView, TokenView, TokensView};
 
-use crate::auth::Auth;
-use crate::compute::Compute;
+use crate::auth::{Auth, AuthError};
+use crate::compute::{Compute, ComputeError};
 use crate::drain::Watch;
 use crate::http::{Body, Peer, Reject, json};
-use crate::model::{ConsoleType, InstanceRef, TokenId};
+use crate::model::{ConsoleType, Instance, InstanceRef, Role, TokenId};
 use crate::rpc::Client;
 use crate::telemetry::{Metrics, StatusLabel};
 
@@ -91,7 +91,7 @@ impl Api {
             r#type: console_type,
             ttl: None,
         };
-        console::create_console(self, request, &Caller::Admin).await
+        console::create_console(self, request, &Caller::admin(Who::Admin)).await
     }
 
     /// What can be found now, for this process's own starter.
@@ -110,7 +110,8 @@ impl Api {
             only(&request, &[Method::GET])?;
             return Ok(openapi());
         }
-        let caller = self.gatekeeper.admit(request.headers(), peer)?;
+        let caller = self.gatekeeper.admit(request.headers(), peer).await?;
+        caller.must_be(Role::Reader)?;
         match *path {
             ["v1", "consoles"] => {
                 only(&request, &[Method::POST])?;
@@ -118,17 +119,26 @@ impl Api {
             }
             ["v1", "instances"] => {
                 only(&request, &[Method::GET])?;
-                let survey = self.compute.instances().await?;
+                let mut survey = self.compute.instances().await?;
+                survey.instances.retain(|it| caller.sees(it.project_id()));
+                if caller.project.is_some() {
+                    survey.faults.clear();
+                }
                 Ok(json(StatusCode::OK, &InstancesView::from(survey)))
             }
             ["v1", "instances", name] => {
                 only(&request, &[Method::GET])?;
-                let instance = self.compute.instance(instance_ref(name)).await?;
+                let instance = self.instance(instance_ref(name), &caller).await?;
                 Ok(json(StatusCode::OK, &InstanceView::from(instance)))
             }
             ["v1", "instances", name, "screenshot"] => {
                 only(&request, &[Method::GET])?;
-                let picture = self.compute.screenshot(instance_ref(name)).await?;
+                caller.must_be(Role::Member)?;
+                let instance = self.instance(instance_ref(name), &caller).await?;
+                let picture = self
+                    .compute
+                    .screenshot(InstanceRef::Id(instance.id))
+                    .await?;
                 let kind = HeaderValue::from_static("image/png");
                 Ok(crate::http::answer(
                     StatusCode::OK,
@@ -138,7 +148,8 @@ impl Api {
             }
             ["v1", "tokens"] => {
                 only(&request, &[Method::GET])?;
-                let entries = self.auth.list(None).await?;
+                let mut entries = self.auth.list(None).await?;
+                entries.retain(|entry| caller.sees(entry.grant.project.as_deref()));
                 Ok(json(StatusCode::OK, &TokensView::from(entries)))
             }
             ["v1", "tokens", id] => self.token(&request, id, &caller).await,
@@ -177,15 +188,34 @@ impl Api {
             let why = format!("this is no token id: {error}");
             Reject::new(StatusCode::BAD_REQUEST, "bad-token-id", why)
         })?;
+        let entry = self.auth.show(id.clone()).await?;
+        if !caller.sees(entry.grant.project.as_deref()) {
+            return Err(AuthError::Unknown.into());
+        }
         let entry = if request.method() == Method::DELETE {
+            caller.must_be(Role::Member)?;
             let entry = self.auth.revoke(id).await?;
             let (id, instance) = (&entry.id, entry.grant.instance);
             tracing::info!(token = %id, %instance, %caller, "token revoked");
             entry
         } else {
-            self.auth.show(id).await?
+            entry
         };
         Ok(json(StatusCode::OK, &TokenView::from(entry)))
+    }
+
+    /// An instance that is there for `caller`; another's is as if it were not.
+    async fn instance(
+        &self,
+        wanted: InstanceRef,
+        caller: &Caller,
+    ) -> Result<Instance, ComputeError> {
+        let name = wanted.to_string();
+        let instance = self.compute.instance(wanted).await?;
+        if caller.sees(instance.project_id()) {
+            return Ok(instance);
+        }
+        Err(ComputeError::NoSuchInstance { name })
     }
 }
 

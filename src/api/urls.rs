@@ -10,8 +10,11 @@ const SPICE_PAGE: &str = "spice_auto.html";
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Urls {
     novnc: Url,
+    xvpvnc: Option<Url>,
     spice: Url,
+    spice_direct: Option<Url>,
     serial: Url,
+    mks: Option<Url>,
 }
 
 impl Urls {
@@ -24,10 +27,13 @@ impl Urls {
                 .novnc_url
                 .clone()
                 .unwrap_or_else(|| under(public, page)),
+            xvpvnc: proxy.xvpvnc_url.clone(),
             spice: proxy
                 .spice_url
                 .clone()
                 .unwrap_or_else(|| under(public, SPICE_PAGE)),
+            spice_direct: proxy.spice_direct_url.clone(),
+            mks: proxy.mks_url.clone(),
             serial: proxy
                 .serial_url
                 .clone()
@@ -39,8 +45,11 @@ impl Urls {
     pub fn base(&self, console_type: ConsoleType) -> Option<&Url> {
         match console_type {
             ConsoleType::Novnc => Some(&self.novnc),
+            ConsoleType::Xvpvnc => self.xvpvnc.as_ref(),
             ConsoleType::SpiceHtml5 => Some(&self.spice),
+            ConsoleType::SpiceDirect => self.spice_direct.as_ref(),
             ConsoleType::Serial => Some(&self.serial),
+            ConsoleType::Webmks => self.mks.as_ref(),
         }
     }
 }

@@ -324,6 +324,7 @@ fn entry(name: &str, address: Address) -> Entry {
         name: name.to_owned(),
         kind,
         target: address.into(),
+        project: None,
     }
 }
 
@@ -332,13 +333,19 @@ fn listed_entry(instance: &FixedInstance) -> Entry {
         id,
         name,
         address,
+        internal_access_path,
+        project,
         kind,
     } = instance.clone();
     Entry {
         id,
         name,
         kind,
-        target: Target::from(address),
+        target: Target {
+            internal_access_path,
+            ..address.into()
+        },
+        project,
     }
 }
 

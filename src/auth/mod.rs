@@ -1,9 +1,11 @@
 //! The auth role: gives out tokens, keeps what they stand for, takes them back.
 //!
 //! Called by api (authorize, list, show, revoke) and by proxy (redeem) through
-//! [`Client<Auth>`](crate::rpc::Client). A token's text leaves once, in the answer to authorize;
-//! afterwards only its SHA-256 is known here. Knows no hypervisor and no HTTP.
+//! [`Client<Auth>`](crate::rpc::Client). The text of a token made here leaves once, in the answer
+//! to authorize; afterwards only its SHA-256 is kept. Tokens that somebody else made are looked up
+//! where they were made (`foreign`). Knows no hypervisor.
 
+mod foreign;
 mod store;
 
 use std::time::Duration;
@@ -12,17 +14,26 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::drain::Watch;
-use crate::model::{ConsoleType, Grant, InstanceId, Target, Token, TokenHash, TokenId, UnixTime};
+use crate::model::{Binding, ConsoleType, Grant, InstanceId, Target, Token, TokenId, UnixTime};
 use crate::rpc::{Client, Role, Unreachable};
 use store::Memory;
+
+pub use foreign::{BoxFuture, Source};
 
 /// How often dead tokens are swept. They are refused from their last second on, swept or not.
 const SWEEP: Duration = Duration::from_secs(30);
 
 /// The role.
 #[derive(Debug)]
-pub struct Auth {
-    store: Memory,
+pub struct Auth(Tokens);
+
+/// Whose tokens are good here.
+#[derive(Debug)]
+enum Tokens {
+    /// Those made here.
+    Own(Memory),
+    /// Those that somebody else makes.
+    Foreign(Box<dyn Source>),
 }
 
 /// A grant to be made: everything but its times.
@@ -38,6 +49,8 @@ pub struct NewGrant {
     pub target: Target,
     /// See [`Grant::base`].
     pub base: Url,
+    /// See [`Grant::project`].
+    pub project: Option<String>,
     /// See [`Grant::caller`].
     pub caller: String,
     /// How long it lasts, in whole seconds.
@@ -57,15 +70,18 @@ pub struct Entry {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Request {
     /// Make a token for a grant.
-    Authorize(NewGrant),
-    /// What does this token stand for? It stays valid.
-    Redeem(TokenHash),
+    Authorize(Box<NewGrant>),
+    /// What does this token stand for? It stays valid. The token itself, because some of those who
+    /// make tokens want to see it; no store keeps it.
+    Redeem(Token),
     /// The live tokens, of one instance or all.
     List(Option<InstanceId>),
     /// One live token.
     Show(TokenId),
     /// Kill a token.
     Revoke(TokenId),
+    /// Can tokens be redeemed just now?
+    Ready,
 }
 
 /// What auth answers, in the order of [`Request`].
@@ -79,6 +95,8 @@ pub enum Reply {
     Listed(Vec<Entry>),
     /// The token asked for, or just killed.
     One(Entry),
+    /// Yes.
+    Ready,
 }
 
 /// Why auth did not.
@@ -90,6 +108,12 @@ pub enum AuthError {
     /// The store holds as many tokens as it may.
     #[error("there are {0} live tokens, the most that auth.max_tokens allows; try again later")]
     Full(usize),
+    /// Somebody else makes the tokens, and only there can they be listed or revoked.
+    #[error("tokens are made by {0} here (auth.source); ask there")]
+    Elsewhere(String),
+    /// Whoever made the tokens cannot be asked. Nothing is known of this one.
+    #[error("tokens cannot be checked now: {0}")]
+    Source(String),
     /// The role did not answer.
     #[error(transparent)]
     Unreachable(#[from] Unreachable),
@@ -100,24 +124,56 @@ impl Auth {
     pub fn in_memory(max_tokens: usize, watch: &Watch) -> Self {
         let store = Memory::new(max_tokens);
         watch.spawn_service(sweep(store.clone(), watch.clone()));
-        Self { store }
+        Self(Tokens::Own(store))
     }
 
-    fn authorize(&self, new: NewGrant) -> Result<Reply, AuthError> {
-        let issued = UnixTime::now();
-        let grant = Grant {
-            instance: new.instance,
-            instance_name: new.instance_name,
-            console_type: new.console_type,
-            target: new.target,
-            base: new.base,
-            caller: new.caller,
-            issued,
-            expires: issued.plus(new.ttl),
-        };
-        let token = Token::generate();
-        self.store.insert(token.hash(), grant.clone(), issued)?;
-        Ok(Reply::Authorized(token, grant))
+    /// A role that knows the tokens of `source` and makes none.
+    pub fn foreign(source: Box<dyn Source>) -> Self {
+        Self(Tokens::Foreign(source))
+    }
+}
+
+fn authorize(store: &Memory, new: NewGrant) -> Result<Reply, AuthError> {
+    let issued = UnixTime::now();
+    let grant = Grant {
+        instance: new.instance,
+        instance_name: new.instance_name,
+        console_type: new.console_type,
+        target: new.target,
+        binding: Binding::Instance,
+        base: new.base,
+        project: new.project,
+        caller: new.caller,
+        issued,
+        expires: issued.plus(new.ttl),
+    };
+    let token = Token::generate();
+    store.insert(token.hash(), grant.clone(), issued)?;
+    Ok(Reply::Authorized(token, grant))
+}
+
+fn answer(store: &Memory, request: Request, now: UnixTime) -> Result<Reply, AuthError> {
+    let entry = |entry: Option<Entry>| entry.map(Reply::One).ok_or(AuthError::Unknown);
+    match request {
+        Request::Authorize(new) => authorize(store, *new),
+        Request::Redeem(token) => store
+            .get(&token.hash(), now)
+            .map(Reply::Redeemed)
+            .ok_or(AuthError::Unknown),
+        Request::List(instance) => Ok(Reply::Listed(store.list(instance, now))),
+        Request::Show(id) => entry(store.find(&id, now)),
+        Request::Revoke(id) => entry(store.remove(&id, now)),
+        Request::Ready => Ok(Reply::Ready),
+    }
+}
+
+async fn ask(source: &dyn Source, request: Request, now: UnixTime) -> Result<Reply, AuthError> {
+    match request {
+        Request::Redeem(token) => source.redeem(&token, now).await.map(Reply::Redeemed),
+        Request::Ready => source.ready().await.map(|()| Reply::Ready),
+        Request::Authorize(_) | Request::List(_) | Request::Show(_) | Request::Revoke(_) => {
+            Err(AuthError::Elsewhere(source.name().to_owned()))
+        }
     }
 }
 
@@ -129,17 +185,9 @@ impl Role for Auth {
 
     async fn call(&self, request: Request) -> Result<Reply, AuthError> {
         let now = UnixTime::now();
-        let entry = |entry: Option<Entry>| entry.map(Reply::One).ok_or(AuthError::Unknown);
-        match request {
-            Request::Authorize(new) => self.authorize(new),
-            Request::Redeem(hash) => self
-                .store
-                .get(&hash, now)
-                .map(Reply::Redeemed)
-                .ok_or(AuthError::Unknown),
-            Request::List(instance) => Ok(Reply::Listed(self.store.list(instance, now))),
-            Request::Show(id) => entry(self.store.find(&id, now)),
-            Request::Revoke(id) => entry(self.store.remove(&id, now)),
+        match &self.0 {
+            Tokens::Own(store) => answer(store, request, now),
+            Tokens::Foreign(source) => ask(&**source, request, now).await,
         }
     }
 }
@@ -158,21 +206,31 @@ async fn sweep(store: Memory, watch: Watch) {
 impl Client<Auth> {
     /// Makes a token. Errors: [`AuthError::Full`].
     pub async fn authorize(&self, new: NewGrant) -> Result<(Token, Grant), AuthError> {
-        match self.call(Request::Authorize(new)).await? {
+        match self.call(Request::Authorize(Box::new(new))).await? {
             Reply::Authorized(token, grant) => Ok((token, grant)),
             other => Err(mismatch(&other)),
         }
     }
 
-    /// Exchanges a token for its grant without consuming it. Errors: [`AuthError::Unknown`].
+    /// Exchanges a token for its grant without consuming it. Errors: [`AuthError::Unknown`],
+    /// [`AuthError::Source`].
     pub async fn redeem(&self, token: &Token) -> Result<Grant, AuthError> {
-        match self.call(Request::Redeem(token.hash())).await? {
+        match self.call(Request::Redeem(token.clone())).await? {
             Reply::Redeemed(grant) => Ok(grant),
             other => Err(mismatch(&other)),
         }
     }
 
-    /// The live tokens of `instance`, or of all, the next to expire first.
+    /// Whether tokens can be redeemed just now. Errors: [`AuthError::Source`].
+    pub async fn ready(&self) -> Result<(), AuthError> {
+        match self.call(Request::Ready).await? {
+            Reply::Ready => Ok(()),
+            other => Err(mismatch(&other)),
+        }
+    }
+
+    /// The live tokens of `instance`, or of all, the next to expire first. Errors:
+    /// [`AuthError::Elsewhere`], as of the calls below.
     pub async fn list(&self, instance: Option<InstanceId>) -> Result<Vec<Entry>, AuthError> {
         match self.call(Request::List(instance)).await? {
             Reply::Listed(entries) => Ok(entries),

@@ -10,6 +10,7 @@ fn new_grant(instance: u8, ttl: u64) -> NewGrant {
         console_type: ConsoleType::Novnc,
         target: Target::from("127.0.0.1:5900".parse::<Address>().unwrap()),
         base: "http://127.0.0.1:6080/vnc.html".parse().unwrap(),
+        project: None,
         caller: "test".to_owned(),
         ttl: Duration::from_secs(ttl),
     }
@@ -26,7 +27,9 @@ fn grant(instance: u8, expires: u64) -> Grant {
         instance_name: new.instance_name,
         console_type: new.console_type,
         target: new.target,
+        binding: Binding::Instance,
         base: new.base,
+        project: new.project,
         caller: new.caller,
         issued: UnixTime(0),
         expires: UnixTime(expires),
@@ -156,17 +159,19 @@ fn every_request_and_reply_survives_the_wire() {
         grant: grant(1, 5),
     };
     let requests = [
-        Request::Authorize(new_grant(1, 5)),
-        Request::Redeem(Token::generate().hash()),
+        Request::Authorize(Box::new(new_grant(1, 5))),
+        Request::Redeem(Token::generate()),
         Request::List(Some(instance_id(1))),
         Request::Show(entry.id.clone()),
         Request::Revoke(entry.id.clone()),
+        Request::Ready,
     ];
     let replies = [
         Reply::Authorized(Token::generate(), grant(1, 5)),
         Reply::Redeemed(grant(1, 5)),
         Reply::Listed(vec![entry.clone()]),
         Reply::One(entry),
+        Reply::Ready,
     ];
 
     for request in requests {

@@ -16,7 +16,7 @@ pub(super) enum TokenCommand {
     Issue {
         /// The instance's name or UUID
         instance: String,
-        /// Which console: novnc, spice-html5 or serial
+        /// Which console: novnc, spice-html5, serial, xvpvnc, spice-direct or webmks
         #[arg(
             long,
             value_name = "TYPE",

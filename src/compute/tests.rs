@@ -30,6 +30,7 @@ fn entry(id: Option<&str>, name: &str, address: &str) -> Entry {
         name: name.to_owned(),
         kind: ConsoleKind::Vnc,
         target: target_at(address),
+        project: None,
     }
 }
 

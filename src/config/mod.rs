@@ -19,7 +19,7 @@ use url::Url;
 pub use error::ConfigError;
 pub use period::Period;
 
-use crate::model::{Address, ConsoleKind, Host, InstanceId, KeyHash};
+use crate::model::{AccessPath, Address, ConsoleKind, Host, InstanceId, KeyHash, Role};
 
 /// The complete example, every key at its default.
 pub const EXAMPLE: &str = include_str!("../../config.example.toml");
@@ -64,6 +64,15 @@ pub struct Proxy {
     /// The page of `spice-html5` consoles; none is built in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub spice_url: Option<Url>,
+    /// Where `xvpvnc` URLs lead; such viewers are not built in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub xvpvnc_url: Option<Url>,
+    /// Where `spice-direct` URLs lead: a proxy that speaks SPICE.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spice_direct_url: Option<Url>,
+    /// The page of `webmks` consoles; none is built in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mks_url: Option<Url>,
     /// The WebSocket of `serial` consoles, if not `PUBLIC_URL` as ws or wss.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub serial_url: Option<Url>,
@@ -105,16 +114,33 @@ pub struct Key {
     pub name: String,
     /// The hash `vncgate key new` prints.
     pub sha256: KeyHash,
+    /// The project whose instances it may see; unset: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<String>,
+    /// What it may do; unset: `member` with a project, `admin` without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
 }
 
 /// `[auth]`: tokens.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Auth {
+    /// Whose tokens open consoles here.
+    pub source: TokenSource,
     /// How long a URL opens a console.
     pub url_ttl: Period,
     /// Tokens at one time.
     pub max_tokens: usize,
+}
+
+/// Whose tokens open consoles.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TokenSource {
+    /// Those that this program makes, kept in memory.
+    #[default]
+    Memory,
 }
 
 /// `[compute]`: where instances are found.
@@ -179,6 +205,12 @@ pub struct FixedInstance {
     pub name: String,
     /// `host:port` or `unix:/path`.
     pub address: Address,
+    /// What to ask for there by HTTP CONNECT before the console's own bytes come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub internal_access_path: Option<AccessPath>,
+    /// Whose it is: a project's id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<String>,
     /// What it speaks.
     #[serde(default = "vnc")]
     pub kind: ConsoleKind,
@@ -246,6 +278,9 @@ impl Default for Proxy {
             public_url: None,
             novnc_url: None,
             spice_url: None,
+            xvpvnc_url: None,
+            spice_direct_url: None,
+            mks_url: None,
             serial_url: None,
             allowed_origins: Vec::new(),
             trusted_proxies: Vec::new(),
@@ -263,6 +298,7 @@ impl Default for Proxy {
 impl Default for Auth {
     fn default() -> Self {
         Self {
+            source: TokenSource::Memory,
             url_ttl: Period::from_secs(600),
             max_tokens: 100_000,
         }
@@ -360,6 +396,9 @@ impl Proxy {
             ("proxy.public_url", &self.public_url),
             ("proxy.novnc_url", &self.novnc_url),
             ("proxy.spice_url", &self.spice_url),
+            ("proxy.xvpvnc_url", &self.xvpvnc_url),
+            ("proxy.spice_direct_url", &self.spice_direct_url),
+            ("proxy.mks_url", &self.mks_url),
             ("proxy.serial_url", &self.serial_url),
         ] {
             url.as_ref().map_or(Ok(()), |url| check_url(key, url))?;
@@ -379,18 +418,13 @@ impl Proxy {
 impl Compute {
     fn check(&self) -> Result<(), ConfigError> {
         let mut names = HashSet::new();
-        let mut ids = HashSet::new();
         for instance in &self.instance {
             let name = &instance.name;
             let empty = name.is_empty().then(|| "a name is needed".to_owned());
             refuse_if(empty, "compute.instance.name")?;
-            let twice = (!names.insert(name)).then(|| format!("`{name}` is used twice"));
-            refuse_if(twice, "compute.instance.name")?;
-            let twice = instance.id.filter(|id| !ids.insert(*id));
-            refuse_if(
-                twice.map(|id| format!("{id} is used twice")),
-                "compute.instance.id",
-            )?;
+            let twice = !names.insert((name, instance.kind));
+            let why = format!("`{name}` has two {} consoles", instance.kind);
+            refuse_if(twice.then_some(why), "compute.instance.name")?;
         }
         self.check_hosts()?;
         all_absolute("compute.xml", &self.xml)?;

@@ -23,11 +23,11 @@ fn the_example_is_the_default_value_of_every_key() {
 #[test]
 fn the_example_shows_every_key_there_is() {
     let everything = r#"
-        proxy = { public_url = "http://h", novnc_url = "http://h", spice_url = "http://h", serial_url = "ws://h" }
+        proxy = { public_url = "http://h", novnc_url = "http://h", spice_url = "http://h", xvpvnc_url = "http://h", spice_direct_url = "http://h", mks_url = "http://h", serial_url = "ws://h" }
         admin = { socket = "/s" }
         web = { root = "/w" }
-        compute = { discover = true, host = [{ name = "n", address = "h", user = "u", password_file = "/p" }], instance = [{ name = "n", id = "11111111-1111-4111-8111-111111111111", address = "h:1" }] }
-        api = { key = [{ name = "n", sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad" }] }
+        compute = { discover = true, host = [{ name = "n", address = "h", user = "u", password_file = "/p" }], instance = [{ name = "n", id = "11111111-1111-4111-8111-111111111111", address = "h:1", internal_access_path = "a", project = "p" }] }
+        api = { key = [{ name = "n", sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", project = "p", role = "reader" }] }
     "#;
     let everything = Config::parse(everything).unwrap();
     let keys = keys_of(&toml::to_string(&everything).unwrap());
@@ -137,9 +137,9 @@ fn a_value_of_the_wrong_kind_is_refused_in_the_words_of_the_file() {
 }
 
 #[test]
-fn two_instances_cannot_share_a_name() {
+fn an_instance_has_one_console_of_each_kind() {
     let text = "[[compute.instance]]\nname = \"a\"\naddress = \"h:1\"\n".repeat(2);
-    assert!(refusal(&text).contains("`a` is used twice"));
+    assert!(refusal(&text).contains("`a` has two vnc consoles"));
 }
 
 #[test]

@@ -7,14 +7,16 @@ mod console;
 mod grant;
 mod id;
 mod instance;
+mod role;
 mod secret;
 mod target;
 mod time;
 
 pub use console::{ConsoleKind, ConsoleType, UnknownConsoleType};
-pub use grant::{AccessUrl, Grant};
+pub use grant::{AccessUrl, Binding, Grant};
 pub use id::{CorrelationId, InstanceId, InstanceRef, SessionId};
 pub use instance::{Console, Instance, Owner, PowerState};
+pub use role::Role;
 pub use secret::{ApiKey, BadHash, BadToken, KeyHash, Token, TokenHash, TokenId};
-pub use target::{Address, BadAddress, Host, Target};
+pub use target::{AccessPath, Address, BadAccessPath, BadAddress, Host, Target};
 pub use time::UnixTime;

@@ -71,6 +71,9 @@ impl Refusal {
             Self::Origin(error) => error.to_string(),
             Self::Compute(error) => compute_sentence(error).to_owned(),
             Self::Connect(error) => connect_sentence(error).to_owned(),
+            Self::Auth(AuthError::Source(_)) => {
+                "whoever made the token cannot be asked just now; try again".to_owned()
+            }
             Self::Auth(_) => INTERNAL.to_owned(),
         }
     }

@@ -107,7 +107,7 @@ async fn greeted(
     limit: Duration,
 ) -> Result<Connected, ConnectError> {
     let greeting = match (kind, &mut stream) {
-        (ConsoleKind::Spice | ConsoleKind::Serial, _) => Vec::new(),
+        (ConsoleKind::Spice | ConsoleKind::Serial | ConsoleKind::Mks, _) => Vec::new(),
         (ConsoleKind::Vnc, Stream::Tcp(stream)) => greeting(stream, address, limit).await?,
         (ConsoleKind::Vnc, Stream::Unix(stream)) => greeting(stream, address, limit).await?,
         (ConsoleKind::Vnc, Stream::Handed(stream)) => greeting(stream, address, limit).await?,

@@ -330,6 +330,7 @@ fn target(
             Ok(display(kind, node, host)?.or_else(handed))
         }
         ConsoleKind::Serial => line(node, host),
+        ConsoleKind::Mks => Ok(None),
     }
 }
 
@@ -343,7 +344,7 @@ fn display(
     }
     let tls_port = match kind {
         ConsoleKind::Spice => port(graphics, "graphics", "tlsPort")?,
-        ConsoleKind::Vnc | ConsoleKind::Serial => None,
+        ConsoleKind::Vnc | ConsoleKind::Serial | ConsoleKind::Mks => None,
     };
     // Without a plain port the TLS port is the only door, and both say so.
     let Some(port) = port(graphics, "graphics", "port")?.or(tls_port) else {
@@ -352,8 +353,8 @@ fn display(
     let listens = children(graphics, "listen").find_map(|listen| listen.attribute("address"));
     let listens = filled(graphics, "listen").or(listens);
     Ok(Some(Target {
-        address: Address::Tcp(dialled("graphics/@listen", listens, host)?, port),
         tls_port,
+        ..Address::Tcp(dialled("graphics/@listen", listens, host)?, port).into()
     }))
 }
 

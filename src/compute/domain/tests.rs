@@ -33,7 +33,9 @@ fn read(xml: &str) -> Result<Instance, BadDomain> {
 fn consoles(xml: &str) -> Vec<String> {
     let shown = |console: &Console| match &console.target {
         None => format!("{} nowhere", console.kind),
-        Some(Target { address, tls_port }) => {
+        Some(Target {
+            address, tls_port, ..
+        }) => {
             let tls = tls_port.map(|port| format!("+{port}")).unwrap_or_default();
             format!("{} {address}{tls}", console.kind)
         }

@@ -112,6 +112,7 @@ impl Libvirt {
         let hands_over = match kind {
             ConsoleKind::Vnc | ConsoleKind::Spice => live.handover.displays,
             ConsoleKind::Serial => live.handover.lines,
+            ConsoleKind::Mks => false,
         };
         if !hands_over || !live.index.may_have(id) {
             return Ok(None);
