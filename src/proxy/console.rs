@@ -93,7 +93,7 @@ impl Proxy {
         request::check_origin(headers, viewer, &grant.base, &self.settings.allowed_origins)?;
         let current = self.current(&grant).await?;
         let started = Instant::now();
-        let connected = self.reach(&grant, &current.address).await?;
+        let connected = self.reach(&grant, &current).await?;
         self.metrics
             .connect_seconds
             .0
@@ -122,7 +122,8 @@ impl Proxy {
 
     /// By the hypervisor's own hand where it hands over; that needs no port and cannot reach
     /// another instance. Else, or if that fails, by the address.
-    async fn reach(&self, grant: &Grant, address: &Address) -> Result<target::Connected, Refusal> {
+    async fn reach(&self, grant: &Grant, target: &Target) -> Result<target::Connected, Refusal> {
+        let address = &target.address;
         let kind = grant.console_type.kind();
         let limit = self.settings.connect_timeout;
         let failure = match self.handed(grant, address).await {
@@ -135,7 +136,7 @@ impl Proxy {
         }
         match (failure, address) {
             (Some(refusal), Address::Hypervisor) => Err(refusal),
-            _ => Ok(target::connect(address, kind, limit).await?),
+            _ => Ok(target::connect(target, kind, limit).await?),
         }
     }
 
