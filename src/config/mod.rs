@@ -5,6 +5,7 @@
 //! in `config.example.toml`, which a test holds against this file. Knows the model alone.
 
 mod error;
+mod keystone;
 mod period;
 
 use std::collections::HashSet;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 pub use error::ConfigError;
+pub use keystone::{Interface, Keystone};
 pub use period::Period;
 
 use crate::model::{AccessPath, Address, ConsoleKind, Host, InstanceId, KeyHash, Role};
@@ -39,6 +41,8 @@ pub struct Config {
     pub auth: Auth,
     /// The compute role.
     pub compute: Compute,
+    /// OpenStack's identity service.
+    pub keystone: Keystone,
     /// Health and metrics.
     pub monitor: Monitor,
     /// The socket of `vncgate token` and its like.
@@ -102,6 +106,9 @@ pub struct Proxy {
 pub struct Api {
     /// A listener of its own; empty: the proxy's.
     pub listen: Vec<SocketAddr>,
+    /// How clients reach it, where a reverse proxy hides that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub public_url: Option<Url>,
     /// The keys that may call it.
     pub key: Vec<Key>,
 }
@@ -368,7 +375,12 @@ impl Config {
 
     fn check(&self) -> Result<(), ConfigError> {
         self.proxy.check()?;
+        let api_url = &self.api.public_url;
+        api_url
+            .as_ref()
+            .map_or(Ok(()), |url| check_url("api.public_url", url))?;
         self.compute.check()?;
+        self.keystone.check()?;
         longer_than_zero("auth.url_ttl", self.auth.url_ttl)?;
         at_least_one("auth.max_tokens", self.auth.max_tokens)?;
         check_log_level(&self.log.level)?;
@@ -474,8 +486,8 @@ fn check_url(key: &'static str, url: &Url) -> Result<(), ConfigError> {
         Some(format!("`{url}` has no host"))
     } else if !url.username().is_empty() || url.password().is_some() {
         Some("a URL that is handed out must not hold a user or password".to_owned())
-    } else if key == "proxy.public_url" && (url.query().is_some() || url.fragment().is_some()) {
-        Some("takes no query or fragment; set proxy.novnc_url for these".to_owned())
+    } else if key.ends_with(".public_url") && (url.query().is_some() || url.fragment().is_some()) {
+        Some("takes no query or fragment".to_owned())
     } else {
         None
     };

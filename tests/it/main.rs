@@ -24,6 +24,10 @@ mod life;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod nova;
+#[cfg(test)]
+mod openstack_rig;
+#[cfg(test)]
 mod origins;
 #[cfg(test)]
 mod pages;

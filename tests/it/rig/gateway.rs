@@ -119,6 +119,22 @@ impl Setup {
         self.push("api", "key", &[("name", name), ("sha256", sha256)])
     }
 
+    /// Adds an API key of a project, given its hash.
+    pub(crate) fn key_of(self, name: &str, sha256: &str, project: &str, role: &str) -> Self {
+        let pairs = [
+            ("name", name),
+            ("sha256", sha256),
+            ("project", project),
+            ("role", role),
+        ];
+        self.push("api", "key", &pairs)
+    }
+
+    /// Adds a console to the config file's list, with the keys and values of the test's own.
+    pub(crate) fn console(self, pairs: &[(&str, &str)]) -> Self {
+        self.push("compute", "instance", pairs)
+    }
+
     /// Reads instances from an XML directory inside the gateway's own, which must exist.
     pub(crate) fn xml_directory(self) -> Self {
         let path = self.xml_path();
