@@ -85,9 +85,9 @@ const INTERNAL: &str = "the gateway cannot open consoles just now";
 fn compute_sentence(error: &ComputeError) -> &'static str {
     match error {
         ComputeError::Off { .. } => "the instance is not running",
-        ComputeError::NoSuchConsole { .. } | ComputeError::NoPicture { .. } => {
-            "the instance has no such console"
-        }
+        ComputeError::NoSuchConsole { .. }
+        | ComputeError::NoPicture { .. }
+        | ComputeError::NoLog { .. } => "the instance has no such console",
         ComputeError::NoAddress { .. } => "the instance's console is not ready yet",
         ComputeError::NoSuchInstance { .. } | ComputeError::Ambiguous { .. } => {
             "the instance does not exist any more"

@@ -17,7 +17,7 @@ use super::request::{self, BadHandshake, Client as Viewer, Handshake};
 use super::session::{self, Session};
 use super::{Proxy, target};
 use crate::http::{Body, Peer, Reject};
-use crate::model::{Address, CorrelationId, Grant, InstanceId, SessionId};
+use crate::model::{Address, CorrelationId, Grant, InstanceId, SessionId, Target};
 
 /// Refused viewers that are being told so at one time; further ones get a bare 503.
 const REFUSALS: usize = 512;

@@ -283,6 +283,7 @@ fn the_description_tells_the_truth_about_every_answer() {
 
     let mut seen = BTreeSet::new();
     let screen = "/v1/instances/{instance}/screenshot";
+    let log = "/v1/instances/{instance}/log";
     let huge = json!({ "instance": "x".repeat(1 << 21) });
     let text = Request::new("POST", "/v1/consoles").header("Content-Type", "text/plain");
     for (described, method, path, status) in [
@@ -305,6 +306,10 @@ fn the_description_tells_the_truth_about_every_answer() {
         (screen, "GET", "/v1/instances/nobody/screenshot", 404),
         (screen, "GET", "/v1/instances/db-1/screenshot", 409),
         (screen, "POST", "/v1/instances/web-1/screenshot", 405),
+        (log, "GET", "/v1/instances/web-1/log", 404),
+        (log, "GET", "/v1/instances/web-1/log?lines=-1", 400),
+        (log, "GET", "/v1/instances/nobody/log", 404),
+        (log, "POST", "/v1/instances/web-1/log", 405),
         ("/v1/tokens", "GET", "/v1/tokens", 200),
         ("/v1/tokens", "DELETE", "/v1/tokens", 405),
         ("/v1/tokens/{id}", "GET", &format!("/v1/tokens/{id}"), 200),
