@@ -6,6 +6,7 @@ use crate::model::ConsoleType;
 /// The access URLs' bases, by console type.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Urls {
+    public: Url,
     novnc: Url,
     xvpvnc: Option<Url>,
     spice: Option<Url>,
@@ -20,6 +21,7 @@ impl Urls {
     pub fn new(proxy: &Proxy, own: &Url, page: &str) -> Self {
         let public = proxy.public_url.as_ref().unwrap_or(own);
         Self {
+            public: public.clone(),
             novnc: proxy
                 .novnc_url
                 .clone()
@@ -33,6 +35,11 @@ impl Urls {
                 .clone()
                 .unwrap_or_else(|| websocket(public)),
         }
+    }
+
+    /// How viewers reach this gateway.
+    pub fn public(&self) -> &Url {
+        &self.public
     }
 
     /// The base for a type; `None` where no page shows it.

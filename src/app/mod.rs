@@ -15,13 +15,13 @@ use std::time::Duration;
 use url::Url;
 
 use crate::api::{Api, Gatekeeper, Identities, Urls};
-use crate::auth::Auth;
+use crate::auth::{Auth, NovaApi, NovaSettings};
 use crate::compute::Compute;
 use crate::compute::driver::libvirt::sasl::Credentials;
 use crate::compute::driver::libvirt::transport::Uri;
 use crate::compute::driver::libvirt::{self, Libvirt};
 use crate::compute::driver::{BadEntry, Directory, Discover, Driver, Entry, Fixed, Qmp};
-use crate::config::{Config, FixedInstance, Hypervisor};
+use crate::config::{Config, FixedInstance, Hypervisor, TokenSource};
 use crate::demo::Demo;
 use crate::drain::{Drain, Watch};
 use crate::http::{BindError, Limits, Listener, serve};
@@ -166,7 +166,8 @@ impl App {
         compute.start(&watch);
         let displays = compute.displays();
         let compute = Client::Near(rpc::serve(compute, &watch));
-        let auth = Auth::in_memory(self.config.auth.max_tokens, &watch);
+        let urls = urls(&self.config, &self.addresses);
+        let auth = auth(&self.config, &urls, keystone.as_ref(), &watch);
         let auth = Client::Near(rpc::serve(auth, &watch));
         if let Some(demo) = self.demo {
             watch.spawn_service(demo.run(watch.clone()));
@@ -182,7 +183,7 @@ impl App {
         let proxy = Arc::new(proxy);
         let api = Arc::new(Api {
             gatekeeper: gatekeeper(&self.config, keystone),
-            urls: urls(&self.config, &self.addresses),
+            urls,
             url_ttl: self.config.auth.url_ttl.get(),
             auth: auth.clone(),
             compute: compute.clone(),
@@ -381,6 +382,23 @@ fn keystone_settings(config: &Config) -> Result<Option<keystone::Settings>, Star
         settings.check()?;
     }
     Ok(settings)
+}
+
+/// The config has a Keystone where one is needed.
+fn auth(config: &Config, urls: &Urls, keystone: Option<&Keystone>, watch: &Watch) -> Auth {
+    let auth = &config.auth;
+    match (auth.source, keystone) {
+        (TokenSource::NovaApi, Some(keystone)) => {
+            let page = urls.base(auth.console_type);
+            let settings = NovaSettings {
+                url: auth.nova_url.clone(),
+                console_type: auth.console_type,
+                base: page.unwrap_or_else(|| urls.public()).clone(),
+            };
+            Auth::foreign(Box::new(NovaApi::new(keystone.clone(), settings)))
+        }
+        (TokenSource::Memory | TokenSource::NovaApi, _) => Auth::in_memory(auth.max_tokens, watch),
+    }
 }
 
 fn gatekeeper(config: &Config, keystone: Option<Keystone>) -> Gatekeeper {

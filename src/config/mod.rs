@@ -21,7 +21,9 @@ pub use error::ConfigError;
 pub use keystone::{Interface, Keystone};
 pub use period::Period;
 
-use crate::model::{AccessPath, Address, ConsoleKind, Host, InstanceId, KeyHash, Role};
+use crate::model::{
+    AccessPath, Address, ConsoleKind, ConsoleType, Host, InstanceId, KeyHash, Role,
+};
 
 /// The complete example, every key at its default.
 pub const EXAMPLE: &str = include_str!("../../config.example.toml");
@@ -136,6 +138,11 @@ pub struct Auth {
     pub url_ttl: Period,
     /// Tokens at one time.
     pub max_tokens: usize,
+    /// What tokens open whose maker does not tell.
+    pub console_type: ConsoleType,
+    /// Nova's API; unset: as Keystone's catalog has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nova_url: Option<Url>,
 }
 
 /// Whose tokens open consoles.
@@ -145,6 +152,8 @@ pub enum TokenSource {
     /// Those that this program makes, kept in memory.
     #[default]
     Memory,
+    /// Those that Nova makes, asked for at its API.
+    NovaApi,
 }
 
 /// `[compute]`: where instances are found.
@@ -305,6 +314,8 @@ impl Default for Auth {
             source: TokenSource::Memory,
             url_ttl: Period::from_secs(600),
             max_tokens: 100_000,
+            console_type: ConsoleType::Novnc,
+            nova_url: None,
         }
     }
 }
@@ -374,8 +385,7 @@ impl Config {
         self.proxy.check()?;
         self.compute.check()?;
         self.keystone.check()?;
-        longer_than_zero("auth.url_ttl", self.auth.url_ttl)?;
-        at_least_one("auth.max_tokens", self.auth.max_tokens)?;
+        self.check_auth()?;
         check_log_level(&self.log.level)?;
         self.web
             .frame_ancestors
@@ -387,6 +397,19 @@ impl Config {
             twice.map(|key| format!("the name `{}` is used twice", key.name)),
             "api.key.name",
         )
+    }
+}
+
+impl Config {
+    fn check_auth(&self) -> Result<(), ConfigError> {
+        let auth = &self.auth;
+        longer_than_zero("auth.url_ttl", auth.url_ttl)?;
+        at_least_one("auth.max_tokens", auth.max_tokens)?;
+        let url = auth.nova_url.as_ref();
+        url.map_or(Ok(()), |url| check_url("auth.nova_url", url))?;
+        let nobody = auth.source == TokenSource::NovaApi && self.keystone.url.is_none();
+        let why = "nova-api needs a user of Keystone; set keystone.url".to_owned();
+        refuse_if(nobody.then_some(why), "auth.source")
     }
 }
 
