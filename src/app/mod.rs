@@ -14,8 +14,8 @@ use std::time::Duration;
 
 use url::Url;
 
-use crate::api::{Api, Gatekeeper, Identities, Urls};
-use crate::auth::{Auth, NovaApi, NovaSettings};
+use crate::api::{Api, Gatekeeper, Identities, NovaSettings, Urls};
+use crate::auth::{Auth, NovaApi, NovaApiSettings};
 use crate::compute::Compute;
 use crate::compute::driver::libvirt::sasl::Credentials;
 use crate::compute::driver::libvirt::transport::Uri;
@@ -184,6 +184,7 @@ impl App {
         let api = Arc::new(Api {
             gatekeeper: gatekeeper(&self.config, keystone),
             urls,
+            nova: nova_settings(&self.config),
             url_ttl: self.config.auth.url_ttl.get(),
             auth: auth.clone(),
             compute: compute.clone(),
@@ -390,7 +391,7 @@ fn auth(config: &Config, urls: &Urls, keystone: Option<&Keystone>, watch: &Watch
     match (auth.source, keystone) {
         (TokenSource::NovaApi, Some(keystone)) => {
             let page = urls.base(auth.console_type);
-            let settings = NovaSettings {
+            let settings = NovaApiSettings {
                 url: auth.nova_url.clone(),
                 console_type: auth.console_type,
                 base: page.unwrap_or_else(|| urls.public()).clone(),
@@ -411,16 +412,28 @@ fn gatekeeper(config: &Config, keystone: Option<Keystone>) -> Gatekeeper {
     let urls = [&proxy.public_url, &proxy.novnc_url, &proxy.serial_url];
     let public = urls.into_iter().flatten().any(elsewhere);
     let fronted = public || !proxy.trusted_proxies.is_empty();
-    let (url, public_url) = (&config.keystone.url, &config.keystone.public_url);
-    let shown = public_url.as_ref().or(url.as_ref());
+    let shown = identity_url(config);
     let identities = keystone
         .zip(shown)
-        .map(|(keystone, url)| Identities::new(keystone, url));
+        .map(|(keystone, url)| Identities::new(keystone, &url));
     Gatekeeper {
         keys: config.api.key.clone(),
         identities,
         fronted,
     }
+}
+
+fn nova_settings(config: &Config) -> NovaSettings {
+    NovaSettings {
+        public_url: config.api.public_url.clone(),
+        trusted_proxies: config.proxy.trusted_proxies.clone(),
+    }
+}
+
+/// Where callers get their tokens.
+fn identity_url(config: &Config) -> Option<Url> {
+    let keystone = &config.keystone;
+    keystone.public_url.clone().or_else(|| keystone.url.clone())
 }
 
 fn urls(config: &Config, addresses: &Addresses) -> Urls {

@@ -18,7 +18,7 @@ use crate::model::{Binding, ConsoleType, Grant, InstanceId, Target, Token, Token
 use crate::rpc::{Client, Role, Unreachable};
 use store::Memory;
 
-pub use foreign::{BoxFuture, NovaApi, NovaSettings, Source};
+pub use foreign::{BoxFuture, NovaApi, NovaApiSettings, Source};
 
 /// How often dead tokens are swept. They are refused from their last second on, swept or not.
 const SWEEP: Duration = Duration::from_secs(30);

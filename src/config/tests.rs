@@ -29,7 +29,7 @@ fn the_example_shows_every_key_there_is() {
         auth = { nova_url = "http://h" }
         keystone = { url = "http://h", public_url = "http://h", username = "u", password_file = "/p", region = "r", ca_file = "/c" }
         compute = { discover = true, host = [{ name = "n", address = "h", user = "u", password_file = "/p" }], instance = [{ name = "n", id = "11111111-1111-4111-8111-111111111111", address = "h:1", internal_access_path = "a", project = "p" }] }
-        api = { key = [{ name = "n", sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", project = "p", role = "reader" }] }
+        api = { public_url = "http://h", key = [{ name = "n", sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", project = "p", role = "reader" }] }
     "#;
     let mut everything = Config::parse(everything).unwrap();
     everything.keystone.application_credential_id = Some("i".to_owned());

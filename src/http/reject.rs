@@ -20,7 +20,7 @@ pub struct Reject {
     /// Ties this answer to the log.
     pub correlation: CorrelationId,
     /// One more header.
-    header: Option<(HeaderName, HeaderValue)>,
+    pub header: Option<(HeaderName, HeaderValue)>,
 }
 
 #[derive(Serialize)]

@@ -16,9 +16,8 @@ use super::close::Refusal;
 use super::request::{self, BadHandshake, Client as Viewer, Handshake};
 use super::session::{self, Session};
 use super::{Proxy, target};
-use crate::compute::ComputeError;
 use crate::http::{Body, Peer, Reject};
-use crate::model::{Address, Binding, CorrelationId, Grant, InstanceId, SessionId, Target};
+use crate::model::{Address, CorrelationId, Grant, InstanceId, SessionId};
 
 /// Refused viewers that are being told so at one time; further ones get a bare 503.
 const REFUSALS: usize = 512;
@@ -91,7 +90,7 @@ impl Proxy {
         let grant = self.auth.redeem(&token).await?;
         *wanted = Some((grant.instance, grant.instance_name.clone()));
         request::check_origin(headers, viewer, &grant.base, &self.settings.allowed_origins)?;
-        let current = self.current(&grant).await?;
+        let current = self.compute.current(&grant).await?;
         let started = Instant::now();
         let connected = self.reach(&grant, &current.address).await?;
         self.metrics
@@ -105,19 +104,6 @@ impl Proxy {
             },
             connected,
         ))
-    }
-
-    /// Where the console is now. What a foreign token stands for is checked as far as the instance
-    /// is known here.
-    async fn current(&self, grant: &Grant) -> Result<Target, ComputeError> {
-        let stored = grant.target.clone();
-        let current = self
-            .compute
-            .recheck(grant.instance, grant.console_type, stored.clone());
-        match (current.await, grant.binding) {
-            (Err(ComputeError::NoSuchInstance { .. }), Binding::Target) => Ok(stored),
-            (current, _) => current,
-        }
     }
 
     /// By the hypervisor's own hand where it hands over; that needs no port and cannot reach

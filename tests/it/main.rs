@@ -24,6 +24,8 @@ mod life;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod nova;
+#[cfg(test)]
 mod origins;
 #[cfg(test)]
 mod pages;
@@ -37,6 +39,8 @@ mod relay;
 mod rig;
 #[cfg(test)]
 mod secrets;
+#[cfg(test)]
+mod spice;
 #[cfg(test)]
 mod standalone;
 #[cfg(test)]

@@ -13,7 +13,7 @@ use std::pin::Pin;
 use super::AuthError;
 use crate::model::{Grant, Token, UnixTime};
 
-pub use nova_api::{NovaApi, NovaSettings};
+pub use nova_api::{NovaApi, NovaApiSettings};
 
 /// What an async method of a trait object returns.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

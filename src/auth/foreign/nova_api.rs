@@ -38,7 +38,7 @@ const WITH_TLS: Microversion = Microversion(2, 99);
 
 /// Where Nova is asked, and what its tokens are taken for.
 #[derive(Clone, Debug)]
-pub struct NovaSettings {
+pub struct NovaApiSettings {
     /// Its API; unset: as Keystone's catalog has it.
     pub url: Option<Url>,
     /// What its tokens open.
@@ -51,7 +51,7 @@ pub struct NovaSettings {
 #[derive(Debug)]
 pub struct NovaApi {
     keystone: Keystone,
-    settings: NovaSettings,
+    settings: NovaApiSettings,
     newest: Mutex<Option<(Instant, Url, Microversion)>>,
 }
 
@@ -60,7 +60,7 @@ struct Microversion(u32, u32);
 
 impl NovaApi {
     /// Asks as `keystone`'s user.
-    pub fn new(keystone: Keystone, settings: NovaSettings) -> Self {
+    pub fn new(keystone: Keystone, settings: NovaApiSettings) -> Self {
         Self {
             keystone,
             settings,

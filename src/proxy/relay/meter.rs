@@ -1,12 +1,29 @@
-//! Counts payload while a session runs.
+//! What is known of a session while it runs.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-/// The payload of one session so far. Counted by its relay, read by anyone.
-#[derive(Debug, Default)]
+use tokio::time::Instant;
+
+/// The payload of one session so far. Counted by its relay once per read, read by anyone.
+#[derive(Debug)]
 pub struct Meter {
     up: AtomicU64,
     down: AtomicU64,
+    began: Instant,
+    /// When the viewer last sent payload, in milliseconds after `began`.
+    input_ms: AtomicU64,
+}
+
+impl Default for Meter {
+    fn default() -> Self {
+        Self {
+            up: AtomicU64::new(0),
+            down: AtomicU64::new(0),
+            began: Instant::now(),
+            input_ms: AtomicU64::new(0),
+        }
+    }
 }
 
 impl Meter {
@@ -20,8 +37,24 @@ impl Meter {
         self.down.load(Ordering::Relaxed)
     }
 
+    /// When the meter was made.
+    pub fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// When the viewer last sent payload, to the millisecond; if never, when the meter was made.
+    /// Pongs are no payload.
+    pub fn last_input(&self) -> Instant {
+        let after = Duration::from_millis(self.input_ms.load(Ordering::Relaxed));
+        self.began.checked_add(after).unwrap_or(self.began)
+    }
+
     pub(super) fn count_up(&self, bytes: usize) {
-        add(&self.up, bytes);
+        if bytes > 0 {
+            add(&self.up, bytes);
+            let after = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+            self.input_ms.store(after, Ordering::Relaxed);
+        }
     }
 
     pub(super) fn count_down(&self, bytes: usize) {
