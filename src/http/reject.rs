@@ -20,7 +20,7 @@ pub struct Reject {
     /// Ties this answer to the log.
     pub correlation: CorrelationId,
     /// One more header.
-    pub header: Option<(HeaderName, HeaderValue)>,
+    header: Option<(HeaderName, HeaderValue)>,
 }
 
 #[derive(Serialize)]
@@ -69,6 +69,12 @@ impl Reject {
     pub fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.header = Some((name, value));
         self
+    }
+
+    /// The header of that name that the answer will carry.
+    pub fn header(&self, name: &HeaderName) -> Option<&HeaderValue> {
+        let (known, value) = self.header.as_ref()?;
+        (known == name).then_some(value)
     }
 
     /// The answer.

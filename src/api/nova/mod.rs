@@ -14,7 +14,7 @@ mod version;
 
 use std::fmt;
 
-use http::header::{ACCEPT, CONTENT_TYPE};
+use http::header::{ACCEPT, CONTENT_TYPE, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use ipnet::IpNet;
@@ -358,8 +358,9 @@ fn not_admitted(reject: Reject, (peer, id): (&Peer, &str)) -> Response<Body> {
         "message": "The request you have made requires authentication.",
     }});
     let mut response = crate::http::json(status, &body);
-    if let Some((challenge, value)) = reject.header {
-        let _new = response.headers_mut().insert(challenge, value);
+    if let Some(challenge) = reject.header(&WWW_AUTHENTICATE) {
+        let challenge = challenge.clone();
+        let _new = response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
     }
     response
 }
