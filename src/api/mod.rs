@@ -7,6 +7,7 @@
 mod console;
 mod error;
 mod identity;
+mod keystone;
 mod nova;
 mod urls;
 mod view;
@@ -21,6 +22,7 @@ use tokio::time::timeout;
 
 pub use console::ConsoleRequest;
 pub use identity::{Caller, Gatekeeper, Who};
+pub use keystone::Identities;
 pub use nova::Settings as NovaSettings;
 pub use urls::Urls;
 pub use view::{ConsoleView, InstanceView, InstancesView, TokenView, TokensView};

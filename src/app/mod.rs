@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use url::Url;
 
-use crate::api::{Api, Gatekeeper, NovaSettings, Urls};
+use crate::api::{Api, Gatekeeper, Identities, NovaSettings, Urls};
 use crate::auth::Auth;
 use crate::compute::Compute;
 use crate::compute::driver::libvirt::sasl::Credentials;
@@ -25,6 +25,7 @@ use crate::config::{Config, FixedInstance, Hypervisor};
 use crate::demo::Demo;
 use crate::drain::{Drain, Watch};
 use crate::http::{BindError, Limits, Listener, serve};
+use crate::keystone::{self, Keystone};
 use crate::model::{Address, ConsoleKind, Host, Target};
 use crate::proxy::{Proxy, Settings, relay};
 use crate::rpc::{self, Client};
@@ -65,6 +66,9 @@ pub enum StartError {
     /// Two instances listed by hand cannot be told apart.
     #[error("compute.instance: {0}")]
     Instances(#[from] BadEntry),
+    /// Keystone could never be asked.
+    #[error("keystone: {0}")]
+    Keystone(#[from] keystone::BadSettings),
     /// A hypervisor cannot be asked as the config says.
     #[error("compute.host `{name}`: {why}")]
     Host {
@@ -85,6 +89,7 @@ pub struct App {
     addresses: Addresses,
     demo: Option<Demo>,
     drivers: Vec<Box<dyn Driver>>,
+    keystone: Option<keystone::Settings>,
     pages: Pages,
     config: Config,
 }
@@ -131,6 +136,7 @@ impl App {
             admin: Listener::unix(&addresses.admin).map_err(door("admin.socket"))?,
             addresses,
             drivers: drivers(&config, demo.as_ref(), extras.target.as_ref())?,
+            keystone: keystone_settings(&config)?,
             demo,
             pages,
             config,
@@ -138,8 +144,9 @@ impl App {
     }
 
     /// Whether the ways to the hypervisors are such that can be gone: what the config itself cannot
-    /// judge. Reads the files of passwords. Errors: `Host`.
+    /// judge. Reads the files of passwords and CAs. Errors: `Host`, `Keystone`.
     pub fn check(config: &Config) -> Result<(), StartError> {
+        let _settings = keystone_settings(config)?;
         hypervisors(config).map(drop)
     }
 
@@ -152,6 +159,9 @@ impl App {
     pub fn run(self, drain: &Drain) -> Running {
         let watch = drain.watch();
         let metrics = Metrics::default();
+        let keystone = self
+            .keystone
+            .map(|settings| Keystone::new(settings, &watch));
         let compute = Compute::new(self.drivers);
         compute.start(&watch);
         let displays = compute.displays();
@@ -171,13 +181,9 @@ impl App {
         let proxy = Proxy::new(a, c, settings, m, w).with_displays(displays);
         let proxy = Arc::new(proxy);
         let api = Arc::new(Api {
-            gatekeeper: gatekeeper(&self.config),
+            gatekeeper: gatekeeper(&self.config, keystone),
             urls: urls(&self.config, &self.addresses),
-            nova: NovaSettings {
-                public_url: self.config.api.public_url.clone(),
-                trusted_proxies: self.config.proxy.trusted_proxies.clone(),
-                identity_url: None,
-            },
+            nova: nova_settings(&self.config),
             url_ttl: self.config.auth.url_ttl.get(),
             auth: auth.clone(),
             compute: compute.clone(),
@@ -369,7 +375,23 @@ fn proxy_settings(config: &Config) -> Settings {
     }
 }
 
-fn gatekeeper(config: &Config) -> Gatekeeper {
+/// Reads the files that it needs, once, to see that they can be read.
+fn keystone_settings(config: &Config) -> Result<Option<keystone::Settings>, StartError> {
+    let settings = keystone::Settings::of(&config.keystone);
+    if let Some(settings) = &settings {
+        settings.check()?;
+    }
+    Ok(settings)
+}
+
+fn nova_settings(config: &Config) -> NovaSettings {
+    NovaSettings {
+        public_url: config.api.public_url.clone(),
+        trusted_proxies: config.proxy.trusted_proxies.clone(),
+    }
+}
+
+fn gatekeeper(config: &Config, keystone: Option<Keystone>) -> Gatekeeper {
     let elsewhere = |url: &Url| {
         let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
         let loopback = host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
@@ -379,8 +401,14 @@ fn gatekeeper(config: &Config) -> Gatekeeper {
     let urls = [&proxy.public_url, &proxy.novnc_url, &proxy.serial_url];
     let public = urls.into_iter().flatten().any(elsewhere);
     let fronted = public || !proxy.trusted_proxies.is_empty();
+    let (url, public_url) = (&config.keystone.url, &config.keystone.public_url);
+    let shown = public_url.as_ref().or(url.as_ref());
+    let identities = keystone
+        .zip(shown)
+        .map(|(keystone, url)| Identities::new(keystone, url));
     Gatekeeper {
         keys: config.api.key.clone(),
+        identities,
         fronted,
     }
 }

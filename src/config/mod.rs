@@ -5,6 +5,7 @@
 //! in `config.example.toml`, which a test holds against this file. Knows the model alone.
 
 mod error;
+mod keystone;
 mod period;
 
 use std::collections::HashSet;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 pub use error::ConfigError;
+pub use keystone::{Interface, Keystone};
 pub use period::Period;
 
 use crate::model::{AccessPath, Address, ConsoleKind, Host, InstanceId, KeyHash, Role};
@@ -39,6 +41,8 @@ pub struct Config {
     pub auth: Auth,
     /// The compute role.
     pub compute: Compute,
+    /// OpenStack's identity service.
+    pub keystone: Keystone,
     /// Health and metrics.
     pub monitor: Monitor,
     /// The socket of `vncgate token` and its like.
@@ -376,6 +380,7 @@ impl Config {
             .as_ref()
             .map_or(Ok(()), |url| check_url("api.public_url", url))?;
         self.compute.check()?;
+        self.keystone.check()?;
         longer_than_zero("auth.url_ttl", self.auth.url_ttl)?;
         at_least_one("auth.max_tokens", self.auth.max_tokens)?;
         check_log_level(&self.log.level)?;

@@ -26,6 +26,8 @@ mod limits;
 #[cfg(test)]
 mod nova;
 #[cfg(test)]
+mod openstack_rig;
+#[cfg(test)]
 mod origins;
 #[cfg(test)]
 mod pages;
