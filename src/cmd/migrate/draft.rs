@@ -9,6 +9,7 @@ use std::fmt::Write as _;
 use toml::{Table, Value};
 
 use super::secrets::Secret;
+use crate::app::App;
 use crate::cmd::output::harmless;
 use crate::config::Config;
 
@@ -75,13 +76,40 @@ impl Place {
     }
 }
 
-/// Keys that go together, with the remark above them.
+/// A key with the remark above it.
+#[derive(Clone, Debug)]
+pub(super) struct Key {
+    remark: String,
+    name: &'static str,
+    value: Value,
+}
+
+impl Key {
+    pub(super) fn new(
+        remark: impl Into<String>,
+        name: &'static str,
+        value: impl Into<Value>,
+    ) -> Self {
+        Self {
+            remark: remark.into(),
+            name,
+            value: value.into(),
+        }
+    }
+
+    /// The same under another name.
+    pub(super) fn named(self, name: &'static str) -> Self {
+        Self { name, ..self }
+    }
+}
+
+/// What stands in a section.
 #[derive(Debug)]
 struct Entry {
     place: Place,
+    /// Why the keys are not in force, or what else is to be said.
     remark: String,
-    keys: Vec<(&'static str, Value)>,
-    /// Whether they are in force.
+    keys: Vec<Key>,
     stands: bool,
 }
 
@@ -98,29 +126,21 @@ pub(super) struct Draft {
 
 impl Draft {
     /// Takes a key, unless this program would refuse it. Whether it did.
-    pub(super) fn key(
-        &mut self,
-        place: Place,
-        remark: impl Into<String>,
-        key: &'static str,
-        value: impl Into<Value>,
-    ) -> bool {
-        self.keys(place, remark, vec![(key, value.into())])
+    pub(super) fn key(&mut self, place: Place, key: Key) -> bool {
+        self.keys(place, vec![key])
     }
 
     /// Takes keys that are refused or accepted as one.
-    pub(super) fn keys(
-        &mut self,
-        place: Place,
-        remark: impl Into<String>,
-        keys: Vec<(&'static str, Value)>,
-    ) -> bool {
-        let mut remark = remark.into();
-        let outcome = self.try_out(place, &keys);
-        if let Err(why) = &outcome {
-            let _infallible = write!(remark, "\nNot taken over, since vncgate refuses it: {why}");
-        }
+    pub(super) fn keys(&mut self, place: Place, keys: Vec<Key>) -> bool {
+        let outcome = self.with(place, &keys);
         let stands = outcome.is_ok();
+        let remark = match outcome {
+            Ok(config) => {
+                self.accepted = config;
+                String::new()
+            }
+            Err(why) => format!("Not taken over, since vncgate refuses it: {why}"),
+        };
         self.entries.push(Entry {
             place,
             remark,
@@ -130,18 +150,12 @@ impl Draft {
         stands
     }
 
-    /// Shows keys behind a `#`, for a person to fill in.
-    pub(super) fn suggest(
-        &mut self,
-        place: Place,
-        remark: impl Into<String>,
-        key: &'static str,
-        value: impl Into<Value>,
-    ) {
+    /// Shows a key behind a `#`, for a person to fill in.
+    pub(super) fn suggest(&mut self, place: Place, key: Key) {
         self.entries.push(Entry {
             place,
-            remark: remark.into(),
-            keys: vec![(key, value.into())],
+            remark: String::new(),
+            keys: vec![key],
             stands: false,
         });
     }
@@ -157,8 +171,8 @@ impl Draft {
     }
 
     /// Whether the config so far would be good with this key.
-    pub(super) fn would_take(&self, place: Place, key: &'static str, value: Value) -> bool {
-        self.with(place, &[(key, value)]).is_ok()
+    pub(super) fn would_take(&self, place: Place, key: Key) -> bool {
+        self.with(place, &[key]).is_ok()
     }
 
     /// Says below the config what will be different.
@@ -198,42 +212,51 @@ impl Draft {
         self.losses.iter().map(|(_, options)| options.len()).sum()
     }
 
-    fn try_out(&mut self, place: Place, keys: &[(&'static str, Value)]) -> Result<(), String> {
-        self.accepted = self.with(place, keys)?;
-        Ok(())
-    }
-
     /// The config so far with these keys. Errors: why this program would refuse it.
-    fn with(&self, place: Place, keys: &[(&'static str, Value)]) -> Result<Table, String> {
-        let mut config = self.accepted.clone();
-        if let Some(table) = place.table(&mut config) {
-            for (key, value) in keys {
-                let _old = table.insert((*key).to_owned(), value.clone());
+    fn with(&self, place: Place, keys: &[Key]) -> Result<Table, String> {
+        let mut table = self.accepted.clone();
+        if let Some(section) = place.table(&mut table) {
+            for key in keys {
+                let _old = section.insert(key.name.to_owned(), key.value.clone());
             }
         }
-        Config::parse(&config.to_string())
-            .map(|_| config)
-            .map_err(|error| without_line(&error.to_string()).to_owned())
+        let config = Config::parse(&table.to_string());
+        let config = config.map_err(|error| without_line(&error.to_string()).to_owned())?;
+        // Files with secrets may be still to come; the ways to hypervisors can be judged now.
+        let ways = Config {
+            compute: config.compute,
+            ..Config::default()
+        };
+        App::check(&ways).map_err(|error| error.to_string())?;
+        Ok(table)
     }
 
     /// The config as text.
     pub(super) fn text(&self, head: &str) -> String {
         let mut text = commented(head);
         for place in ORDER {
-            let mut entries = self.entries.iter().filter(|it| it.place == place).peekable();
-            if entries.peek().is_some() {
-                let _infallible = writeln!(text, "\n{}", place.heading());
-            }
-            entries.for_each(|entry| text.push_str(&entry.text()));
+            text.push_str(&self.section(place));
         }
-        let changes: Vec<String> = self.changes.iter().map(|it| harmless(it)).collect();
-        text.push_str(&list("What changes:", &changes));
+        text.push_str(&list("What changes:", &self.changes));
         let losses = self.losses.iter();
         let losses: Vec<String> = losses
             .map(|(why, options)| format!("{}: {why}.", options.join(", ")))
             .collect();
-        text.push_str(&list("What becomes nothing:", &losses));
+        text.push_str(&list("What has no equivalent:", &losses));
         text
+    }
+
+    fn section(&self, place: Place) -> String {
+        let entries = self.entries.iter().filter(|it| it.place == place);
+        let entries: Vec<&Entry> = entries.collect();
+        if entries.is_empty() {
+            return String::new();
+        }
+        // Without a key a section says nothing, or too little.
+        let empty = entries.iter().all(|it| !it.stands);
+        let mark = if empty { "#" } else { "" };
+        let body: String = entries.into_iter().map(Entry::text).collect();
+        format!("\n{mark}{}\n{body}", place.heading())
     }
 }
 
@@ -248,11 +271,20 @@ fn without_line(message: &str) -> &str {
 impl Entry {
     fn text(&self) -> String {
         let mut text = commented(&self.remark);
-        let mark = if self.stands { "" } else { "#" };
-        for (key, value) in &self.keys {
-            let value = value.to_string();
-            let value = value.replace('\n', " ");
-            let _infallible = writeln!(text, "{mark}{key} = {value}");
+        for Key {
+            remark,
+            name,
+            value,
+        } in &self.keys
+        {
+            text.push_str(&commented(remark));
+            let line = format!("{name} = {value}");
+            let line = if self.stands {
+                line
+            } else {
+                format!("#{}", harmless(&line))
+            };
+            let _infallible = writeln!(text, "{line}");
         }
         text
     }
@@ -264,7 +296,7 @@ fn list(title: &str, items: &[String]) -> String {
     }
     let mut text = format!("\n# {title}\n");
     for item in items {
-        for (number, line) in folded(item, 96).iter().enumerate() {
+        for (number, line) in folded(&harmless(item), 96).iter().enumerate() {
             let mark = if number == 0 { "- " } else { "  " };
             let _infallible = writeln!(text, "# {mark}{line}");
         }
@@ -275,7 +307,8 @@ fn list(title: &str, items: &[String]) -> String {
 /// Text as comment lines; nothing in it can end the comment.
 fn commented(text: &str) -> String {
     let lines = text.lines().flat_map(|line| folded(&harmless(line), 98));
-    lines.map(|line| format!("# {line}\n")).collect()
+    let lines = lines.flat_map(|line| ["# ".to_owned(), line, "\n".to_owned()]);
+    lines.collect()
 }
 
 /// Lines of at most `width` characters, as far as words allow.

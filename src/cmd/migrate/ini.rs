@@ -88,7 +88,10 @@ impl Reader {
         self.open = false;
         if let Some(rest) = line.strip_prefix('[') {
             let name = rest.strip_suffix(']').ok_or(Why::OpenSection)?;
-            self.section = Some(section_name(name)?);
+            if name.is_empty() {
+                return Err(Why::NamelessSection);
+            }
+            self.section = Some(section(name));
         } else if !line.is_empty() && !line.starts_with(['#', ';']) {
             let assignment = self.assignment(line, number)?;
             self.done.push(assignment);
@@ -120,11 +123,12 @@ impl Reader {
     }
 }
 
-fn section_name(name: &str) -> Result<String, Why> {
-    match name {
-        "" => Err(Why::NamelessSection),
-        DEFAULT => Ok(DEFAULT.to_owned()),
-        other => Ok(other.to_lowercase()),
+/// A section's name as it is known by.
+pub(super) fn section(name: &str) -> String {
+    if name == DEFAULT {
+        name.to_owned()
+    } else {
+        name.to_lowercase()
     }
 }
 

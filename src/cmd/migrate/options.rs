@@ -112,8 +112,8 @@ pub(super) const AUTH_PORT: Opt = Opt::new(AUTHTOKEN, "auth_port").or("35357");
 pub(super) const AUTH_PROTOCOL: Opt = Opt::new(AUTHTOKEN, "auth_protocol").or("https");
 pub(super) const AUTH_TYPE: Opt =
     Opt::new(AUTHTOKEN, "auth_type").once(&[(AUTHTOKEN, "auth_plugin")]);
-pub(super) const USERNAME: Opt = Opt::new(AUTHTOKEN, "username")
-    .once(&[(AUTHTOKEN, "user_name"), (AUTHTOKEN, "admin_user")]);
+pub(super) const USERNAME: Opt =
+    Opt::new(AUTHTOKEN, "username").once(&[(AUTHTOKEN, "user_name"), (AUTHTOKEN, "admin_user")]);
 pub(super) const PASSWORD: Opt =
     Opt::new(AUTHTOKEN, "password").once(&[(AUTHTOKEN, "admin_password")]);
 pub(super) const USER_DOMAIN_NAME: Opt = Opt::new(AUTHTOKEN, "user_domain_name");
@@ -218,8 +218,7 @@ const FATES: &[(&str, &[Opt])] = &[
         ],
     ),
     (
-        "the message bus is not used: no compute service is asked whether the port is still the \
-         instance's, see below",
+        "the message bus is not used",
         &[Opt::new("DEFAULT", "transport_url")],
     ),
     (
@@ -233,10 +232,8 @@ const FATES: &[(&str, &[Opt])] = &[
     (
         "it is nova-compute's, which keeps it",
         &[
-            Opt::new("vnc", "server_listen").once(&[
-                ("DEFAULT", "vncserver_listen"),
-                ("vnc", "vncserver_listen"),
-            ]),
+            Opt::new("vnc", "server_listen")
+                .once(&[("DEFAULT", "vncserver_listen"), ("vnc", "vncserver_listen")]),
             Opt::new("vnc", "keymap").once(&[("DEFAULT", "vnc_keymap")]),
             Opt::new("spice", "server_listen"),
             Opt::new("spice", "agent_enabled"),
@@ -325,10 +322,13 @@ const FATES: &[(&str, &[Opt])] = &[
 
 /// The option of this name, if it is one that is known here.
 pub(super) fn find(group: &str, name: &str) -> Option<&'static Opt> {
+    all().find(|option| option.is_called(group, name))
+}
+
+/// Every option that is known here.
+pub(super) fn all() -> impl Iterator<Item = &'static Opt> {
     let fates = FATES.iter().flat_map(|(_, options)| *options);
-    USED.iter()
-        .chain(fates)
-        .find(|option| option.is_called(group, name))
+    USED.iter().chain(fates)
 }
 
 /// What becomes of an option.
@@ -369,12 +369,17 @@ fn is_about_consoles(group: &str, name: &str) -> bool {
         "consoleauth",
     ];
     let words = [
-        "console", "vnc", "novnc", "spice", "html5proxy", "rdp", "xvp",
+        "console",
+        "vnc",
+        "novnc",
+        "spice",
+        "html5proxy",
+        "rdp",
+        "xvp",
     ];
     let name = name.to_lowercase();
     let parts = || name.split(['_', '-']);
-    sections.contains(&group)
-        || parts().any(|part| words.iter().any(|word| part.starts_with(word)))
+    sections.contains(&group) || parts().any(|part| words.iter().any(|word| part.starts_with(word)))
 }
 
 #[cfg(test)]
@@ -383,11 +388,9 @@ mod tests {
 
     #[test]
     fn no_option_stands_in_the_tables_twice() {
-        let fates = FATES.iter().flat_map(|(_, options)| *options);
-        let all: Vec<&Opt> = USED.iter().chain(fates).collect();
-        for (number, option) in all.iter().enumerate() {
-            let again = all.iter().skip(number + 1);
-            let twice = again.into_iter().find(|it| it.is_called(option.group, option.name));
+        for (number, option) in all().enumerate() {
+            let mut again = all().skip(number + 1);
+            let twice = again.find(|it| it.is_called(option.group, option.name));
             assert_eq!(twice, None, "{option:?}");
         }
     }

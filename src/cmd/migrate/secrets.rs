@@ -99,7 +99,10 @@ mod tests {
         let both = [Secret::new("x", "new"), Secret::new("y", "new")];
         let refused = write(&both, place.path()).unwrap_err();
 
-        assert!(refused.to_string().ends_with("not overwritten"), "{refused}");
+        assert!(
+            refused.to_string().ends_with("not overwritten"),
+            "{refused}"
+        );
         assert!(!place.path().join("x").exists());
         assert_eq!(fs::read_to_string(place.path().join("y")).unwrap(), "old");
     }

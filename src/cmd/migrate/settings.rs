@@ -8,7 +8,8 @@ use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::ini::{self, Assignment, BadLine, DEFAULT};
+use super::expand::expand;
+use super::ini::{self, Assignment, BadLine};
 use crate::cmd::output::harmless;
 
 /// An option of Nova's.
@@ -19,7 +20,7 @@ pub(super) struct Opt {
     /// The groups and names it had in older releases, which still count.
     older: &'static [(&'static str, &'static str)],
     /// What it is where nobody sets it.
-    default: Option<&'static str>,
+    pub(super) default: Option<&'static str>,
 }
 
 /// Where a value stands.
@@ -65,8 +66,9 @@ pub(super) struct Settings {
     files: Vec<File>,
 }
 
+/// What one file says.
 #[derive(Debug)]
-struct File {
+pub(super) struct File {
     path: PathBuf,
     assignments: Vec<Assignment>,
 }
@@ -101,7 +103,8 @@ impl Opt {
         found.next().is_some()
     }
 
-    fn names(&self) -> Vec<(&'static str, &'static str)> {
+    /// All its names, the newest first.
+    pub(super) fn names(&self) -> Vec<(&'static str, &'static str)> {
         let own = std::iter::once((self.group, self.name));
         own.chain(self.older.iter().copied()).collect()
     }
@@ -130,7 +133,7 @@ impl Settings {
             let good = bytes.get(..error.valid_up_to()).unwrap_or_default();
             SettingsError::NoText {
                 path: path.to_owned(),
-                line: good.iter().filter(|byte| **byte == b'\n').count() + 1,
+                line: good.split(|byte| *byte == b'\n').count(),
             }
         })?;
         self.add(path, text)
@@ -168,6 +171,14 @@ impl Settings {
         (!setting.value.is_empty()).then_some(setting)
     }
 
+    /// What the files say in another section, where the option has its newest name alone.
+    pub(super) fn set_in(&self, section: &str, option: &Opt) -> Option<Setting> {
+        let section = ini::section(section);
+        let (file, found) = self.find(&[(&*section, option.name)])?;
+        let setting = self.expanded(&found.value, &section, file.origin(found));
+        (!setting.value.is_empty()).then_some(setting)
+    }
+
     /// What the files say, else what Nova takes.
     pub(super) fn get(&self, option: &Opt) -> Option<Setting> {
         if self.find(&option.names()).is_some() {
@@ -195,7 +206,7 @@ impl Settings {
     }
 
     /// The assignment that counts: of the latest file, by the newest name, the last one.
-    fn find(&self, names: &[(&str, &str)]) -> Option<(&File, &Assignment)> {
+    pub(super) fn find(&self, names: &[(&str, &str)]) -> Option<(&File, &Assignment)> {
         self.files.iter().rev().find_map(|file| {
             let found = names.iter().find_map(|name| file.last(*name));
             found.map(|found| (file, found))
@@ -203,15 +214,11 @@ impl Settings {
     }
 
     fn expanded(&self, text: &str, group: &str, origin: Origin) -> Setting {
-        let mut expansion = Expansion {
-            settings: self,
-            budget: 1000,
-            unknown: None,
-        };
+        let (value, unknown) = expand(self, text, group);
         Setting {
-            value: expansion.expand(text, group, 8).trim().to_owned(),
+            value: value.trim().to_owned(),
             origin,
-            unknown: expansion.unknown,
+            unknown,
         }
     }
 }
@@ -248,95 +255,6 @@ impl File {
     }
 }
 
-/// The longest that a value may become, in bytes.
-const LONGEST: usize = 64 * 1024;
-
-/// Puts the values of options for their names.
-struct Expansion<'a> {
-    settings: &'a Settings,
-    /// How many names may still be looked up; values may name values, and in circles.
-    budget: usize,
-    unknown: Option<String>,
-}
-
-impl Expansion<'_> {
-    fn expand(&mut self, text: &str, group: &str, depth: usize) -> String {
-        let text = text.replace("\\$", "$$");
-        let mut expanded = String::new();
-        let mut rest = text.as_str();
-        while let Some((before, after)) = rest.split_once('$') {
-            expanded.push_str(before);
-            rest = after;
-            if let Some(after) = rest.strip_prefix('$') {
-                expanded.push('$');
-                rest = after;
-            } else if let Some((name, written, after)) = name_at_start(rest) {
-                match self.look_up(name, group, depth) {
-                    Some(value) if expanded.len() + value.len() <= LONGEST => {
-                        expanded.push_str(&value);
-                    }
-                    _ => {
-                        let _first = self.unknown.get_or_insert_with(|| name.to_owned());
-                        expanded.push('$');
-                        expanded.push_str(written);
-                    }
-                }
-                rest = after;
-            } else {
-                expanded.push('$');
-            }
-        }
-        expanded + rest
-    }
-
-    /// What an option of this group, or `group.name`, or else of all services is.
-    fn look_up(&mut self, name: &str, group: &str, depth: usize) -> Option<String> {
-        self.budget = self.budget.checked_sub(1)?;
-        let depth = depth.checked_sub(1)?;
-        let places = match name.split_once('.') {
-            Some((group, name)) => vec![(group.to_lowercase(), name)],
-            None => vec![(group.to_owned(), name), (DEFAULT.to_owned(), name)],
-        };
-        for (group, name) in places {
-            let group = if group.eq_ignore_ascii_case(DEFAULT) {
-                DEFAULT
-            } else {
-                &group
-            };
-            let known = super::options::find(group, name);
-            let names = known.map_or_else(|| vec![(group, name)], Opt::names);
-            if let Some((_, found)) = self.settings.find(&names) {
-                let value = found.value.clone();
-                return Some(self.expand(&value, group, depth));
-            }
-            if let Some(default) = known.and_then(|known| known.default) {
-                return Some(default.to_owned());
-            }
-        }
-        None
-    }
-}
-
-/// The name that `text`, what follows a `$`, begins with: `name` or `{name}`; as it is written; and
-/// the rest.
-fn name_at_start(text: &str) -> Option<(&str, &str, &str)> {
-    let first = |c: char| c.is_ascii_alphabetic() || c == '_';
-    let other = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.';
-    let braced = text.strip_prefix('{');
-    let name_on = braced.unwrap_or(text);
-    if !name_on.starts_with(first) {
-        return None;
-    }
-    let end = name_on.find(|c| !other(c)).unwrap_or(name_on.len());
-    let (name, after) = name_on.split_at_checked(end)?;
-    let after = match braced {
-        Some(_) => after.strip_prefix('}')?,
-        None => after,
-    };
-    let written = text.get(..text.len() - after.len())?;
-    Some((name, written, after))
-}
-
 impl Setting {
     /// The parts of a list.
     pub(super) fn items(&self) -> Vec<&str> {
@@ -355,11 +273,6 @@ impl Setting {
             origin: self.origin.clone(),
             why: why.to_owned(),
         }
-    }
-
-    /// Whether a file says so.
-    pub(super) fn is_set(&self) -> bool {
-        matches!(self.origin, Origin::File { .. })
     }
 }
 
