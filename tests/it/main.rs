@@ -34,6 +34,8 @@ mod origins;
 #[cfg(test)]
 mod pages;
 #[cfg(test)]
+mod preamble;
+#[cfg(test)]
 mod qmp;
 #[cfg(test)]
 mod refusals;
@@ -43,6 +45,8 @@ mod relay;
 mod rig;
 #[cfg(test)]
 mod secrets;
+#[cfg(test)]
+mod sessions;
 #[cfg(test)]
 mod spice;
 #[cfg(test)]
