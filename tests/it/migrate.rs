@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
+use crate::rig::certificates::Authority;
 use crate::rig::gateway::{Answer, BINARY, bare, run, vncgate};
 
 /// The expected output, and what it is made of.
@@ -93,14 +94,33 @@ fn each_config_of_nova_becomes_the_one_that_is_kept_beside_it() {
 #[test]
 fn each_printed_config_is_accepted_once_its_files_are_there() {
     for (name, arguments) in CASES {
-        let (_, directory) = migrate_whole(arguments);
+        let (answer, directory) = migrate_whole(arguments);
         let config = directory.path().join("vncgate.toml");
+        fs::write(&config, with_certificates(&answer.stdout, directory.path())).unwrap();
         write_what_a_person_must(&directory.path().join("secrets"));
 
         let checked = vncgate(&["config", "check", config.to_str().unwrap()]);
 
         assert_eq!(checked.code, 0, "{name}: {checked:?}");
     }
+}
+
+/// The config with certificates that are there in place of those of a cloud that is not.
+fn with_certificates(printed: &str, directory: &Path) -> String {
+    let place = directory.join("certificates");
+    Authority::new(&place, "ca.pem").vouch_for("gate", "cert.pem", "key.pem");
+    let files = [
+        ("/opt/stack/data/ca-bundle.pem", "ca.pem"),
+        ("/etc/ssl/certs/ca-certificates.crt", "ca.pem"),
+        ("/etc/pki/nova-novncproxy/ca-cert.pem", "ca.pem"),
+        ("/etc/pki/nova-novncproxy/client-cert.pem", "cert.pem"),
+        ("/etc/pki/nova-novncproxy/client-key.pem", "key.pem"),
+    ];
+    files
+        .iter()
+        .fold(printed.to_owned(), |printed, (file, ours)| {
+            printed.replace(file, place.join(ours).to_str().unwrap())
+        })
 }
 
 /// The files whose contents stand in none of Nova's.

@@ -23,11 +23,13 @@ pub(super) enum Place {
     Compute,
     Host,
     Keystone,
+    Monitor,
+    Admin,
     Web,
     Log,
 }
 
-const ORDER: [Place; 9] = [
+const ORDER: [Place; 11] = [
     Place::Proxy,
     Place::ProxyVnc,
     Place::Api,
@@ -35,6 +37,8 @@ const ORDER: [Place; 9] = [
     Place::Compute,
     Place::Host,
     Place::Keystone,
+    Place::Monitor,
+    Place::Admin,
     Place::Web,
     Place::Log,
 ];
@@ -49,6 +53,8 @@ impl Place {
             Self::Compute => "[compute]",
             Self::Host => "[[compute.host]]",
             Self::Keystone => "[keystone]",
+            Self::Monitor => "[monitor]",
+            Self::Admin => "[admin]",
             Self::Web => "[web]",
             Self::Log => "[log]",
         }

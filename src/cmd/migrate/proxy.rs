@@ -11,7 +11,7 @@ use super::options::{
     SSL_ONLY, SSL_VERSION, VENCRYPT_CA, VENCRYPT_CERT, VENCRYPT_KEY, WEB, XVPVNC_BASE_URL,
 };
 use super::settings::{Opt, Origin, Setting, SettingsError};
-use super::{Console, Plan, Role};
+use super::{Console, Plan, Role, Source};
 
 /// The pages that are built in, by the paths that access URLs have.
 const PAGES: [&str; 6] = [
@@ -286,11 +286,15 @@ impl Plan<'_> {
                     setting.origin
                 ));
             } else if console != self.console && on && self.role == Role::Proxy {
+                let program = console.options().program;
+                let one = match self.source {
+                    Source::NovaDb => "; or add its address to proxy.listen here",
+                    Source::NovaApi => "",
+                };
                 self.draft.change(format!(
-                    "{} is on. {} is another process; `--console {}` makes the config of its \
-                     stand-in.",
+                    "{} is on. {program} is another process: `--console {}` makes the config of its \
+                     stand-in{one}.",
                     setting.origin,
-                    console.options().program,
                     console.as_str()
                 ));
             }

@@ -11,7 +11,10 @@ use super::{Console, Plan, Role, Source};
 impl Plan<'_> {
     pub(super) fn rest(&mut self) -> Result<(), SettingsError> {
         match self.role {
-            Role::Proxy => self.no_discovery(),
+            Role::Proxy => {
+                self.no_discovery();
+                self.other_doors();
+            }
             Role::All => {
                 self.hypervisor();
                 self.api();
@@ -27,6 +30,24 @@ impl Plan<'_> {
         let remark = "Nova tells where consoles are; this machine is not looked at.";
         let key = Key::new(remark, "discover", false);
         let _taken = self.draft.key(Place::Compute, key);
+    }
+
+    /// The stand-ins of several proxies may run on one machine, where that of nova-novncproxy has the
+    /// usual doors.
+    fn other_doors(&mut self) {
+        let port = match self.console {
+            Console::Novnc => return,
+            Console::Spice => 9182,
+            Console::Serial => 9183,
+        };
+        let remark = "So that the stand-in of nova-novncproxy can run on the same machine.";
+        let address = super::proxy::list([format!("127.0.0.1:{port}")]);
+        let monitor = Key::new(remark, "listen", address);
+        let _taken = self.draft.key(Place::Monitor, monitor);
+        let socket = format!("/run/vncgate/{}.sock", self.console.as_str());
+        let _taken = self
+            .draft
+            .key(Place::Admin, Key::new(remark, "socket", socket));
     }
 
     /// The machine itself, where the files are those of a compute node.
