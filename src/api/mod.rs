@@ -1,12 +1,14 @@
 //! The api role: who is asking, may they, and what do they get.
 //!
-//! Our own dialect, `/v1`, described by `openapi.json` beside this file. The admin socket speaks
-//! it too. Journey A of docs/design.md begins here: [`Api::answer`] finds the caller and the
+//! Two dialects: our own, `/v1`, described by `openapi.json` beside this file, which the admin
+//! socket speaks too; and Nova's (`nova`), for the clients of OpenStack. Journey A of docs/design.md begins here: [`Api::answer`] finds the caller and the
 //! route, `console` makes the URL. Knows the facades of auth and compute, no store, no driver.
 
 mod console;
 mod error;
 mod identity;
+mod keystone;
+mod nova;
 mod urls;
 mod view;
 
@@ -19,15 +21,20 @@ use percent_encoding::percent_decode_str;
 use tokio::time::timeout;
 
 pub use console::ConsoleRequest;
-pub use identity::{Caller, Gatekeeper};
+pub use identity::{Caller, Gatekeeper, Who};
+pub use keystone::Identities;
+pub use nova::Settings as NovaSettings;
 pub use urls::Urls;
-pub use view::{ConsoleView, InstanceView, InstancesView, TokenView, TokensView};
+pub use view::{
+    ConsoleView, InstanceView, InstancesView, SessionView, SessionsView, TermsView, TokenView,
+    TokensView,
+};
 
-use crate::auth::Auth;
-use crate::compute::Compute;
+use crate::auth::{Auth, AuthError};
+use crate::compute::{Compute, ComputeError};
 use crate::drain::Watch;
 use crate::http::{Body, Peer, Reject, json};
-use crate::model::{ConsoleType, InstanceRef, TokenId};
+use crate::model::{ConsoleType, Instance, InstanceRef, Role, SessionId, Terms, TokenId};
 use crate::rpc::Client;
 use crate::telemetry::{Metrics, StatusLabel};
 
@@ -44,8 +51,12 @@ pub struct Api {
     pub gatekeeper: Gatekeeper,
     /// Where consoles are opened.
     pub urls: Urls,
+    /// What Nova's dialect goes by.
+    pub nova: NovaSettings,
     /// The longest, and usual, life of a URL.
     pub url_ttl: Duration,
+    /// The usual terms of a token.
+    pub terms: Terms,
     /// Makes and keeps tokens.
     pub auth: Client<Auth>,
     /// Finds instances.
@@ -57,21 +68,20 @@ pub struct Api {
 }
 
 impl Api {
-    /// Whether a path is the API's; all others are pages.
-    pub fn owns(path: &str) -> bool {
-        path == "/openapi.json" || path == "/v1" || path.starts_with("/v1/")
+    /// Whether a request is the API's; all others are for pages.
+    pub fn owns(request: &Request<Incoming>) -> bool {
+        let path = request.uri().path();
+        let own = path == "/openapi.json" || path == "/v1" || path.starts_with("/v1/");
+        own || nova::owns(request)
     }
 
     /// Answers one request.
     pub async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
-        let method = request.method().clone();
-        let answer = self.route(request, peer).await;
-        let response = answer.unwrap_or_else(|reject| {
-            let (status, code) = (reject.status.as_u16(), reject.code);
-            let (correlation, detail) = (reject.correlation, reject.detail.as_ref());
-            tracing::info!(%peer, %method, status, code, %correlation, detail, "request refused");
-            reject.into_response()
-        });
+        let response = if nova::owns_here(&request) {
+            nova::answer(self, request, peer).await
+        } else {
+            self.answer_own(request, peer).await
+        };
         let status = response.status().as_u16();
         self.metrics
             .api_requests
@@ -80,18 +90,25 @@ impl Api {
         response
     }
 
+    async fn answer_own(&self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+        let method = request.method().clone();
+        let answer = self.route(request, peer).await;
+        answer.unwrap_or_else(|reject| {
+            let (status, code) = (reject.status.as_u16(), reject.code);
+            let (correlation, detail) = (reject.correlation, reject.detail.as_ref());
+            tracing::info!(%peer, %method, status, code, %correlation, detail, "request refused");
+            reject.into_response()
+        })
+    }
+
     /// Makes a URL for this process's own starter.
     pub async fn issue(
         &self,
         instance: &str,
         console_type: ConsoleType,
     ) -> Result<ConsoleView, Reject> {
-        let request = ConsoleRequest {
-            instance: instance.to_owned(),
-            r#type: console_type,
-            ttl: None,
-        };
-        console::create_console(self, request, &Caller::Admin).await
+        let request = ConsoleRequest::plain(instance, console_type);
+        console::create_console(self, request, &Caller::admin(Who::Admin)).await
     }
 
     /// What can be found now, for this process's own starter.
@@ -110,7 +127,8 @@ impl Api {
             only(&request, &[Method::GET])?;
             return Ok(openapi());
         }
-        let caller = self.gatekeeper.admit(request.headers(), peer)?;
+        let caller = self.gatekeeper.admit(request.headers(), peer).await?;
+        caller.must_be(Role::Reader)?;
         match *path {
             ["v1", "consoles"] => {
                 only(&request, &[Method::POST])?;
@@ -118,32 +136,65 @@ impl Api {
             }
             ["v1", "instances"] => {
                 only(&request, &[Method::GET])?;
-                let survey = self.compute.instances().await?;
+                let mut survey = self.compute.instances().await?;
+                survey.instances.retain(|it| caller.sees(it.project_id()));
+                if caller.project.is_some() {
+                    survey.faults.clear();
+                }
                 Ok(json(StatusCode::OK, &InstancesView::from(survey)))
             }
             ["v1", "instances", name] => {
                 only(&request, &[Method::GET])?;
-                let instance = self.compute.instance(instance_ref(name)).await?;
+                let instance = self.instance(instance_ref(name), &caller).await?;
                 Ok(json(StatusCode::OK, &InstanceView::from(instance)))
             }
-            ["v1", "instances", name, "screenshot"] => {
+            ["v1", "instances", name, what @ ("screenshot" | "log")] => {
                 only(&request, &[Method::GET])?;
-                let picture = self.compute.screenshot(instance_ref(name)).await?;
-                let kind = HeaderValue::from_static("image/png");
-                Ok(crate::http::answer(
-                    StatusCode::OK,
-                    kind,
-                    picture.into_png(),
-                ))
+                caller.must_be(Role::Member)?;
+                let instance = self.instance(instance_ref(name), &caller).await?;
+                let instance = InstanceRef::Id(instance.id);
+                match what {
+                    "log" => self.log(instance, request.uri().query()).await,
+                    _ => self.screenshot(instance).await,
+                }
             }
             ["v1", "tokens"] => {
                 only(&request, &[Method::GET])?;
-                let entries = self.auth.list(None).await?;
+                let mut entries = self.auth.list(None).await?;
+                entries.retain(|entry| caller.sees(entry.grant.project.as_deref()));
                 Ok(json(StatusCode::OK, &TokensView::from(entries)))
             }
             ["v1", "tokens", id] => self.token(&request, id, &caller).await,
+            ["v1", "sessions"] => {
+                only(&request, &[Method::GET])?;
+                let mut sessions = self.auth.sessions(None).await?;
+                sessions.retain(|live| caller.sees(live.record.project.as_deref()));
+                Ok(json(StatusCode::OK, &SessionsView::from(sessions)))
+            }
+            ["v1", "sessions", id] => self.session(&request, id, &caller).await,
             _ => Err(Reject::not_found()),
         }
+    }
+
+    async fn screenshot(&self, instance: InstanceRef) -> Result<Response<Body>, Reject> {
+        let picture = self.compute.screenshot(instance).await?.into_png();
+        let kind = HeaderValue::from_static("image/png");
+        Ok(crate::http::answer(StatusCode::OK, kind, picture))
+    }
+
+    /// The text is the guest's, so no browser may take it for anything else.
+    async fn log(
+        &self,
+        instance: InstanceRef,
+        query: Option<&str>,
+    ) -> Result<Response<Body>, Reject> {
+        let log = self.compute.console_log(instance, lines(query)?).await?;
+        let kind = HeaderValue::from_static("text/plain; charset=utf-8");
+        let mut response = crate::http::answer(StatusCode::OK, kind, log.into_text());
+        let nosniff = HeaderValue::from_static("nosniff");
+        let headers = response.headers_mut();
+        let _new = headers.insert(http::header::X_CONTENT_TYPE_OPTIONS, nosniff);
+        Ok(response)
     }
 
     async fn create_console(
@@ -177,15 +228,63 @@ impl Api {
             let why = format!("this is no token id: {error}");
             Reject::new(StatusCode::BAD_REQUEST, "bad-token-id", why)
         })?;
+        let entry = self.auth.show(id.clone()).await?;
+        if !caller.sees(entry.grant.project.as_deref()) {
+            return Err(AuthError::Unknown.into());
+        }
         let entry = if request.method() == Method::DELETE {
+            caller.must_be(Role::Member)?;
             let entry = self.auth.revoke(id).await?;
             let (id, instance) = (&entry.id, entry.grant.instance);
             tracing::info!(token = %id, %instance, %caller, "token revoked");
             entry
         } else {
-            self.auth.show(id).await?
+            entry
         };
         Ok(json(StatusCode::OK, &TokenView::from(entry)))
+    }
+
+    /// An instance that is there for `caller`; another's is as if it were not.
+    async fn instance(
+        &self,
+        wanted: InstanceRef,
+        caller: &Caller,
+    ) -> Result<Instance, ComputeError> {
+        let name = wanted.to_string();
+        let instance = self.compute.instance(wanted).await?;
+        if caller.sees(instance.project_id()) {
+            return Ok(instance);
+        }
+        Err(ComputeError::NoSuchInstance { name })
+    }
+}
+
+impl Api {
+    async fn session(
+        &self,
+        request: &Request<Incoming>,
+        id: &str,
+        caller: &Caller,
+    ) -> Result<Response<Body>, Reject> {
+        only(request, &[Method::GET, Method::DELETE])?;
+        let id: SessionId = id.parse().map_err(|error| {
+            let why = format!("this is no session id: {error}");
+            Reject::new(StatusCode::BAD_REQUEST, "bad-session-id", why)
+        })?;
+        let live = self.auth.session(id).await?;
+        if !caller.sees(live.record.project.as_deref()) {
+            return Err(AuthError::NoSession(id).into());
+        }
+        let live = if request.method() == Method::DELETE {
+            caller.must_be(Role::Member)?;
+            let live = self.auth.kill(id).await?;
+            let instance = live.record.instance;
+            tracing::info!(session = %id, %instance, %caller, "session killed");
+            live
+        } else {
+            live
+        };
+        Ok(json(StatusCode::OK, &SessionView::from(live)))
     }
 }
 
@@ -218,6 +317,19 @@ fn openapi() -> Response<Body> {
         .headers_mut()
         .insert(http::header::CONTENT_TYPE, kind);
     response
+}
+
+/// The last `lines` of a query; absent: all.
+fn lines(query: Option<&str>) -> Result<Option<u32>, Reject> {
+    let query = query.unwrap_or_default().as_bytes();
+    let mut pairs = url::form_urlencoded::parse(query);
+    let Some((_, lines)) = pairs.find(|(key, _)| key == "lines") else {
+        return Ok(None);
+    };
+    lines.parse().map(Some).map_err(|_| {
+        let why = "lines is how many of the last lines are wanted, a whole number";
+        Reject::new(StatusCode::BAD_REQUEST, "bad-lines", why)
+    })
 }
 
 fn instance_ref(segment: &str) -> InstanceRef {

@@ -5,6 +5,7 @@
 //! in `config.example.toml`, which a test holds against this file. Knows the model alone.
 
 mod error;
+mod keystone;
 mod period;
 
 use std::collections::HashSet;
@@ -17,9 +18,12 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 pub use error::ConfigError;
+pub use keystone::{Interface, Keystone};
 pub use period::Period;
 
-use crate::model::{Address, ConsoleKind, Host, InstanceId, KeyHash};
+use crate::model::{
+    AccessPath, Address, ConsoleKind, Host, InstanceId, KeyHash, Role, SecondViewer, Terms,
+};
 
 /// The complete example, every key at its default.
 pub const EXAMPLE: &str = include_str!("../../config.example.toml");
@@ -39,6 +43,8 @@ pub struct Config {
     pub auth: Auth,
     /// The compute role.
     pub compute: Compute,
+    /// OpenStack's identity service.
+    pub keystone: Keystone,
     /// Health and metrics.
     pub monitor: Monitor,
     /// The socket of `vncgate token` and its like.
@@ -55,6 +61,9 @@ pub struct Config {
 pub struct Proxy {
     /// Where pages and WebSockets are served.
     pub listen: Vec<SocketAddr>,
+    /// What this proxy is called in lists of sessions; unset: the machine's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// How viewers reach this gateway: scheme, host and any path prefix.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub public_url: Option<Url>,
@@ -64,6 +73,15 @@ pub struct Proxy {
     /// The page of `spice-html5` consoles; none is built in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub spice_url: Option<Url>,
+    /// Where `xvpvnc` URLs lead; such viewers are not built in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub xvpvnc_url: Option<Url>,
+    /// Where `spice-direct` URLs lead: a proxy that speaks SPICE.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub spice_direct_url: Option<Url>,
+    /// The page of `webmks` consoles; none is built in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mks_url: Option<Url>,
     /// The WebSocket of `serial` consoles, if not `PUBLIC_URL` as ws or wss.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub serial_url: Option<Url>,
@@ -93,6 +111,9 @@ pub struct Proxy {
 pub struct Api {
     /// A listener of its own; empty: the proxy's.
     pub listen: Vec<SocketAddr>,
+    /// How clients reach it, where a reverse proxy hides that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub public_url: Option<Url>,
     /// The keys that may call it.
     pub key: Vec<Key>,
 }
@@ -105,16 +126,51 @@ pub struct Key {
     pub name: String,
     /// The hash `vncgate key new` prints.
     pub sha256: KeyHash,
+    /// The project whose instances it may see; unset: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<String>,
+    /// What it may do; unset: `member` with a project, `admin` without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub role: Option<Role>,
 }
 
 /// `[auth]`: tokens.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Auth {
+    /// Whose tokens open consoles here.
+    pub source: TokenSource,
     /// How long a URL opens a console.
     pub url_ttl: Period,
     /// Tokens at one time.
     pub max_tokens: usize,
+    /// A session without input from its viewer ends after this time; 0s is never.
+    pub idle_timeout: Period,
+    /// The longest a session may last; 0s is no end.
+    pub max_session: Period,
+    /// Whether a token opens for one browser alone.
+    pub single_use: bool,
+    /// How long that browser may come back after its session ended.
+    pub reconnect_window: Period,
+    /// What becomes of viewers that share a console.
+    pub second_viewer: SecondViewer,
+    /// Sessions at one time on all proxies; 0 is any number.
+    pub max_sessions: usize,
+    /// Of these, sessions of one instance; 0 is any number.
+    pub max_sessions_per_instance: usize,
+    /// Sessions with tokens that one caller asked for; 0 is any number.
+    pub max_sessions_per_caller: usize,
+    /// Sessions from one address; 0 is any number.
+    pub max_sessions_per_address: usize,
+}
+
+/// Whose tokens open consoles.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TokenSource {
+    /// Those that this program makes, kept in memory.
+    #[default]
+    Memory,
 }
 
 /// `[compute]`: where instances are found.
@@ -179,6 +235,12 @@ pub struct FixedInstance {
     pub name: String,
     /// `host:port` or `unix:/path`.
     pub address: Address,
+    /// What to ask for there by HTTP CONNECT before the console's own bytes come.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub internal_access_path: Option<AccessPath>,
+    /// Whose it is: a project's id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub project: Option<String>,
     /// What it speaks.
     #[serde(default = "vnc")]
     pub kind: ConsoleKind,
@@ -242,10 +304,14 @@ pub enum LogFormat {
 impl Default for Proxy {
     fn default() -> Self {
         Self {
+            name: None,
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 6080))],
             public_url: None,
             novnc_url: None,
             spice_url: None,
+            xvpvnc_url: None,
+            spice_direct_url: None,
+            mks_url: None,
             serial_url: None,
             allowed_origins: Vec::new(),
             trusted_proxies: Vec::new(),
@@ -263,8 +329,30 @@ impl Default for Proxy {
 impl Default for Auth {
     fn default() -> Self {
         Self {
+            source: TokenSource::Memory,
             url_ttl: Period::from_secs(600),
             max_tokens: 100_000,
+            idle_timeout: Period::from_secs(0),
+            max_session: Period::from_secs(0),
+            single_use: false,
+            reconnect_window: Period::from_secs(30),
+            second_viewer: SecondViewer::Allow,
+            max_sessions: 0,
+            max_sessions_per_instance: 0,
+            max_sessions_per_caller: 0,
+            max_sessions_per_address: 0,
+        }
+    }
+}
+
+impl Auth {
+    /// The terms of a token when its caller asks for nothing else.
+    pub fn terms(&self) -> Terms {
+        Terms {
+            idle_timeout: self.idle_timeout.unless_zero(),
+            max_session: self.max_session.unless_zero(),
+            single_use: self.single_use,
+            second_viewer: self.second_viewer,
         }
     }
 }
@@ -332,8 +420,15 @@ impl Config {
 
     fn check(&self) -> Result<(), ConfigError> {
         self.proxy.check()?;
+        let api_url = &self.api.public_url;
+        api_url
+            .as_ref()
+            .map_or(Ok(()), |url| check_url("api.public_url", url))?;
         self.compute.check()?;
+        self.keystone.check()?;
         longer_than_zero("auth.url_ttl", self.auth.url_ttl)?;
+        whole_seconds("auth.idle_timeout", self.auth.idle_timeout)?;
+        whole_seconds("auth.max_session", self.auth.max_session)?;
         at_least_one("auth.max_tokens", self.auth.max_tokens)?;
         check_log_level(&self.log.level)?;
         self.web
@@ -360,6 +455,9 @@ impl Proxy {
             ("proxy.public_url", &self.public_url),
             ("proxy.novnc_url", &self.novnc_url),
             ("proxy.spice_url", &self.spice_url),
+            ("proxy.xvpvnc_url", &self.xvpvnc_url),
+            ("proxy.spice_direct_url", &self.spice_direct_url),
+            ("proxy.mks_url", &self.mks_url),
             ("proxy.serial_url", &self.serial_url),
         ] {
             url.as_ref().map_or(Ok(()), |url| check_url(key, url))?;
@@ -379,18 +477,13 @@ impl Proxy {
 impl Compute {
     fn check(&self) -> Result<(), ConfigError> {
         let mut names = HashSet::new();
-        let mut ids = HashSet::new();
         for instance in &self.instance {
             let name = &instance.name;
             let empty = name.is_empty().then(|| "a name is needed".to_owned());
             refuse_if(empty, "compute.instance.name")?;
-            let twice = (!names.insert(name)).then(|| format!("`{name}` is used twice"));
-            refuse_if(twice, "compute.instance.name")?;
-            let twice = instance.id.filter(|id| !ids.insert(*id));
-            refuse_if(
-                twice.map(|id| format!("{id} is used twice")),
-                "compute.instance.id",
-            )?;
+            let twice = !names.insert((name, instance.kind));
+            let why = format!("`{name}` has two {} consoles", instance.kind);
+            refuse_if(twice.then_some(why), "compute.instance.name")?;
         }
         self.check_hosts()?;
         all_absolute("compute.xml", &self.xml)?;
@@ -440,8 +533,8 @@ fn check_url(key: &'static str, url: &Url) -> Result<(), ConfigError> {
         Some(format!("`{url}` has no host"))
     } else if !url.username().is_empty() || url.password().is_some() {
         Some("a URL that is handed out must not hold a user or password".to_owned())
-    } else if key == "proxy.public_url" && (url.query().is_some() || url.fragment().is_some()) {
-        Some("takes no query or fragment; set proxy.novnc_url for these".to_owned())
+    } else if key.ends_with(".public_url") && (url.query().is_some() || url.fragment().is_some()) {
+        Some("takes no query or fragment".to_owned())
     } else {
         None
     };
@@ -482,6 +575,11 @@ fn check_log_level(level: &str) -> Result<(), ConfigError> {
 fn longer_than_zero(key: &'static str, period: Period) -> Result<(), ConfigError> {
     let short = period.get() < Duration::from_secs(1);
     refuse_if(short.then(|| "must be at least 1s".to_owned()), key)
+}
+
+fn whole_seconds(key: &'static str, period: Period) -> Result<(), ConfigError> {
+    let fraction = period.get().subsec_nanos() != 0;
+    refuse_if(fraction.then(|| "must be whole seconds".to_owned()), key)
 }
 
 fn at_least_one(key: &'static str, number: usize) -> Result<(), ConfigError> {

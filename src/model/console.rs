@@ -13,6 +13,8 @@ pub enum ConsoleKind {
     Spice,
     /// A serial line.
     Serial,
+    /// A `VMware` screen: mouse, keyboard, screen.
+    Mks,
 }
 
 impl ConsoleKind {
@@ -22,6 +24,7 @@ impl ConsoleKind {
             Self::Vnc => "vnc",
             Self::Spice => "spice",
             Self::Serial => "serial",
+            Self::Mks => "mks",
         }
     }
 }
@@ -38,22 +41,36 @@ impl fmt::Display for ConsoleKind {
 pub enum ConsoleType {
     /// VNC in noVNC's page: `BASE?path=%3Ftoken%3DT`.
     Novnc,
+    /// VNC in a viewer of its own: `BASE?token=T`.
+    Xvpvnc,
     /// SPICE in spice-html5's page: `BASE?token=T`.
     SpiceHtml5,
+    /// SPICE through a proxy that speaks it, and asks the API where to dial: `BASE?token=T`.
+    SpiceDirect,
     /// A serial line over a WebSocket: `BASE?token=T`.
     Serial,
+    /// A `VMware` screen in its own page: `BASE?token=T`.
+    Webmks,
 }
 
 impl ConsoleType {
     /// Every type, in the order messages list them.
-    pub const ALL: [Self; 3] = [Self::Novnc, Self::SpiceHtml5, Self::Serial];
+    pub const ALL: [Self; 6] = [
+        Self::Novnc,
+        Self::Xvpvnc,
+        Self::SpiceHtml5,
+        Self::SpiceDirect,
+        Self::Serial,
+        Self::Webmks,
+    ];
 
     /// The kind of console this type shows.
     pub const fn kind(self) -> ConsoleKind {
         match self {
-            Self::Novnc => ConsoleKind::Vnc,
-            Self::SpiceHtml5 => ConsoleKind::Spice,
+            Self::Novnc | Self::Xvpvnc => ConsoleKind::Vnc,
+            Self::SpiceHtml5 | Self::SpiceDirect => ConsoleKind::Spice,
             Self::Serial => ConsoleKind::Serial,
+            Self::Webmks => ConsoleKind::Mks,
         }
     }
 
@@ -61,8 +78,11 @@ impl ConsoleType {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Novnc => "novnc",
+            Self::Xvpvnc => "xvpvnc",
             Self::SpiceHtml5 => "spice-html5",
+            Self::SpiceDirect => "spice-direct",
             Self::Serial => "serial",
+            Self::Webmks => "webmks",
         }
     }
 }
@@ -75,7 +95,10 @@ impl fmt::Display for ConsoleType {
 
 /// No console type has this name.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("unknown console type `{0}`, expected one of novnc, spice-html5, serial")]
+#[error(
+    "unknown console type `{0}`, expected one of novnc, xvpvnc, spice-html5, spice-direct, serial, \
+     webmks"
+)]
 pub struct UnknownConsoleType(String);
 
 impl FromStr for ConsoleType {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::{ConsoleType, InstanceId, Target, Token, UnixTime};
+use super::{ConsoleType, InstanceId, Target, Terms, Token, UnixTime};
 
 /// What a token stands for.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
@@ -16,16 +16,34 @@ pub struct Grant {
     pub instance_name: String,
     /// Which console, and in which form of URL.
     pub console_type: ConsoleType,
-    /// Where the console was when the grant was made. Never dialled: it is looked up again.
+    /// Where the console was when the grant was made.
     pub target: Target,
+    /// Whether that may be dialled.
+    pub binding: Binding,
     /// The access URL without the token; its scheme and host anchor the origin check.
     pub base: Url,
+    /// Whose the instance is: Keystone's project id, where the hypervisor told.
+    pub project: Option<String>,
     /// Who asked.
     pub caller: String,
+    /// On what terms it opens sessions.
+    #[serde(default)]
+    pub terms: Terms,
     /// When.
     pub issued: UnixTime,
     /// Valid while this is strictly later than now.
     pub expires: UnixTime,
+}
+
+/// What a grant is about.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Binding {
+    /// The instance: its target is looked up again and the stored one never dialled.
+    Instance,
+    /// The target: whoever made the token answers for it. It is dialled where no source of ours
+    /// knows the instance.
+    Target,
 }
 
 /// What a person opens: the base URL with the token in it, a secret.
@@ -47,7 +65,11 @@ impl AccessUrl {
             .collect();
         match console_type {
             ConsoleType::Novnc => put_into_path(&mut pairs, token),
-            ConsoleType::SpiceHtml5 | ConsoleType::Serial => {
+            ConsoleType::Xvpvnc
+            | ConsoleType::SpiceHtml5
+            | ConsoleType::SpiceDirect
+            | ConsoleType::Serial
+            | ConsoleType::Webmks => {
                 pairs.push(("token".to_owned(), token.reveal().to_owned()));
             }
         }

@@ -29,6 +29,11 @@ impl Instance {
         self.display_name.as_deref().unwrap_or(&self.name)
     }
 
+    /// The id of the project it belongs to, where that is known.
+    pub fn project_id(&self) -> Option<&str> {
+        self.owner.as_ref()?.project_id.as_deref()
+    }
+
     /// The first console of `kind`, as Nova takes the first of each type.
     pub fn console(&self, kind: ConsoleKind) -> Option<&Console> {
         self.consoles.iter().find(|console| console.kind == kind)
@@ -78,4 +83,14 @@ pub struct Owner {
     pub user_id: Option<String>,
     /// The user's name.
     pub user: Option<String>,
+}
+
+impl Owner {
+    /// An owner of which nothing but the project's id is known.
+    pub fn of_project(id: String) -> Self {
+        Self {
+            project_id: Some(id),
+            ..Self::default()
+        }
+    }
 }

@@ -12,6 +12,51 @@ pub struct Target {
     pub address: Address,
     /// A second port on the same host that speaks TLS from the first byte (SPICE's `tlsPort`).
     pub tls_port: Option<u16>,
+    /// What to ask for behind that door before the console's own bytes come.
+    pub internal_access_path: Option<AccessPath>,
+}
+
+/// The console's name at a door that serves several: the target of an HTTP CONNECT, as Nova's
+/// `internal_access_path` has it.
+///
+/// 1 to 255 visible ASCII characters and spaces (`VMware`'s is a JSON text). Part of the secret way
+/// to a console, so `Debug` hides it.
+#[derive(Clone, Eq, Hash, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct AccessPath(String);
+
+/// The text can be no access path: empty, over 255 characters, or with others than visible ones.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("an internal access path is 1 to 255 visible ASCII characters")]
+pub struct BadAccessPath;
+
+impl AccessPath {
+    /// The text itself.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for AccessPath {
+    type Error = BadAccessPath;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let visible = |byte: u8| byte.is_ascii_graphic() || byte == b' ';
+        let fits = (1..=255).contains(&text.len()) && text.bytes().all(visible);
+        fits.then_some(Self(text)).ok_or(BadAccessPath)
+    }
+}
+
+impl From<AccessPath> for String {
+    fn from(path: AccessPath) -> Self {
+        path.0
+    }
+}
+
+impl fmt::Debug for AccessPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("AccessPath(***)")
+    }
 }
 
 impl From<Address> for Target {
@@ -19,6 +64,7 @@ impl From<Address> for Target {
         Self {
             address,
             tls_port: None,
+            internal_access_path: None,
         }
     }
 }
@@ -184,6 +230,15 @@ mod tests {
         let told = String::from(Address::Hypervisor);
         assert_eq!(Address::try_from(told.clone()), Ok(Address::Hypervisor));
         assert!(told.parse::<Address>().is_err());
+    }
+
+    #[test]
+    fn an_access_path_cannot_smuggle_a_line_into_the_request_it_goes_into() {
+        let parse = |text: &str| AccessPath::try_from(text.to_owned());
+        assert!(parse("a\r\nX-Evil: 1").is_err());
+        assert!(parse("").is_err());
+        assert!(parse(&"x".repeat(256)).is_err());
+        assert!(parse("{\"ticket\": \"52\"}").is_ok());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::rig::browser::browse;
 use crate::rig::gateway::{Answer, Gateway, Setup, vncgate};
 use crate::rig::http::Request;
-use crate::rig::libvirtd::Libvirtd;
+use crate::rig::libvirtd::{Libvirtd, TALKED};
 use crate::rig::qemu;
 use crate::rig::rfb::Viewer;
 use crate::rig::wait::until;
@@ -91,27 +91,24 @@ fn a_spice_display_is_handed_over_to_its_page() {
         "spice",
         &format!("<graphics type='spice' autoport='yes'/>{SCREEN}"),
     );
-    let gateway = setup_of(&libvirtd)
-        .set(
-            "proxy",
-            "spice_url",
-            "https://console.example/spice_auto.html",
-        )
-        .start();
-
+    let gateway = gateway_of(&libvirtd);
     let url = gateway.issue_with(&["token", "issue", "spice", "--type", "spice-html5"]);
-    let token = url.0.query_pairs().find(|(key, _)| key == "token").unwrap();
-    let path = format!("/websockify?token={}", token.1);
-    let mut ws = Upgrade::new(&path).open(gateway.listen).unwrap();
-    // The first message of the main channel, without capabilities.
-    let mut hello = b"REDQ".to_vec();
-    for word in [2_u32, 2, 18, 0] {
-        hello.extend(word.to_le_bytes());
-    }
-    hello.extend([1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 18, 0, 0, 0]);
-    ws.send(&hello);
 
-    assert_eq!(ws.read(4), b"REDQ");
+    let seen = browse(
+        &url,
+        &[
+            ["--wait-state", "connected"],
+            ["--expect-pixel", "100,100,#0000a8"],
+            ["--press", "b"],
+            ["--then-pixel", "100,100,#00a800"],
+        ]
+        .concat(),
+    );
+
+    assert_eq!(seen.code, 0, "{seen:?}");
+    gateway.wait_for_event("the way that was taken", |event| {
+        event["message"] == "session ended" && event["way"] == "libvirt"
+    });
 }
 
 #[test]
@@ -165,6 +162,46 @@ fn a_screenshot_is_a_png_of_what_the_screen_shows() {
     let none = gateway.cli(&["instance", "screenshot", "headless"]);
     assert_eq!((none.code, &*none.stdout), (2, ""), "{none:?}");
     assert!(none.stderr.contains("headless"), "{none:?}");
+}
+
+#[test]
+fn what_a_guest_wrote_to_its_serial_line_is_read_here_even_when_it_is_off() {
+    let libvirtd = Libvirtd::far_away();
+    let log = libvirtd.file("talk.log");
+    let kept = format!("<log file='{}' append='off'/>", log.display());
+    libvirtd.define("talk", &format!("<serial type='pty'>{kept}</serial>"));
+    libvirtd.virsh(&["start", "talk"]).ok();
+    until("the guest to have talked", || {
+        let written = std::fs::read(&log).unwrap_or_default();
+        written.ends_with(TALKED).then_some(())
+    });
+    let text = String::from_utf8_lossy(TALKED);
+    let near = gateway_of(&libvirtd);
+    let far = Setup::new()
+        .hypervisor("kvm-2", &libvirtd.far_uri())
+        .start();
+
+    let whole = near.cli_to_file(&["instance", "log", "talk"]);
+    assert!(whole.ends_with(text.as_bytes()), "{whole:?}");
+    let one = near.cli_to_file(&["instance", "log", "talk", "--lines", "1"]);
+    assert_eq!(one, b"login: ");
+    let two = near.http(&Request::new("GET", "/v1/instances/talk/log?lines=2"));
+    assert_eq!(two.text(), "\u{1b}[31mred\u{fffd}\nlogin: ");
+    assert_eq!(
+        two.header("content-type"),
+        Some("text/plain; charset=utf-8")
+    );
+    assert_eq!(two.header("x-content-type-options"), Some("nosniff"));
+    let elsewhere = far.cli(&["instance", "log", "talk"]);
+    assert_eq!(elsewhere.code, 4, "{elsewhere:?}");
+    libvirtd.virsh(&["destroy", "talk"]).ok();
+
+    assert_eq!(near.cli_to_file(&["instance", "log", "talk"]), whole);
+    let written = near.text(crate::rig::process::Stream::Err);
+    assert!(
+        !written.contains("login"),
+        "a guest's text in our log: {written}"
+    );
 }
 
 #[test]

@@ -24,9 +24,15 @@ mod life;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod nova;
+#[cfg(test)]
+mod openstack_rig;
+#[cfg(test)]
 mod origins;
 #[cfg(test)]
 mod pages;
+#[cfg(test)]
+mod preamble;
 #[cfg(test)]
 mod qmp;
 #[cfg(test)]
@@ -37,6 +43,10 @@ mod relay;
 mod rig;
 #[cfg(test)]
 mod secrets;
+#[cfg(test)]
+mod sessions;
+#[cfg(test)]
+mod spice;
 #[cfg(test)]
 mod standalone;
 #[cfg(test)]

@@ -33,7 +33,9 @@ fn read(xml: &str) -> Result<Instance, BadDomain> {
 fn consoles(xml: &str) -> Vec<String> {
     let shown = |console: &Console| match &console.target {
         None => format!("{} nowhere", console.kind),
-        Some(Target { address, tls_port }) => {
+        Some(Target {
+            address, tls_port, ..
+        }) => {
             let tls = tls_port.map(|port| format!("+{port}")).unwrap_or_default();
             format!("{} {address}{tls}", console.kind)
         }
@@ -284,6 +286,34 @@ fn deep_nesting_is_no_danger_to_the_stack() {
         "</domain>".repeat(90_000)
     );
     assert_eq!(read(&deep), Err(BadDomain::Missing("name")));
+}
+
+#[test]
+fn the_log_is_that_of_the_first_serial_line_that_has_one() {
+    let file = |devices: &str| {
+        let xml = format!("<domain><devices>{devices}</devices></domain>");
+        let file = log_file(&xml).unwrap();
+        file.map(|path| path.display().to_string())
+    };
+    let log = |path: &str| format!("<log file='{path}' append='off'/>");
+    let serial = |inner: &str| format!("<serial type='pty'>{inner}</serial>");
+    let console = format!("<console type='pty'>{}</console>", log("/c"));
+
+    let two = format!("{}{}", serial(&log("/a")), serial(&log("/b")));
+    assert_eq!(file(&two).as_deref(), Some("/a"));
+    let second = format!("{}{}{console}", serial(""), serial(&log("/b")));
+    assert_eq!(file(&second).as_deref(), Some("/b"));
+    let of_console = format!("{}{console}", serial(""));
+    assert_eq!(file(&of_console).as_deref(), Some("/c"));
+    let written = "<serial type='file'><source path='/f' append='on'/></serial>";
+    assert_eq!(file(written).as_deref(), Some("/f"));
+    let socket = "<serial type='unix'><source mode='bind' path='/s'/></serial>";
+    assert_eq!(file(socket), None);
+    assert_eq!(file(&serial(&log("relative"))), None);
+    assert_eq!(
+        log_file("<network/>"),
+        Err(BadDomain::Foreign("network".to_owned()))
+    );
 }
 
 proptest! {

@@ -1,7 +1,7 @@
 //! Instances that people listed by hand, in the config or for the demo.
 
 use super::{BoxFuture, Driver, Survey, derived_id};
-use crate::model::{Console, ConsoleKind, Instance, InstanceId, PowerState, Target};
+use crate::model::{Console, ConsoleKind, Instance, InstanceId, Owner, PowerState, Target};
 
 /// One console, as a person lists it. Entries with the same id make one instance.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -14,6 +14,8 @@ pub struct Entry {
     pub kind: ConsoleKind,
     /// Where it is. Several entries may have the same, as aliases.
     pub target: Target,
+    /// Whose it is: a project's id.
+    pub project: Option<String>,
 }
 
 /// Two entries contradict each other.
@@ -73,7 +75,7 @@ impl Fixed {
             display_name: None,
             state: PowerState::Unknown,
             flavor: None,
-            owner: None,
+            owner: entry.project.map(Owner::of_project),
             consoles: vec![console],
             source: self.source.clone(),
         });
@@ -122,6 +124,7 @@ mod tests {
             name: name.to_owned(),
             kind,
             target: address.parse::<Address>().unwrap().into(),
+            project: None,
         }
     }
 

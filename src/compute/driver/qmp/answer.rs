@@ -177,8 +177,8 @@ impl Spice {
             None => unix(&self.host),
         };
         let target = address.map(|address| Target {
-            address,
             tls_port: self.tls_port,
+            ..address.into()
         });
         self.enabled.then_some(Console {
             kind: ConsoleKind::Spice,
