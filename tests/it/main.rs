@@ -16,6 +16,8 @@ mod files;
 #[cfg(test)]
 mod frames;
 #[cfg(test)]
+mod keystone;
+#[cfg(test)]
 mod libvirt;
 #[cfg(test)]
 mod libvirt_transport;
@@ -25,6 +27,8 @@ mod life;
 mod limits;
 #[cfg(test)]
 mod nova;
+#[cfg(test)]
+mod nova_api_source;
 #[cfg(test)]
 mod openstack_rig;
 #[cfg(test)]
