@@ -25,13 +25,16 @@ pub use identity::{Caller, Gatekeeper, Who};
 pub use keystone::Identities;
 pub use nova::Settings as NovaSettings;
 pub use urls::Urls;
-pub use view::{ConsoleView, InstanceView, InstancesView, TokenView, TokensView};
+pub use view::{
+    ConsoleView, InstanceView, InstancesView, SessionView, SessionsView, TermsView, TokenView,
+    TokensView,
+};
 
 use crate::auth::{Auth, AuthError};
 use crate::compute::{Compute, ComputeError};
 use crate::drain::Watch;
 use crate::http::{Body, Peer, Reject, json};
-use crate::model::{ConsoleType, Instance, InstanceRef, Role, TokenId};
+use crate::model::{ConsoleType, Instance, InstanceRef, Role, SessionId, Terms, TokenId};
 use crate::rpc::Client;
 use crate::telemetry::{Metrics, StatusLabel};
 
@@ -52,6 +55,8 @@ pub struct Api {
     pub nova: NovaSettings,
     /// The longest, and usual, life of a URL.
     pub url_ttl: Duration,
+    /// The usual terms of a token.
+    pub terms: Terms,
     /// Makes and keeps tokens.
     pub auth: Client<Auth>,
     /// Finds instances.
@@ -102,11 +107,7 @@ impl Api {
         instance: &str,
         console_type: ConsoleType,
     ) -> Result<ConsoleView, Reject> {
-        let request = ConsoleRequest {
-            instance: instance.to_owned(),
-            r#type: console_type,
-            ttl: None,
-        };
+        let request = ConsoleRequest::plain(instance, console_type);
         console::create_console(self, request, &Caller::admin(Who::Admin)).await
     }
 
@@ -147,20 +148,15 @@ impl Api {
                 let instance = self.instance(instance_ref(name), &caller).await?;
                 Ok(json(StatusCode::OK, &InstanceView::from(instance)))
             }
-            ["v1", "instances", name, "screenshot"] => {
+            ["v1", "instances", name, what @ ("screenshot" | "log")] => {
                 only(&request, &[Method::GET])?;
                 caller.must_be(Role::Member)?;
                 let instance = self.instance(instance_ref(name), &caller).await?;
-                let picture = self
-                    .compute
-                    .screenshot(InstanceRef::Id(instance.id))
-                    .await?;
-                let kind = HeaderValue::from_static("image/png");
-                Ok(crate::http::answer(
-                    StatusCode::OK,
-                    kind,
-                    picture.into_png(),
-                ))
+                let instance = InstanceRef::Id(instance.id);
+                match what {
+                    "log" => self.log(instance, request.uri().query()).await,
+                    _ => self.screenshot(instance).await,
+                }
             }
             ["v1", "tokens"] => {
                 only(&request, &[Method::GET])?;
@@ -169,8 +165,36 @@ impl Api {
                 Ok(json(StatusCode::OK, &TokensView::from(entries)))
             }
             ["v1", "tokens", id] => self.token(&request, id, &caller).await,
+            ["v1", "sessions"] => {
+                only(&request, &[Method::GET])?;
+                let mut sessions = self.auth.sessions(None).await?;
+                sessions.retain(|live| caller.sees(live.record.project.as_deref()));
+                Ok(json(StatusCode::OK, &SessionsView::from(sessions)))
+            }
+            ["v1", "sessions", id] => self.session(&request, id, &caller).await,
             _ => Err(Reject::not_found()),
         }
+    }
+
+    async fn screenshot(&self, instance: InstanceRef) -> Result<Response<Body>, Reject> {
+        let picture = self.compute.screenshot(instance).await?.into_png();
+        let kind = HeaderValue::from_static("image/png");
+        Ok(crate::http::answer(StatusCode::OK, kind, picture))
+    }
+
+    /// The text is the guest's, so no browser may take it for anything else.
+    async fn log(
+        &self,
+        instance: InstanceRef,
+        query: Option<&str>,
+    ) -> Result<Response<Body>, Reject> {
+        let log = self.compute.console_log(instance, lines(query)?).await?;
+        let kind = HeaderValue::from_static("text/plain; charset=utf-8");
+        let mut response = crate::http::answer(StatusCode::OK, kind, log.into_text());
+        let nosniff = HeaderValue::from_static("nosniff");
+        let headers = response.headers_mut();
+        let _new = headers.insert(http::header::X_CONTENT_TYPE_OPTIONS, nosniff);
+        Ok(response)
     }
 
     async fn create_console(
@@ -235,6 +259,35 @@ impl Api {
     }
 }
 
+impl Api {
+    async fn session(
+        &self,
+        request: &Request<Incoming>,
+        id: &str,
+        caller: &Caller,
+    ) -> Result<Response<Body>, Reject> {
+        only(request, &[Method::GET, Method::DELETE])?;
+        let id: SessionId = id.parse().map_err(|error| {
+            let why = format!("this is no session id: {error}");
+            Reject::new(StatusCode::BAD_REQUEST, "bad-session-id", why)
+        })?;
+        let live = self.auth.session(id).await?;
+        if !caller.sees(live.record.project.as_deref()) {
+            return Err(AuthError::NoSession(id).into());
+        }
+        let live = if request.method() == Method::DELETE {
+            caller.must_be(Role::Member)?;
+            let live = self.auth.kill(id).await?;
+            let instance = live.record.instance;
+            tracing::info!(session = %id, %instance, %caller, "session killed");
+            live
+        } else {
+            live
+        };
+        Ok(json(StatusCode::OK, &SessionView::from(live)))
+    }
+}
+
 /// Where GET works, HEAD does too (RFC 9110 section 9.1); hyper leaves its body out.
 fn only(request: &Request<Incoming>, methods: &[Method]) -> Result<(), Reject> {
     let wanted = match *request.method() {
@@ -264,6 +317,19 @@ fn openapi() -> Response<Body> {
         .headers_mut()
         .insert(http::header::CONTENT_TYPE, kind);
     response
+}
+
+/// The last `lines` of a query; absent: all.
+fn lines(query: Option<&str>) -> Result<Option<u32>, Reject> {
+    let query = query.unwrap_or_default().as_bytes();
+    let mut pairs = url::form_urlencoded::parse(query);
+    let Some((_, lines)) = pairs.find(|(key, _)| key == "lines") else {
+        return Ok(None);
+    };
+    lines.parse().map(Some).map_err(|_| {
+        let why = "lines is how many of the last lines are wanted, a whole number";
+        Reject::new(StatusCode::BAD_REQUEST, "bad-lines", why)
+    })
 }
 
 fn instance_ref(segment: &str) -> InstanceRef {

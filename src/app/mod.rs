@@ -15,13 +15,13 @@ use std::time::Duration;
 use url::Url;
 
 use crate::api::{Api, Gatekeeper, Identities, NovaSettings, Urls};
-use crate::auth::{Auth, NovaApi, NovaApiSettings};
+use crate::auth::{self, Auth, NovaApi, NovaApiSettings};
 use crate::compute::Compute;
 use crate::compute::driver::libvirt::sasl::Credentials;
 use crate::compute::driver::libvirt::transport::Uri;
 use crate::compute::driver::libvirt::{self, Libvirt};
 use crate::compute::driver::{BadEntry, Directory, Discover, Driver, Entry, Fixed, Qmp};
-use crate::config::{Config, FixedInstance, Hypervisor, TokenSource};
+use crate::config::{self, Config, FixedInstance, Hypervisor, TokenSource};
 use crate::demo::Demo;
 use crate::drain::{Drain, Watch};
 use crate::http::{BindError, Limits, Listener, serve};
@@ -167,7 +167,7 @@ impl App {
         let displays = compute.displays();
         let compute = Client::Near(rpc::serve(compute, &watch));
         let urls = urls(&self.config, &self.addresses);
-        let auth = auth(&self.config, &urls, keystone.as_ref(), &watch);
+        let auth = auth(&self.config.auth, &urls, keystone.as_ref(), &watch);
         let auth = Client::Near(rpc::serve(auth, &watch));
         if let Some(demo) = self.demo {
             watch.spawn_service(demo.run(watch.clone()));
@@ -181,20 +181,19 @@ impl App {
         );
         let proxy = Proxy::new(a, c, settings, m, w).with_displays(displays);
         let proxy = Arc::new(proxy);
+        proxy.start();
         let api = Arc::new(Api {
             gatekeeper: gatekeeper(&self.config, keystone),
             urls,
             nova: nova_settings(&self.config),
             url_ttl: self.config.auth.url_ttl.get(),
+            terms: self.config.auth.terms(),
             auth: auth.clone(),
             compute: compute.clone(),
             metrics: metrics.clone(),
             watch: watch.clone(),
         });
-        let limits = Limits {
-            connections: self.config.proxy.max_connections,
-            header_timeout: self.config.proxy.header_timeout.get(),
-        };
+        let limits = limits(&self.config);
         let shared_api = self.api_only.is_empty().then(|| Arc::clone(&api));
         let front = Arc::new(Front {
             proxy,
@@ -361,9 +360,17 @@ fn listed_entry(instance: &FixedInstance) -> Entry {
     }
 }
 
+fn limits(config: &Config) -> Limits {
+    Limits {
+        connections: config.proxy.max_connections,
+        header_timeout: config.proxy.header_timeout.get(),
+    }
+}
+
 fn proxy_settings(config: &Config) -> Settings {
     let proxy = &config.proxy;
     Settings {
+        name: proxy.name.clone().unwrap_or_else(machine_name),
         allowed_origins: proxy.allowed_origins.clone(),
         trusted_proxies: proxy.trusted_proxies.clone(),
         connect_timeout: proxy.connect_timeout.get(),
@@ -386,19 +393,40 @@ fn keystone_settings(config: &Config) -> Result<Option<keystone::Settings>, Star
 }
 
 /// The config has a Keystone where one is needed.
-fn auth(config: &Config, urls: &Urls, keystone: Option<&Keystone>, watch: &Watch) -> Auth {
-    let auth = &config.auth;
-    match (auth.source, keystone) {
+fn auth(config: &config::Auth, urls: &Urls, keystone: Option<&Keystone>, watch: &Watch) -> Auth {
+    let settings = auth_settings(config);
+    match (config.source, keystone) {
         (TokenSource::NovaApi, Some(keystone)) => {
-            let page = urls.base(auth.console_type);
-            let settings = NovaApiSettings {
-                url: auth.nova_url.clone(),
-                console_type: auth.console_type,
+            let page = urls.base(config.console_type);
+            let nova = NovaApiSettings {
+                url: config.nova_url.clone(),
+                console_type: config.console_type,
                 base: page.unwrap_or_else(|| urls.public()).clone(),
             };
-            Auth::foreign(Box::new(NovaApi::new(keystone.clone(), settings)))
+            let nova = NovaApi::new(keystone.clone(), nova);
+            Auth::foreign(Box::new(nova), settings, watch)
         }
-        (TokenSource::Memory | TokenSource::NovaApi, _) => Auth::in_memory(auth.max_tokens, watch),
+        (TokenSource::Memory | TokenSource::NovaApi, _) => Auth::in_memory(settings, watch),
+    }
+}
+
+fn machine_name() -> String {
+    let uname = rustix::system::uname();
+    uname.nodename().to_string_lossy().into_owned()
+}
+
+fn auth_settings(config: &config::Auth) -> auth::Settings {
+    let limit = |number: usize| (number > 0).then_some(number);
+    auth::Settings {
+        max_tokens: config.max_tokens,
+        limits: auth::Limits {
+            all: limit(config.max_sessions),
+            instance: limit(config.max_sessions_per_instance),
+            caller: limit(config.max_sessions_per_caller),
+            address: limit(config.max_sessions_per_address),
+        },
+        reconnect_window: config.reconnect_window.get(),
+        terms: config.terms(),
     }
 }
 

@@ -1,14 +1,17 @@
 //! The proxy role: journey B, from a WebSocket upgrade to a relayed console.
 //!
 //! `request` reads the upgrade, `console` takes it through token, origin and target, `target`
-//! dials, `session` lives as long as the viewer, `close` says in words why one ended. The bytes
+//! dials (and `preamble` asks there for one console of several), `session` lives as long as the
+//! viewer, `roster` watches over all sessions, `close` says in words why one ended. The bytes
 //! flow in [`relay`] over [`ws`], which know only each other. Called by the HTTP listener;
 //! calls auth and compute through their facades.
 
 pub mod close;
 mod console;
+pub mod preamble;
 pub mod relay;
 pub mod request;
+mod roster;
 mod session;
 pub mod target;
 pub mod ws;
@@ -34,11 +37,14 @@ pub struct Proxy {
     metrics: Metrics,
     watch: Watch,
     places: console::Places,
+    roster: roster::Roster,
 }
 
 /// What of the config the proxy goes by.
 #[derive(Debug)]
 pub struct Settings {
+    /// What this proxy is called in lists of sessions.
+    pub name: String,
     /// See [`crate::config::Proxy::allowed_origins`].
     pub allowed_origins: Vec<String>,
     /// See [`crate::config::Proxy::trusted_proxies`].
@@ -69,6 +75,7 @@ impl Proxy {
             metrics,
             watch,
             places,
+            roster: roster::Roster::default(),
         }
     }
 

@@ -36,6 +36,8 @@ mod origins;
 #[cfg(test)]
 mod pages;
 #[cfg(test)]
+mod preamble;
+#[cfg(test)]
 mod qmp;
 #[cfg(test)]
 mod refusals;
@@ -45,6 +47,8 @@ mod relay;
 mod rig;
 #[cfg(test)]
 mod secrets;
+#[cfg(test)]
+mod sessions;
 #[cfg(test)]
 mod spice;
 #[cfg(test)]

@@ -64,12 +64,8 @@ impl Cloud {
         }
     }
 
-    fn upgrade(&self, token: &str) -> Upgrade {
-        Upgrade::new(&format!("/websockify?token={token}"))
-    }
-
     fn open(&self, token: &str) -> Ws {
-        self.upgrade(token).open(self.gateway.listen).unwrap()
+        upgrade(token).open(self.gateway.listen).unwrap()
     }
 
     /// How a token is refused.
@@ -99,6 +95,10 @@ impl Cloud {
         change(&mut instance);
         self.nova.add(&instance, &self.console);
     }
+}
+
+fn upgrade(token: &str) -> Upgrade {
+    Upgrade::new(&format!("/websockify?token={token}"))
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn a_foreign_page_is_refused_with_4003_and_our_own_is_not() {
     let cloud = Cloud::new(Keystone::shared());
     let token = &cloud.console.token;
     let with_origin = |origin: &str| {
-        let upgrade = cloud.upgrade(token).with("Origin", origin);
+        let upgrade = upgrade(token).with("Origin", origin);
         upgrade.open(cloud.gateway.listen).unwrap()
     };
 

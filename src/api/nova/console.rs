@@ -211,6 +211,7 @@ impl Call<'_> {
             console_type,
             base,
             ttl: self.api.url_ttl,
+            terms: self.api.terms,
         };
         let issued = issue(self.api, wanted, &self.caller).await;
         issued.map_err(|error| match error {
@@ -264,7 +265,7 @@ fn refusal(error: &ComputeError, id: &str, kind: ConsoleKind) -> Fault {
         ComputeError::Claimed { .. } | ComputeError::Ambiguous { .. } => {
             Fault::new(StatusCode::CONFLICT, error.to_string())
         }
-        ComputeError::NoPicture { .. } => Fault::new(
+        ComputeError::NoPicture { .. } | ComputeError::NoLog { .. } => Fault::new(
             StatusCode::NOT_IMPLEMENTED,
             "The requested functionality is not supported.",
         ),

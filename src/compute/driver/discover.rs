@@ -12,7 +12,10 @@ use std::sync::Arc;
 
 use super::libvirt::transport::Uri;
 use super::libvirt::{Libvirt, Settings};
-use super::{BoxFuture, Directory, Driver, Handed, Pictured, Survey, ask_all, derived_id, fault};
+use super::{
+    BoxFuture, Directory, Driver, Ends, Handed, Logged, Pictured, Survey, ask_all, derived_id,
+    fault,
+};
 use crate::compute::claim::claims;
 use crate::drain::Watch;
 use crate::model::{
@@ -126,8 +129,8 @@ impl Driver for Discover {
         "local"
     }
 
-    fn start(&self, watch: &Watch) {
-        self.hypervisors.iter().for_each(|it| it.start(watch));
+    fn start(&self, watch: &Watch, ends: &Ends) {
+        self.hypervisors.iter().for_each(|it| it.start(watch, ends));
     }
 
     fn survey(&self) -> BoxFuture<'_, Survey> {
@@ -167,6 +170,18 @@ impl Driver for Discover {
                 let taken = hypervisor.screenshot(instance).await?;
                 if taken.is_some() {
                     return Ok(taken);
+                }
+            }
+            Ok(None)
+        })
+    }
+
+    fn console_log(&self, instance: InstanceId) -> BoxFuture<'_, Logged> {
+        Box::pin(async move {
+            for hypervisor in &self.hypervisors {
+                let kept = hypervisor.console_log(instance).await?;
+                if kept.is_some() {
+                    return Ok(kept);
                 }
             }
             Ok(None)
@@ -212,8 +227,8 @@ impl Driver for Local {
         self.libvirt.source()
     }
 
-    fn start(&self, watch: &Watch) {
-        self.libvirt.start(watch);
+    fn start(&self, watch: &Watch, ends: &Ends) {
+        self.libvirt.start(watch, ends);
     }
 
     fn survey(&self) -> BoxFuture<'_, Survey> {
@@ -234,6 +249,10 @@ impl Driver for Local {
 
     fn screenshot(&self, instance: InstanceId) -> BoxFuture<'_, Pictured> {
         self.libvirt.screenshot(instance)
+    }
+
+    fn console_log(&self, instance: InstanceId) -> BoxFuture<'_, Logged> {
+        Box::pin(async move { self.driver().await.console_log(instance).await })
     }
 }
 
