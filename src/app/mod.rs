@@ -15,13 +15,13 @@ use std::time::Duration;
 use url::Url;
 
 use crate::api::{Api, Gatekeeper, Identities, NovaSettings, Urls};
-use crate::auth::Auth;
+use crate::auth::{self, Auth};
 use crate::compute::Compute;
 use crate::compute::driver::libvirt::sasl::Credentials;
 use crate::compute::driver::libvirt::transport::Uri;
 use crate::compute::driver::libvirt::{self, Libvirt};
 use crate::compute::driver::{BadEntry, Directory, Discover, Driver, Entry, Fixed, Qmp};
-use crate::config::{Config, FixedInstance, Hypervisor};
+use crate::config::{self, Config, FixedInstance, Hypervisor};
 use crate::demo::Demo;
 use crate::drain::{Drain, Watch};
 use crate::http::{BindError, Limits, Listener, serve};
@@ -166,7 +166,7 @@ impl App {
         compute.start(&watch);
         let displays = compute.displays();
         let compute = Client::Near(rpc::serve(compute, &watch));
-        let auth = Auth::in_memory(self.config.auth.max_tokens, &watch);
+        let auth = Auth::in_memory(auth_settings(&self.config.auth), &watch);
         let auth = Client::Near(rpc::serve(auth, &watch));
         if let Some(demo) = self.demo {
             watch.spawn_service(demo.run(watch.clone()));
@@ -180,11 +180,13 @@ impl App {
         );
         let proxy = Proxy::new(a, c, settings, m, w).with_displays(displays);
         let proxy = Arc::new(proxy);
+        proxy.start();
         let api = Arc::new(Api {
             gatekeeper: gatekeeper(&self.config, keystone),
             urls: urls(&self.config, &self.addresses),
             nova: nova_settings(&self.config),
             url_ttl: self.config.auth.url_ttl.get(),
+            terms: self.config.auth.terms(),
             auth: auth.clone(),
             compute: compute.clone(),
             metrics: metrics.clone(),
@@ -363,6 +365,7 @@ fn listed_entry(instance: &FixedInstance) -> Entry {
 fn proxy_settings(config: &Config) -> Settings {
     let proxy = &config.proxy;
     Settings {
+        name: proxy.name.clone().unwrap_or_else(machine_name),
         allowed_origins: proxy.allowed_origins.clone(),
         trusted_proxies: proxy.trusted_proxies.clone(),
         connect_timeout: proxy.connect_timeout.get(),
@@ -388,6 +391,26 @@ fn nova_settings(config: &Config) -> NovaSettings {
     NovaSettings {
         public_url: config.api.public_url.clone(),
         trusted_proxies: config.proxy.trusted_proxies.clone(),
+    }
+}
+
+fn machine_name() -> String {
+    let uname = rustix::system::uname();
+    uname.nodename().to_string_lossy().into_owned()
+}
+
+fn auth_settings(config: &config::Auth) -> auth::Settings {
+    let limit = |number: usize| (number > 0).then_some(number);
+    auth::Settings {
+        max_tokens: config.max_tokens,
+        limits: auth::Limits {
+            all: limit(config.max_sessions),
+            instance: limit(config.max_sessions_per_instance),
+            caller: limit(config.max_sessions_per_caller),
+            address: limit(config.max_sessions_per_address),
+        },
+        reconnect_window: config.reconnect_window.get(),
+        terms: config.terms(),
     }
 }
 

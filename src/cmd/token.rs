@@ -7,7 +7,7 @@ use url::Url;
 use super::{Exit, Failure, Format, Question, Remote, output};
 use crate::api::{ConsoleView, TokenView, TokensView};
 use crate::config::Period;
-use crate::model::{ConsoleType, Token, TokenId};
+use crate::model::{ConsoleType, SecondViewer, Token, TokenId};
 
 /// `vncgate token ...`
 #[derive(Debug, Subcommand)]
@@ -27,6 +27,8 @@ pub(super) enum TokenCommand {
         /// How long the URL opens it, such as 90s or 5m [default and most: as `auth.url_ttl` says]
         #[arg(long, value_name = "TIME", env = "VNCGATE_TTL")]
         ttl: Option<Period>,
+        #[command(flatten)]
+        terms: TermsWanted,
         /// What to print
         #[arg(
             short,
@@ -44,7 +46,7 @@ pub(super) enum TokenCommand {
         #[command(flatten)]
         which: Which,
     },
-    /// Kill a token: nothing opens with it any more; a session that is open goes on
+    /// Kill a token: nothing opens with it any more, and the sessions it opened end
     Revoke {
         #[command(flatten)]
         which: Which,
@@ -54,6 +56,25 @@ pub(super) enum TokenCommand {
         #[command(flatten)]
         question: Question,
     },
+}
+
+/// On what terms the console opens.
+#[derive(Debug, clap::Args)]
+pub(super) struct TermsWanted {
+    /// End sessions whose viewer does nothing for so long [default and most: as
+    /// `auth.idle_timeout` says]
+    #[arg(long, value_name = "TIME", env = "VNCGATE_IDLE_TIMEOUT")]
+    idle_timeout: Option<Period>,
+    /// End sessions after so long [default and most: as `auth.max_session` says]
+    #[arg(long, value_name = "TIME", env = "VNCGATE_MAX_SESSION")]
+    max_session: Option<Period>,
+    /// Open for one browser alone
+    #[arg(long, env = "VNCGATE_SINGLE_USE")]
+    single_use: bool,
+    /// When the console has a viewer already: allow, refuse or take-over [default: as
+    /// `auth.second_viewer` says]
+    #[arg(long, value_name = "WHAT", env = "VNCGATE_SECOND_VIEWER")]
+    second_viewer: Option<SecondViewer>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
@@ -83,10 +104,16 @@ impl TokenCommand {
                 instance,
                 r#type,
                 ttl,
+                terms,
                 output,
                 remote,
             } => {
-                let body = serde_json::json!({ "instance": instance, "type": r#type, "ttl": ttl });
+                let body = serde_json::json!({
+                    "instance": instance, "type": r#type, "ttl": ttl,
+                    "idle_timeout": terms.idle_timeout, "max_session": terms.max_session,
+                    "single_use": terms.single_use.then_some(true),
+                    "second_viewer": terms.second_viewer,
+                });
                 let body = Some(body.to_string());
                 let view: ConsoleView = remote.call(Method::POST, "/v1/consoles", body)?;
                 match output {
@@ -97,7 +124,7 @@ impl TokenCommand {
             Self::Show { which } => which.call(Method::GET),
             Self::Revoke { which } => {
                 which.call(Method::DELETE)?;
-                output::say("revoked; a session that is open goes on");
+                output::say("revoked");
                 Ok(())
             }
             Self::List { question } => {

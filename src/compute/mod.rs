@@ -22,8 +22,8 @@ use crate::model::{
     Address, Binding, ConsoleKind, ConsoleType, Grant, Instance, InstanceId, InstanceRef,
     PowerState, Target,
 };
-use crate::rpc::{Client, Role, Unreachable};
-use driver::{BoxFuture, Driver, ask_all, ask_until};
+use crate::rpc::{Client, Cursor, Feed, HOLD, News, Role, Unreachable};
+use driver::{BoxFuture, Driver, Ends, ask_all, ask_until};
 
 pub use display::{Display, Displays, Line};
 pub use driver::{Fault, Survey};
@@ -34,6 +34,8 @@ pub use picture::{BadPicture, Picture};
 #[derive(Debug)]
 pub struct Compute {
     drivers: Arc<[Arc<dyn Driver>]>,
+    /// Instances of which a hypervisor said that they ended.
+    ends: Ends,
 }
 
 /// What compute can be asked.
@@ -74,6 +76,8 @@ pub enum Request {
         /// The last so many lines alone.
         lines: Option<u32>,
     },
+    /// Which instances have ended? Held until there is one, or for a while.
+    Ended(Option<Cursor>),
 }
 
 /// What compute answers, one for each request.
@@ -91,6 +95,8 @@ pub enum Reply {
     Screenshot(Picture),
     /// To `ConsoleLog`.
     ConsoleLog(ConsoleLog),
+    /// To `Ended`.
+    Ended(News<InstanceId>),
 }
 
 /// A console that can be reached.
@@ -188,6 +194,7 @@ impl Compute {
     pub fn new(drivers: Vec<Box<dyn Driver>>) -> Self {
         Self {
             drivers: drivers.into_iter().map(Arc::from).collect(),
+            ends: Arc::new(Feed::default()),
         }
     }
 
@@ -198,7 +205,8 @@ impl Compute {
 
     /// Lets the drivers do what they do on their own. Ends with `watch`.
     pub fn start(&self, watch: &Watch) {
-        self.drivers.iter().for_each(|driver| driver.start(watch));
+        let start = |driver: &Arc<dyn Driver>| driver.start(watch, &self.ends);
+        self.drivers.iter().for_each(start);
     }
 
     async fn locate(
@@ -341,6 +349,7 @@ impl Role for Compute {
                 let log = self.console_log(&instance, lines).await;
                 log.map(Reply::ConsoleLog)
             }
+            Request::Ended(cursor) => Ok(Reply::Ended(self.ends.after(cursor, HOLD).await)),
         }
     }
 }
@@ -419,6 +428,15 @@ impl Client<Compute> {
     ) -> Result<ConsoleLog, ComputeError> {
         match self.call(Request::ConsoleLog { instance, lines }).await? {
             Reply::ConsoleLog(log) => Ok(log),
+            other => Err(stray(&other)),
+        }
+    }
+
+    /// Instances that ended since `cursor`, as far as hypervisors tell: waits up to [`HOLD`] for
+    /// one. Each may be back already, or somewhere else. Errors: `Unreachable`.
+    pub async fn ended(&self, cursor: Option<Cursor>) -> Result<News<InstanceId>, ComputeError> {
+        match self.call(Request::Ended(cursor)).await? {
+            Reply::Ended(news) => Ok(news),
             other => Err(stray(&other)),
         }
     }

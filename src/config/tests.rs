@@ -23,7 +23,7 @@ fn the_example_is_the_default_value_of_every_key() {
 #[test]
 fn the_example_shows_every_key_there_is() {
     let everything = r#"
-        proxy = { public_url = "http://h", novnc_url = "http://h", spice_url = "http://h", xvpvnc_url = "http://h", spice_direct_url = "http://h", mks_url = "http://h", serial_url = "ws://h" }
+        proxy = { name = "n", public_url = "http://h", novnc_url = "http://h", spice_url = "http://h", xvpvnc_url = "http://h", spice_direct_url = "http://h", mks_url = "http://h", serial_url = "ws://h" }
         admin = { socket = "/s" }
         web = { root = "/w" }
         keystone = { url = "http://h", public_url = "http://h", username = "u", password_file = "/p", region = "r", ca_file = "/c" }

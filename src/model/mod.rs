@@ -10,6 +10,7 @@ mod instance;
 mod role;
 mod secret;
 mod target;
+mod terms;
 mod time;
 
 pub use console::{ConsoleKind, ConsoleType, UnknownConsoleType};
@@ -19,4 +20,5 @@ pub use instance::{Console, Instance, Owner, PowerState};
 pub use role::Role;
 pub use secret::{ApiKey, BadHash, BadToken, KeyHash, Token, TokenHash, TokenId};
 pub use target::{AccessPath, Address, BadAccessPath, BadAddress, Host, Target};
+pub use terms::{BadSecondViewer, Browser, SecondViewer, Terms};
 pub use time::UnixTime;

@@ -193,7 +193,7 @@ fn hex_of_length(text: &str, length: usize) -> Result<String, BadHash> {
         .ok_or(BadHash(length))
 }
 
-fn hex_sha256(bytes: &[u8]) -> String {
+pub(super) fn hex_sha256(bytes: &[u8]) -> String {
     let digest = Sha256::digest(bytes);
     let digits = digest.iter().flat_map(|byte| [byte >> 4, byte & 15]);
     digits

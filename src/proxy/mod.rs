@@ -1,7 +1,8 @@
 //! The proxy role: journey B, from a WebSocket upgrade to a relayed console.
 //!
 //! `request` reads the upgrade, `console` takes it through token, origin and target, `target`
-//! dials (and `preamble` asks there for one console of several), `session` lives as long as the viewer, `close` says in words why one ended. The bytes
+//! dials (and `preamble` asks there for one console of several), `session` lives as long as the
+//! viewer, `roster` watches over all sessions, `close` says in words why one ended. The bytes
 //! flow in [`relay`] over [`ws`], which know only each other. Called by the HTTP listener;
 //! calls auth and compute through their facades.
 
@@ -10,6 +11,7 @@ mod console;
 pub mod preamble;
 pub mod relay;
 pub mod request;
+mod roster;
 mod session;
 pub mod target;
 pub mod ws;
@@ -35,11 +37,14 @@ pub struct Proxy {
     metrics: Metrics,
     watch: Watch,
     places: console::Places,
+    roster: roster::Roster,
 }
 
 /// What of the config the proxy goes by.
 #[derive(Debug)]
 pub struct Settings {
+    /// What this proxy is called in lists of sessions.
+    pub name: String,
     /// See [`crate::config::Proxy::allowed_origins`].
     pub allowed_origins: Vec<String>,
     /// See [`crate::config::Proxy::trusted_proxies`].
@@ -70,6 +75,7 @@ impl Proxy {
             metrics,
             watch,
             places,
+            roster: roster::Roster::default(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! One viewer's time at a console, from its first line in the log to its last.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::upgrade::OnUpgrade;
@@ -8,12 +9,13 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::Proxy;
-use super::close::{ABNORMAL, ENDED, GOING_AWAY, LOST, NO_CODE};
-use super::relay::{self, End, Ending, Opening, Report};
+use super::close::{self, ABNORMAL, ENDED, LOST, NO_CODE, Verdict};
+use super::relay::{self, End, Opening, Report};
+use super::roster::Seat;
 use super::target::{Connected, Stream};
 use crate::compute::Display;
 use crate::http::upgraded_stream;
-use crate::model::{CorrelationId, Grant, SessionId};
+use crate::model::{CorrelationId, Grant};
 use crate::resolve;
 use crate::telemetry::TypeLabel;
 
@@ -23,7 +25,7 @@ const REFUSAL: Duration = Duration::from_secs(2);
 /// Who looks at what.
 #[derive(Debug)]
 pub(super) struct Session {
-    pub(super) id: SessionId,
+    pub(super) seat: Seat,
     pub(super) correlation: CorrelationId,
     /// With the target it is at now.
     pub(super) grant: Grant,
@@ -36,11 +38,13 @@ pub(super) async fn run(proxy: &Proxy, session: Session, upgrade: OnUpgrade, con
         return;
     };
     let Session {
-        id,
+        mut seat,
         correlation,
         grant,
         viewer: peer,
-    } = &session;
+    } = session;
+    seat.open();
+    let id = seat.live().record.id;
     let peer = peer.map(tracing::field::display);
     tracing::info!(
         session = %id, %correlation, instance = %grant.instance, name = grant.instance_name,
@@ -56,10 +60,12 @@ pub(super) async fn run(proxy: &Proxy, session: Session, upgrade: OnUpgrade, con
     let opening = Opening {
         viewer_bytes,
         target_bytes: connected.greeting,
+        meter: Arc::clone(&seat.live().meter),
         signature: format!(" [{correlation}]").into(),
         ..Opening::default()
     };
-    let report = relay(proxy, viewer, connected.stream, opening).await;
+    let report = relay(proxy, &seat, viewer, connected.stream, opening).await;
+    drop(seat);
 
     proxy.metrics.sessions_active.get_or_create(&label).dec();
     proxy.metrics.count_bytes(report.up, report.down);
@@ -74,14 +80,18 @@ pub(super) async fn run(proxy: &Proxy, session: Session, upgrade: OnUpgrade, con
     );
 }
 
-async fn relay(proxy: &Proxy, viewer: TcpStream, target: Stream, opening: Opening) -> Report {
+async fn relay(
+    proxy: &Proxy,
+    seat: &Seat,
+    viewer: TcpStream,
+    target: Stream,
+    opening: Opening,
+) -> Report {
     let settings = &proxy.settings.relay;
     let stop = async move {
-        proxy.watch.closing().await;
-        let reason = "the gateway is going down; connect again".to_owned();
-        Ending {
-            code: GOING_AWAY,
-            reason,
+        tokio::select! {
+            () = proxy.watch.closing() => close::ending(Verdict::Closing),
+            ending = seat.ended() => ending,
         }
     };
     match target {

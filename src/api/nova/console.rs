@@ -211,6 +211,7 @@ impl Call<'_> {
             console_type,
             base,
             ttl: self.api.url_ttl,
+            terms: self.api.terms,
         };
         let issued = issue(self.api, wanted, &self.caller).await;
         issued.map_err(|error| match error {
