@@ -69,6 +69,8 @@ pub enum Request {
         /// Whose.
         instance: InstanceRef,
     },
+    /// Which instances have ended? Held until there is one, or for a while.
+    Ended(Option<Cursor>),
     /// What did it write to its serial line?
     ConsoleLog {
         /// Whose.
@@ -76,8 +78,6 @@ pub enum Request {
         /// The last so many lines alone.
         lines: Option<u32>,
     },
-    /// Which instances have ended? Held until there is one, or for a while.
-    Ended(Option<Cursor>),
 }
 
 /// What compute answers, one for each request.
@@ -93,10 +93,10 @@ pub enum Reply {
     Instance(Instance),
     /// To `Screenshot`.
     Screenshot(Picture),
-    /// To `ConsoleLog`.
-    ConsoleLog(ConsoleLog),
     /// To `Ended`.
     Ended(News<InstanceId>),
+    /// To `ConsoleLog`.
+    ConsoleLog(ConsoleLog),
 }
 
 /// A console that can be reached.
@@ -345,11 +345,11 @@ impl Role for Compute {
             Request::Screenshot { instance } => {
                 self.screenshot(&instance).await.map(Reply::Screenshot)
             }
+            Request::Ended(cursor) => Ok(Reply::Ended(self.ends.after(cursor, HOLD).await)),
             Request::ConsoleLog { instance, lines } => {
                 let log = self.console_log(&instance, lines).await;
                 log.map(Reply::ConsoleLog)
             }
-            Request::Ended(cursor) => Ok(Reply::Ended(self.ends.after(cursor, HOLD).await)),
         }
     }
 }
@@ -418,6 +418,15 @@ impl Client<Compute> {
         }
     }
 
+    /// Instances that ended since `cursor`, as far as hypervisors tell: waits up to [`HOLD`] for
+    /// one. Each may be back already, or somewhere else. Errors: `Unreachable`.
+    pub async fn ended(&self, cursor: Option<Cursor>) -> Result<News<InstanceId>, ComputeError> {
+        match self.call(Request::Ended(cursor)).await? {
+            Reply::Ended(news) => Ok(news),
+            other => Err(stray(&other)),
+        }
+    }
+
     /// The last `lines` (or all that is kept, at most 100 KiB) of what an instance wrote to its
     /// serial line, running or not. Untrusted text. Errors: `NoSuchInstance`, `Ambiguous`, `NoLog`,
     /// `Source`, `Unreachable`.
@@ -428,15 +437,6 @@ impl Client<Compute> {
     ) -> Result<ConsoleLog, ComputeError> {
         match self.call(Request::ConsoleLog { instance, lines }).await? {
             Reply::ConsoleLog(log) => Ok(log),
-            other => Err(stray(&other)),
-        }
-    }
-
-    /// Instances that ended since `cursor`, as far as hypervisors tell: waits up to [`HOLD`] for
-    /// one. Each may be back already, or somewhere else. Errors: `Unreachable`.
-    pub async fn ended(&self, cursor: Option<Cursor>) -> Result<News<InstanceId>, ComputeError> {
-        match self.call(Request::Ended(cursor)).await? {
-            Reply::Ended(news) => Ok(news),
             other => Err(stray(&other)),
         }
     }
