@@ -12,6 +12,7 @@ const SERIAL_PAGE: &str = "serial.html";
 /// The access URLs' bases, by console type.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Urls {
+    public: Url,
     novnc: Url,
     xvpvnc: Option<Url>,
     spice: Url,
@@ -27,6 +28,7 @@ impl Urls {
     pub fn new(proxy: &Proxy, own: &Url, page: &str) -> Self {
         let public = proxy.public_url.as_ref().unwrap_or(own);
         Self {
+            public: public.clone(),
             novnc: proxy
                 .novnc_url
                 .clone()
@@ -44,6 +46,11 @@ impl Urls {
                 .clone()
                 .unwrap_or_else(|| websocket(public)),
         }
+    }
+
+    /// How viewers reach this gateway.
+    pub fn public(&self) -> &Url {
+        &self.public
     }
 
     /// The base for a type; `None` where no page shows it.
