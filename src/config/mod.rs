@@ -351,8 +351,6 @@ impl Default for Auth {
             max_sessions_per_instance: 0,
             max_sessions_per_caller: 0,
             max_sessions_per_address: 0,
-            console_type: ConsoleType::Novnc,
-            nova_url: None,
         }
     }
 }

@@ -52,6 +52,8 @@ mod rig;
 #[cfg(test)]
 mod secrets;
 #[cfg(test)]
+mod serial;
+#[cfg(test)]
 mod sessions;
 #[cfg(test)]
 mod spice;
