@@ -16,6 +16,8 @@ mod files;
 #[cfg(test)]
 mod frames;
 #[cfg(test)]
+mod keystone;
+#[cfg(test)]
 mod libvirt;
 #[cfg(test)]
 mod libvirt_transport;
