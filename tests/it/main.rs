@@ -26,6 +26,8 @@ mod life;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod migrate;
+#[cfg(test)]
 mod nova;
 #[cfg(test)]
 mod openstack;
