@@ -16,8 +16,6 @@ mod files;
 #[cfg(test)]
 mod frames;
 #[cfg(test)]
-mod keystone;
-#[cfg(test)]
 mod libvirt;
 #[cfg(test)]
 mod libvirt_transport;
@@ -33,6 +31,8 @@ mod nova;
 mod openstack;
 #[cfg(test)]
 mod openstack_rig;
+#[cfg(test)]
+mod openstack_users;
 #[cfg(test)]
 mod origins;
 #[cfg(test)]

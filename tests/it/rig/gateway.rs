@@ -86,12 +86,6 @@ impl Setup {
         self
     }
 
-    /// Takes a key out of the config file again.
-    pub(crate) fn unset(mut self, table: &str, key: &str) -> Self {
-        self.table(table).remove(key);
-        self
-    }
-
     /// Adds an instance to the config file's list.
     pub(crate) fn instance(self, name: &str, address: &str) -> Self {
         let pairs = [("name", name), ("address", address)];

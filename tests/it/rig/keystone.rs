@@ -176,36 +176,6 @@ impl Keystone {
         self.try_to_sign_in(&who, &scope).expect("a token")
     }
 
-    /// A token of that user for nothing in particular.
-    #[track_caller]
-    pub(crate) fn sign_in_nowhere(&self, user: &User) -> String {
-        let who = json!({"id": user.id, "password": user.password});
-        self.try_to_sign_in(&who, &json!("unscoped"))
-            .expect("a token")
-    }
-
-    /// A token of that user for the system itself, once the user has the role there.
-    #[track_caller]
-    pub(crate) fn sign_in_to_the_system(&self, user: &User, role: &str) -> String {
-        let path = format!("/v3/system/users/{}/roles/{}", user.id, self.role(role));
-        self.admin("PUT", &path, None);
-        let who = json!({"id": user.id, "password": user.password});
-        self.try_to_sign_in(&who, &json!({"system": {"all": true}}))
-            .expect("a token")
-    }
-
-    /// An application credential of that user: its id and its secret.
-    pub(crate) fn application_credential(&self, user: &User) -> (String, String) {
-        let name = unique("credential");
-        let body = json!({"application_credential": {"name": name}});
-        let path = format!("/v3/users/{}/application_credentials", user.id);
-        let request = Request::new("POST", &path).json(&body);
-        let request = request.header("X-Auth-Token", &self.sign_in(user));
-        let made = request.send(self.address).json();
-        let made = &made["application_credential"];
-        (text(&made["id"]), text(&made["secret"]))
-    }
-
     /// Makes a token worthless before its time.
     pub(crate) fn revoke(&self, token: &str) {
         let request = Request::new("DELETE", "/v3/auth/tokens");
