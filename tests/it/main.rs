@@ -36,6 +36,8 @@ mod openstack;
 #[cfg(test)]
 mod openstack_rig;
 #[cfg(test)]
+mod openstack_users;
+#[cfg(test)]
 mod origins;
 #[cfg(test)]
 mod pages;
