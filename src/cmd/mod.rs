@@ -11,6 +11,7 @@ mod key;
 mod man;
 mod output;
 mod paths;
+mod proxy;
 mod remote;
 mod serve;
 mod session;
@@ -51,6 +52,8 @@ const EXIT_CODES: &str = "\
 enum Command {
     /// Run the gateway
     Serve(serve::Serve),
+    /// Run the proxy alone: pages and WebSockets, for tokens that somebody else makes
+    Proxy(proxy::Proxy),
     /// Make, look at and revoke console URLs
     #[command(subcommand)]
     Token(token::TokenCommand),
@@ -125,6 +128,7 @@ enum Format {
 pub fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Serve(serve) => serve.run(),
+        Command::Proxy(proxy) => proxy.run(),
         Command::Token(command) => command.run(),
         Command::Session(command) => command.run(),
         Command::Instance(command) => command.run(),

@@ -26,6 +26,8 @@ mod limits;
 #[cfg(test)]
 mod nova;
 #[cfg(test)]
+mod nova_db;
+#[cfg(test)]
 mod openstack_rig;
 #[cfg(test)]
 mod origins;
@@ -51,3 +53,5 @@ mod spice;
 mod standalone;
 #[cfg(test)]
 mod tokens;
+#[cfg(test)]
+mod websockify_file;

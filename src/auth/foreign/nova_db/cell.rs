@@ -127,20 +127,21 @@ impl Cell {
             () = asked.closed() => return,
             () = self.watch.closing() => return,
         };
-        let left = self.kept().pop();
-        let made = match left {
-            Some(wire) => Ok(wire),
-            None => tokio::select! {
-                made = self.make() => made,
-                () = self.watch.closing() => return,
-            },
+        let made = tokio::select! {
+            made = self.make() => made,
+            () = self.watch.closing() => return,
         };
         if let Err(Ok(unwanted)) = asked.send(made) {
             self.keep(unwanted);
         }
     }
 
+    /// One that nobody waited for, or a new one.
     async fn make(&self) -> Result<Wire, String> {
+        let left = self.kept().pop();
+        if let Some(wire) = left {
+            return Ok(wire);
+        }
         let url = self.read().await?;
         let passage = timeout(DIAL, Passage::open(&url.door, &self.watch)).await;
         let passage = match passage {

@@ -42,12 +42,12 @@ impl Passage {
         Ok(passage)
     }
 
-    /// What PostgreSQL calls the directory of its socket.
+    /// What `PostgreSQL` calls the directory of its socket.
     pub(super) fn directory(&self) -> PathBuf {
         PathBuf::from(&self.0)
     }
 
-    /// The socket itself; PostgreSQL's clients make its name from the port.
+    /// The socket itself; `PostgreSQL`'s clients make its name from the port.
     pub(super) fn path(&self, door: &Door) -> PathBuf {
         PathBuf::from(format!("{}/.s.PGSQL.{}", self.0, door.port()))
     }

@@ -142,7 +142,7 @@ pub(super) fn read(path: &Path) -> Result<DatabaseUrl, BadDatabase> {
 }
 
 impl DatabaseUrl {
-    /// Reads what SQLAlchemy reads, which is no URL to the letter: a password may hold all but `@`.
+    /// Reads what `SQLAlchemy` reads, which is no URL to the letter: a password may hold all but `@`.
     fn parse(text: &str) -> Result<Self, BadUrl> {
         let (scheme, rest) = text.split_once("://").ok_or(BadUrl::Form)?;
         let dialect = Dialect::of(scheme)?;
@@ -252,7 +252,7 @@ impl Dialect {
 }
 
 impl TlsMode {
-    /// MySQL's words and PostgreSQL's.
+    /// `MySQL`'s words and `PostgreSQL`'s.
     fn of(word: &str) -> Option<Self> {
         Some(match &*word.to_ascii_lowercase().replace('_', "-") {
             "disable" | "disabled" => Self::Off,

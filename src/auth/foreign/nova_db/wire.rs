@@ -86,10 +86,9 @@ impl Wire {
     /// Whether it can be asked.
     pub(super) async fn probe(&mut self) -> Result<(), sqlx::Error> {
         match self {
-            Self::MySql(wire) => drop(wire.execute(PROBE).await?),
-            Self::Postgres(wire) => drop(wire.execute(PROBE).await?),
+            Self::MySql(wire) => wire.execute(PROBE).await.map(|_| ()),
+            Self::Postgres(wire) => wire.execute(PROBE).await.map(|_| ()),
         }
-        Ok(())
     }
 }
 

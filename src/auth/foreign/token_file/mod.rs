@@ -74,10 +74,10 @@ impl TokenFile {
 
     /// The lock goes to the thread and stays there until it is done, whoever still waits for it.
     async fn read(&self, wanted: Option<TokenHash>) -> Result<Option<Address>, String> {
-        let mut shelf = Arc::clone(&self.shelf).lock_owned().await;
+        let mut locked = Arc::clone(&self.shelf).lock_owned().await;
         let read = tokio::task::spawn_blocking(move || {
-            let faults = shelf.refresh();
-            match wanted.and_then(|token| shelf.find(&token)) {
+            let faults = locked.refresh();
+            match wanted.and_then(|token| locked.find(&token)) {
                 Some(address) => Ok(Some(address)),
                 None => faults.into_iter().next().map_or(Ok(None), Err),
             }

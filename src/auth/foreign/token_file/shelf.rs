@@ -74,11 +74,8 @@ impl Shelf {
 
     /// Where a token leads; in a later line, or a file with a later name, if in several.
     pub(super) fn find(&self, token: &TokenHash) -> Option<Address> {
-        let pages = self.files.values().rev();
-        pages
-            .filter_map(|page| page.targets.get(token))
-            .next()
-            .cloned()
+        let mut pages = self.files.values().rev();
+        pages.find_map(|page| page.targets.get(token)).cloned()
     }
 
     /// Takes in what changed. Returns a sentence for everything that could not be read.
