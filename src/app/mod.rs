@@ -22,7 +22,7 @@ use crate::compute::driver::libvirt::sasl::Credentials;
 use crate::compute::driver::libvirt::transport::Uri;
 use crate::compute::driver::libvirt::{self, Libvirt};
 use crate::compute::driver::{BadEntry, Directory, Discover, Driver, Entry, Fixed, Qmp};
-use crate::config::{self, Config, FixedInstance, Hypervisor};
+use crate::config::{Config, FixedInstance, Hypervisor};
 use crate::demo::Demo;
 use crate::drain::{Drain, Watch};
 use crate::http::{BindError, Limits, Listener, serve};
@@ -183,7 +183,7 @@ impl App {
         let displays = compute.displays();
         let compute = Client::Near(rpc::serve(compute, &watch));
         let urls = urls(&self.config, &self.addresses);
-        let auth = tokens::auth(&self.config, &urls, &watch);
+        let auth = tokens::auth(&self.config, &urls, keystone.as_ref(), &watch);
         let auth = Client::Near(rpc::serve(auth, &watch));
         if let Some(demo) = self.demo {
             watch.spawn_service(demo.run(watch.clone()));
@@ -209,7 +209,7 @@ impl App {
             metrics: metrics.clone(),
             watch: watch.clone(),
         });
-        let limits = limits(&self.config.proxy);
+        let limits = limits(&self.config);
         let shared = self.api_only.is_empty() && !self.proxy_alone;
         let shared_api = shared.then(|| Arc::clone(&api));
         let front = Arc::new(Front {
@@ -377,13 +377,6 @@ fn listed_entry(instance: &FixedInstance) -> Entry {
     }
 }
 
-fn limits(proxy: &config::Proxy) -> Limits {
-    Limits {
-        connections: proxy.max_connections,
-        header_timeout: proxy.header_timeout.get(),
-    }
-}
-
 fn proxy_settings(config: &Config) -> Settings {
     let proxy = &config.proxy;
     Settings {
@@ -409,13 +402,6 @@ fn keystone_settings(config: &Config) -> Result<Option<keystone::Settings>, Star
     Ok(settings)
 }
 
-fn nova_settings(config: &Config) -> NovaSettings {
-    NovaSettings {
-        public_url: config.api.public_url.clone(),
-        trusted_proxies: config.proxy.trusted_proxies.clone(),
-    }
-}
-
 fn machine_name() -> String {
     let uname = rustix::system::uname();
     uname.nodename().to_string_lossy().into_owned()
@@ -431,16 +417,35 @@ fn gatekeeper(config: &Config, keystone: Option<Keystone>) -> Gatekeeper {
     let urls = [&proxy.public_url, &proxy.novnc_url, &proxy.serial_url];
     let public = urls.into_iter().flatten().any(elsewhere);
     let fronted = public || !proxy.trusted_proxies.is_empty();
-    let (url, public_url) = (&config.keystone.url, &config.keystone.public_url);
-    let shown = public_url.as_ref().or(url.as_ref());
+    let shown = identity_url(config);
     let identities = keystone
         .zip(shown)
-        .map(|(keystone, url)| Identities::new(keystone, url));
+        .map(|(keystone, url)| Identities::new(keystone, &url));
     Gatekeeper {
         keys: config.api.key.clone(),
         identities,
         fronted,
     }
+}
+
+fn limits(config: &Config) -> Limits {
+    Limits {
+        connections: config.proxy.max_connections,
+        header_timeout: config.proxy.header_timeout.get(),
+    }
+}
+
+fn nova_settings(config: &Config) -> NovaSettings {
+    NovaSettings {
+        public_url: config.api.public_url.clone(),
+        trusted_proxies: config.proxy.trusted_proxies.clone(),
+    }
+}
+
+/// Where callers get their tokens.
+fn identity_url(config: &Config) -> Option<Url> {
+    let keystone = &config.keystone;
+    keystone.public_url.clone().or_else(|| keystone.url.clone())
 }
 
 fn urls(config: &Config, addresses: &Addresses) -> Urls {

@@ -21,8 +21,10 @@ use url::Url;
 use crate::model::{ConsoleType, Grant, InstanceId, SessionId, Target, Terms, Token, TokenId};
 use crate::rpc::{Cursor, News, Unreachable};
 
-pub use foreign::{BadDatabase, Bases, NoConsole, NovaDb, TokenFile, TokenFileSettings};
-pub use foreign::{BoxFuture, Source};
+pub use foreign::{
+    BadDatabase, Bases, BoxFuture, NoConsole, NovaApi, NovaApiSettings, NovaDb, Source, TokenFile,
+    TokenFileSettings,
+};
 pub use role::{Auth, Settings};
 pub use session::{
     BEAT, Beat, Cause, LEASE, Limits, LiveSession, Order, Pulse, Reached, SessionRecord,

@@ -26,8 +26,8 @@ impl Proxy {
     pub(super) fn run(self) -> Result<(), Failure> {
         let config = self.config.read()?;
         if !config.auth.source.is_foreign() {
-            let why = "auth.source: a proxy alone makes no tokens; name who does (websockify-file, \
-                       nova-db), or run `vncgate serve --all`";
+            let why = "auth.source: a proxy alone makes no tokens; name who does (nova-db, nova-api, \
+                       websockify-file), or run `vncgate serve --all`";
             return Err(Failure::new(Exit::Config, why));
         }
         let extras = Extras {

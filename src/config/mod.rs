@@ -152,6 +152,9 @@ pub struct Auth {
     pub max_tokens: usize,
     /// What tokens open whose maker does not tell.
     pub console_type: ConsoleType,
+    /// Nova's API; unset: as Keystone's catalog has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nova_url: Option<Url>,
     /// A session without input from its viewer ends after this time; 0s is never.
     pub idle_timeout: Period,
     /// The longest a session may last; 0s is no end.
@@ -183,12 +186,14 @@ pub enum TokenSource {
     WebsockifyFile,
     /// Those that Nova made, in the databases of its cells.
     NovaDb,
+    /// Those that Nova makes, asked for at its API.
+    NovaApi,
 }
 
 impl TokenSource {
     /// Whether somebody else makes the tokens.
     pub fn is_foreign(self) -> bool {
-        matches!(self, Self::WebsockifyFile | Self::NovaDb)
+        matches!(self, Self::WebsockifyFile | Self::NovaDb | Self::NovaApi)
     }
 }
 
@@ -354,6 +359,7 @@ impl Default for Auth {
             url_ttl: Period::from_secs(600),
             max_tokens: 100_000,
             console_type: ConsoleType::Novnc,
+            nova_url: None,
             idle_timeout: Period::from_secs(0),
             max_session: Period::from_secs(0),
             single_use: false,
@@ -451,10 +457,7 @@ impl Config {
         self.compute.check()?;
         self.keystone.check()?;
         self.auth.check_source()?;
-        longer_than_zero("auth.url_ttl", self.auth.url_ttl)?;
-        whole_seconds("auth.idle_timeout", self.auth.idle_timeout)?;
-        whole_seconds("auth.max_session", self.auth.max_session)?;
-        at_least_one("auth.max_tokens", self.auth.max_tokens)?;
+        self.check_auth()?;
         check_log_level(&self.log.level)?;
         self.web
             .frame_ancestors
@@ -466,6 +469,21 @@ impl Config {
             twice.map(|key| format!("the name `{}` is used twice", key.name)),
             "api.key.name",
         )
+    }
+}
+
+impl Config {
+    fn check_auth(&self) -> Result<(), ConfigError> {
+        let auth = &self.auth;
+        longer_than_zero("auth.url_ttl", auth.url_ttl)?;
+        whole_seconds("auth.idle_timeout", auth.idle_timeout)?;
+        whole_seconds("auth.max_session", auth.max_session)?;
+        at_least_one("auth.max_tokens", auth.max_tokens)?;
+        let url = auth.nova_url.as_ref();
+        url.map_or(Ok(()), |url| check_url("auth.nova_url", url))?;
+        let nobody = auth.source == TokenSource::NovaApi && self.keystone.url.is_none();
+        let why = "nova-api needs a user of Keystone; set keystone.url".to_owned();
+        refuse_if(nobody.then_some(why), "auth.source")
     }
 }
 

@@ -16,6 +16,8 @@ mod files;
 #[cfg(test)]
 mod frames;
 #[cfg(test)]
+mod keystone;
+#[cfg(test)]
 mod libvirt;
 #[cfg(test)]
 mod libvirt_transport;
@@ -24,9 +26,15 @@ mod life;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod migrate;
+#[cfg(test)]
 mod nova;
 #[cfg(test)]
+mod nova_api_source;
+#[cfg(test)]
 mod nova_db;
+#[cfg(test)]
+mod openstack;
 #[cfg(test)]
 mod openstack_rig;
 #[cfg(test)]
@@ -45,6 +53,8 @@ mod relay;
 mod rig;
 #[cfg(test)]
 mod secrets;
+#[cfg(test)]
+mod serial;
 #[cfg(test)]
 mod sessions;
 #[cfg(test)]

@@ -6,6 +6,7 @@
 
 mod bases;
 mod no_console;
+mod nova_api;
 mod nova_db;
 mod token_file;
 
@@ -18,6 +19,7 @@ use crate::model::{Grant, Token, UnixTime};
 
 pub use bases::Bases;
 pub use no_console::NoConsole;
+pub use nova_api::{NovaApi, NovaApiSettings};
 pub use nova_db::{BadDatabase, NovaDb};
 pub use token_file::{TokenFile, TokenFileSettings};
 
