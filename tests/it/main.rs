@@ -32,6 +32,8 @@ mod nova;
 #[cfg(test)]
 mod nova_api_source;
 #[cfg(test)]
+mod nova_db;
+#[cfg(test)]
 mod openstack;
 #[cfg(test)]
 mod openstack_rig;
@@ -63,3 +65,5 @@ mod spice;
 mod standalone;
 #[cfg(test)]
 mod tokens;
+#[cfg(test)]
+mod websockify_file;
