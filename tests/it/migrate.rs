@@ -92,6 +92,17 @@ fn each_config_of_nova_becomes_the_one_that_is_kept_beside_it() {
 }
 
 #[test]
+fn nothing_of_a_real_config_is_refused_or_left_out_unsaid() {
+    for (name, arguments) in CASES {
+        let printed = migrate(arguments).ok().stdout;
+
+        assert!(!printed.contains("Not taken over"), "{name}: {printed}");
+        let source = printed.lines().any(|line| line.starts_with("source = "));
+        assert!(source, "{name}: {printed}");
+    }
+}
+
+#[test]
 fn each_printed_config_is_accepted_once_its_files_are_there() {
     for (name, arguments) in CASES {
         let (answer, directory) = migrate_whole(arguments);
