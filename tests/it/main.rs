@@ -26,9 +26,13 @@ mod life;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod migrate;
+#[cfg(test)]
 mod nova;
 #[cfg(test)]
 mod nova_api_source;
+#[cfg(test)]
+mod openstack;
 #[cfg(test)]
 mod openstack_rig;
 #[cfg(test)]
@@ -47,6 +51,8 @@ mod relay;
 mod rig;
 #[cfg(test)]
 mod secrets;
+#[cfg(test)]
+mod serial;
 #[cfg(test)]
 mod sessions;
 #[cfg(test)]
