@@ -9,6 +9,7 @@ pub mod close;
 mod console;
 pub mod relay;
 pub mod request;
+pub mod rfb;
 mod session;
 pub mod target;
 pub mod ws;
