@@ -29,7 +29,7 @@ use crate::auth::{Auth, AuthError};
 use crate::compute::{Compute, ComputeError};
 use crate::drain::Watch;
 use crate::http::{Body, Peer, Reject, json};
-use crate::model::{ConsoleType, Instance, InstanceRef, Role, TokenId};
+use crate::model::{ConsoleType, Instance, InstanceRef, Rights, Role, TokenId};
 use crate::rpc::Client;
 use crate::telemetry::{Metrics, StatusLabel};
 
@@ -103,6 +103,7 @@ impl Api {
         let request = ConsoleRequest {
             instance: instance.to_owned(),
             r#type: console_type,
+            rights: Rights::CONTROL,
             ttl: None,
         };
         console::create_console(self, request, &Caller::admin(Who::Admin)).await

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use crate::auth::Entry;
 use crate::compute::Survey;
 use crate::model::{
-    AccessUrl, ConsoleKind, ConsoleType, Grant, Instance, InstanceId, Owner, PowerState, Token,
-    TokenId,
+    AccessUrl, ConsoleKind, ConsoleType, Grant, Instance, InstanceId, Owner, PowerState, Rights,
+    Token, TokenId,
 };
 
 /// An instance, named.
@@ -29,6 +29,8 @@ pub struct ConsoleView {
     pub id: TokenId,
     /// Which console.
     pub r#type: ConsoleType,
+    /// What its viewer may do.
+    pub rights: Rights,
     /// Whose.
     pub instance: InstanceName,
     /// Until when it opens, RFC 3339.
@@ -50,6 +52,7 @@ impl ConsoleView {
             token: token.reveal().to_owned(),
             id: token.hash().id(),
             r#type: grant.console_type,
+            rights: grant.rights,
             instance: InstanceName {
                 id: grant.instance,
                 name: grant.instance_name.clone(),
@@ -66,6 +69,8 @@ pub struct TokenView {
     pub id: TokenId,
     /// Which console it opens.
     pub r#type: ConsoleType,
+    /// What its viewer may do.
+    pub rights: Rights,
     /// Whose.
     pub instance: InstanceName,
     /// Who asked for it.
@@ -81,6 +86,7 @@ impl From<Entry> for TokenView {
         Self {
             id,
             r#type: grant.console_type,
+            rights: grant.rights,
             instance: InstanceName {
                 id: grant.instance,
                 name: grant.instance_name,

@@ -4,6 +4,7 @@
 //! runs; [`App::addresses`] tells where they are; [`App::run`] serves until the drain ends. The
 //! only module that knows every role.
 
+mod certificates;
 mod front;
 mod monitor;
 
@@ -25,7 +26,7 @@ use crate::config::{Config, FixedInstance, Hypervisor};
 use crate::demo::Demo;
 use crate::drain::{Drain, Watch};
 use crate::http::{BindError, Limits, Listener, serve};
-use crate::model::{Address, ConsoleKind, Host, Target};
+use crate::model::{Address, ConsoleKind, Host, Security, Target};
 use crate::proxy::{Proxy, Settings, relay};
 use crate::rpc::{self, Client};
 use crate::telemetry::Metrics;
@@ -154,6 +155,7 @@ impl App {
         let metrics = Metrics::default();
         let compute = Compute::new(self.drivers);
         compute.start(&watch);
+        certificates::start(&self.config, &metrics, &watch);
         let displays = compute.displays();
         let compute = Client::Near(rpc::serve(compute, &watch));
         let auth = Auth::in_memory(self.config.auth.max_tokens, &watch);
@@ -319,6 +321,8 @@ fn hypervisor(host: &Hypervisor, address: &Host) -> Result<libvirt::Settings, St
         readonly: host.readonly,
         credentials,
         optional: false,
+        security: host.vnc.clone(),
+        passwords: host.passwords,
     })
 }
 
@@ -330,6 +334,7 @@ fn entry(name: &str, address: Address) -> Entry {
         kind,
         target: address.into(),
         project: None,
+        security: Security::default(),
     }
 }
 
@@ -341,6 +346,7 @@ fn listed_entry(instance: &FixedInstance) -> Entry {
         internal_access_path,
         project,
         kind,
+        vnc,
     } = instance.clone();
     Entry {
         id,
@@ -351,6 +357,7 @@ fn listed_entry(instance: &FixedInstance) -> Entry {
             ..address.into()
         },
         project,
+        security: vnc,
     }
 }
 
@@ -360,6 +367,8 @@ fn proxy_settings(config: &Config) -> Settings {
         allowed_origins: proxy.allowed_origins.clone(),
         trusted_proxies: proxy.trusted_proxies.clone(),
         connect_timeout: proxy.connect_timeout.get(),
+        allowed_networks: proxy.allowed_networks.clone(),
+        vnc: proxy.vnc.clone(),
         max_sessions: proxy.max_sessions,
         relay: relay::Settings {
             frame_limit: proxy.max_frame,

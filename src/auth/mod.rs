@@ -14,7 +14,9 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use crate::drain::Watch;
-use crate::model::{Binding, ConsoleType, Grant, InstanceId, Target, Token, TokenId, UnixTime};
+use crate::model::{
+    Binding, ConsoleType, Grant, InstanceId, Rights, Target, Token, TokenId, UnixTime,
+};
 use crate::rpc::{Client, Role, Unreachable};
 use store::Memory;
 
@@ -47,6 +49,8 @@ pub struct NewGrant {
     pub console_type: ConsoleType,
     /// See [`Grant::target`].
     pub target: Target,
+    /// See [`Grant::rights`].
+    pub rights: Rights,
     /// See [`Grant::base`].
     pub base: Url,
     /// See [`Grant::project`].
@@ -141,6 +145,7 @@ fn authorize(store: &Memory, new: NewGrant) -> Result<Reply, AuthError> {
         console_type: new.console_type,
         target: new.target,
         binding: Binding::Instance,
+        rights: new.rights,
         base: new.base,
         project: new.project,
         caller: new.caller,

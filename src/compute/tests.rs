@@ -31,6 +31,7 @@ fn entry(id: Option<&str>, name: &str, address: &str) -> Entry {
         kind: ConsoleKind::Vnc,
         target: target_at(address),
         project: None,
+        security: crate::model::Security::default(),
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod error;
 mod period;
+mod vnc;
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -19,7 +20,7 @@ use url::Url;
 pub use error::ConfigError;
 pub use period::Period;
 
-use crate::model::{AccessPath, Address, ConsoleKind, Host, InstanceId, KeyHash, Role};
+use crate::model::{AccessPath, Address, ConsoleKind, Host, InstanceId, KeyHash, Role, Security};
 
 /// The complete example, every key at its default.
 pub const EXAMPLE: &str = include_str!("../../config.example.toml");
@@ -80,8 +81,12 @@ pub struct Proxy {
     pub allowed_origins: Vec<String>,
     /// Networks whose forwarded headers are believed.
     pub trusted_proxies: Vec<IpNet>,
-    /// How long a hypervisor may take to accept and to greet.
+    /// How long a hypervisor may take to accept, to greet, and to shake hands.
     pub connect_timeout: Period,
+    /// Networks that consoles may be dialled in; empty: where their hosts are.
+    pub allowed_networks: Vec<IpNet>,
+    /// How VNC servers are met, unless their own entry says otherwise.
+    pub vnc: Security,
     /// How often a quiet viewer is pinged; 0s is never.
     pub ping_interval: Period,
     /// How long sessions live on after the first signal to end.
@@ -191,6 +196,16 @@ pub struct Hypervisor {
     /// The file with this user's password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_file: Option<PathBuf>,
+    /// Whether to ask it for the passwords of displays, where it lets us.
+    #[serde(default = "yes")]
+    pub passwords: bool,
+    /// How the VNC servers of its guests are met.
+    #[serde(default)]
+    pub vnc: Security,
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn local_libvirt() -> String {
@@ -217,6 +232,9 @@ pub struct FixedInstance {
     /// What it speaks.
     #[serde(default = "vnc")]
     pub kind: ConsoleKind,
+    /// How its VNC server is met.
+    #[serde(default)]
+    pub vnc: Security,
 }
 
 fn vnc() -> ConsoleKind {
@@ -288,6 +306,8 @@ impl Default for Proxy {
             allowed_origins: Vec::new(),
             trusted_proxies: Vec::new(),
             connect_timeout: Period::from_secs(5),
+            allowed_networks: Vec::new(),
+            vnc: Security::default(),
             ping_interval: Period::from_secs(30),
             drain_timeout: Period::from_secs(30),
             header_timeout: Period::from_secs(10),
@@ -376,6 +396,7 @@ impl Config {
             .as_ref()
             .map_or(Ok(()), |url| check_url("api.public_url", url))?;
         self.compute.check()?;
+        self.check_vnc()?;
         longer_than_zero("auth.url_ttl", self.auth.url_ttl)?;
         at_least_one("auth.max_tokens", self.auth.max_tokens)?;
         check_log_level(&self.log.level)?;

@@ -12,12 +12,13 @@ use hyper::upgrade::OnUpgrade;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
+use super::Proxy;
 use super::close::Refusal;
+use super::entry::Entered;
 use super::request::{self, BadHandshake, Client as Viewer, Handshake};
 use super::session::{self, Session};
-use super::{Proxy, target};
 use crate::http::{Body, Peer, Reject};
-use crate::model::{Address, CorrelationId, Grant, InstanceId, SessionId};
+use crate::model::{CorrelationId, Grant, InstanceId, SessionId};
 
 /// Refused viewers that are being told so at one time; further ones get a bare 503.
 const REFUSALS: usize = 512;
@@ -84,7 +85,7 @@ impl Proxy {
         request: &Request<Incoming>,
         viewer: &Viewer,
         wanted: &mut Option<(InstanceId, String)>,
-    ) -> Result<(Grant, target::Connected), Refusal> {
+    ) -> Result<(Grant, Entered), Refusal> {
         let headers = request.headers();
         let token = request::token(request.uri(), headers).ok_or(Refusal::NoToken)?;
         let grant = self.auth.redeem(&token).await?;
@@ -92,7 +93,7 @@ impl Proxy {
         request::check_origin(headers, viewer, &grant.base, &self.settings.allowed_origins)?;
         let current = self.compute.current(&grant).await?;
         let started = Instant::now();
-        let connected = self.reach(&grant, &current.address).await?;
+        let entered = self.reach(&grant, &current.address).await?;
         self.metrics
             .connect_seconds
             .0
@@ -102,49 +103,13 @@ impl Proxy {
                 target: current,
                 ..grant
             },
-            connected,
+            entered,
         ))
-    }
-
-    /// By the hypervisor's own hand where it hands over; that needs no port and cannot reach
-    /// another instance. Else, or if that fails, by the address.
-    async fn reach(&self, grant: &Grant, address: &Address) -> Result<target::Connected, Refusal> {
-        let kind = grant.console_type.kind();
-        let limit = self.settings.connect_timeout;
-        let failure = match self.handed(grant, address).await {
-            Ok(Some(connected)) => return Ok(connected),
-            Ok(None) => None,
-            Err(refusal) => Some(refusal),
-        };
-        if let Some(error) = &failure {
-            tracing::debug!(instance = %grant.instance, %address, %error, "not handed over");
-        }
-        match (failure, address) {
-            (Some(refusal), Address::Hypervisor) => Err(refusal),
-            _ => Ok(target::connect(address, kind, limit).await?),
-        }
-    }
-
-    async fn handed(
-        &self,
-        grant: &Grant,
-        address: &Address,
-    ) -> Result<Option<target::Connected>, Refusal> {
-        let kind = grant.console_type.kind();
-        let Some(displays) = &self.displays else {
-            return Ok(None);
-        };
-        let Some(display) = displays.open(grant.instance, kind).await? else {
-            return Ok(None);
-        };
-        let limit = self.settings.connect_timeout;
-        let connected = target::take_over(display, address, kind, limit).await?;
-        Ok(Some(connected))
     }
 
     fn begin(
         self: &Arc<Self>,
-        (grant, connected): (Grant, target::Connected),
+        (grant, entered): (Grant, Entered),
         upgrade: OnUpgrade,
         viewer: &Viewer,
         correlation: CorrelationId,
@@ -159,7 +124,7 @@ impl Proxy {
         };
         let proxy = Arc::clone(self);
         self.watch.spawn_session(async move {
-            session::run(&proxy, session, upgrade, connected).await;
+            session::run(&proxy, session, upgrade, entered).await;
             drop(place);
         });
     }

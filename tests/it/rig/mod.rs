@@ -9,6 +9,7 @@ pub(crate) mod peers;
 pub(crate) mod process;
 pub(crate) mod qemu;
 pub(crate) mod rfb;
+pub(crate) mod vencrypt;
 pub(crate) mod wait;
 pub(crate) mod ws;
 pub(crate) mod xml;
