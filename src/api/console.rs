@@ -14,7 +14,10 @@ use crate::auth::{AuthError, NewGrant};
 use crate::compute::ComputeError;
 use crate::config::Period;
 use crate::http::Reject;
-use crate::model::{AccessUrl, ConsoleKind, ConsoleType, Grant, InstanceRef, Rights, Role, Token};
+use crate::model::{
+    AccessUrl, ConsoleKind, ConsoleType, Grant, InstanceRef, Rights, Role, SecondViewer, Terms,
+    Token,
+};
 
 /// The body of `POST /v1/consoles`.
 #[derive(Debug, Deserialize)]
@@ -31,6 +34,68 @@ pub struct ConsoleRequest {
     /// How long the URL opens it: at most, and unless said, `auth.url_ttl`.
     #[serde(default)]
     pub ttl: Option<Period>,
+    /// At most, and unless said, `auth.idle_timeout`.
+    #[serde(default)]
+    pub idle_timeout: Option<Period>,
+    /// At most, and unless said, `auth.max_session`.
+    #[serde(default)]
+    pub max_session: Option<Period>,
+    /// `auth.single_use` unless said; where that is set, it cannot be unset.
+    #[serde(default)]
+    pub single_use: Option<bool>,
+    /// `auth.second_viewer` unless said.
+    #[serde(default)]
+    pub second_viewer: Option<SecondViewer>,
+}
+
+impl ConsoleRequest {
+    /// A request that asks for nothing beyond a console.
+    pub fn plain(instance: &str, console_type: ConsoleType) -> Self {
+        Self {
+            instance: instance.to_owned(),
+            r#type: console_type,
+            rights: Rights::CONTROL,
+            ttl: None,
+            idle_timeout: None,
+            max_session: None,
+            single_use: None,
+            second_viewer: None,
+        }
+    }
+
+    /// What is asked for, within what the config allows. Errors: 400.
+    fn terms(&self, config: Terms) -> Result<Terms, Reject> {
+        let (idle, longest) = (self.idle_timeout, self.max_session);
+        Ok(Terms {
+            idle_timeout: shorter("idle_timeout", idle, config.idle_timeout)?,
+            max_session: shorter("max_session", longest, config.max_session)?,
+            single_use: self.single_use.unwrap_or_default() || config.single_use,
+            second_viewer: self.second_viewer.unwrap_or(config.second_viewer),
+        })
+    }
+}
+
+/// A wish for no more than is allowed; `0s`, and an allowance of none, is no end.
+fn shorter(
+    key: &str,
+    wish: Option<Period>,
+    most: Option<Duration>,
+) -> Result<Option<Duration>, Reject> {
+    let Some(wish) = wish else {
+        return Ok(most);
+    };
+    let whole = wish.get().subsec_nanos() == 0;
+    let fits = match (wish.unless_zero(), most) {
+        (None, Some(_)) => false,
+        (Some(wish), Some(most)) => wish <= most,
+        (_, None) => true,
+    };
+    if fits && whole {
+        return Ok(wish.unless_zero());
+    }
+    let most = most.map(|most| format!(" up to {}, which auth.{key} sets", Period::from(most)));
+    let why = format!("{key} must be whole seconds{}", most.unwrap_or_default());
+    Err(Reject::new(StatusCode::BAD_REQUEST, "bad-terms", why))
 }
 
 fn novnc() -> ConsoleType {
@@ -77,6 +142,7 @@ pub(super) async fn create_console(
         return Err(Reject::new(StatusCode::BAD_REQUEST, "bad-ttl", why));
     }
     let rights = enforceable(request.rights, console_type)?;
+    let terms = request.terms(api.terms)?;
     let base = api.urls.base(console_type).ok_or_else(|| {
         let why = format!("no page for {console_type} consoles; set its URL in [proxy]");
         Reject::new(StatusCode::BAD_REQUEST, "no-page", why)
@@ -90,6 +156,7 @@ pub(super) async fn create_console(
         console_type,
         rights,
         base,
+        terms,
         ttl,
     };
     let issued = issue(api, wanted, caller).await?;
@@ -117,6 +184,7 @@ pub(super) struct Wanted<'a> {
     pub(super) console_type: ConsoleType,
     pub(super) rights: Rights,
     pub(super) base: &'a Url,
+    pub(super) terms: Terms,
     pub(super) ttl: Duration,
 }
 
@@ -137,6 +205,7 @@ pub(super) async fn issue(
         rights: wanted.rights,
         base: wanted.base.clone(),
         caller: caller.to_string(),
+        terms: wanted.terms,
         ttl: wanted.ttl,
     };
     let (token, grant) = api.auth.authorize(new).await?;
@@ -151,4 +220,27 @@ pub(super) async fn issue(
     );
     let url = AccessUrl::new(wanted.base, console_type, &token);
     Ok(Issued { url, token, grant })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The seconds that a wish comes to, 0 for no end; nothing if it is refused.
+    fn asked(wish: &str, most: Option<u64>) -> Option<u64> {
+        let most = most.map(Duration::from_secs);
+        let got = shorter("idle_timeout", Some(wish.parse().unwrap()), most);
+        got.map(|time| time.map_or(0, |time| time.as_secs())).ok()
+    }
+
+    #[test]
+    fn a_caller_may_ask_for_less_and_not_for_more() {
+        assert_eq!(asked("30s", Some(60)), Some(30));
+        assert_eq!(asked("60s", Some(60)), Some(60));
+        assert_eq!(asked("61s", Some(60)), None);
+        assert_eq!(asked("0s", Some(60)), None);
+        assert_eq!(asked("0s", None), Some(0));
+        assert_eq!(asked("1h", None), Some(3600));
+        assert_eq!(asked("1500ms", None), None);
+    }
 }

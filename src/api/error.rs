@@ -12,9 +12,15 @@ impl From<AuthError> for Reject {
         let detail = error.to_string();
         match error {
             AuthError::Unknown => Self::new(StatusCode::NOT_FOUND, "no-such-token", detail),
+            AuthError::NoSession(_) => Self::new(StatusCode::NOT_FOUND, "no-such-session", detail),
+            AuthError::Used | AuthError::Occupied | AuthError::Limit(_) => {
+                Self::new(StatusCode::CONFLICT, "session-refused", detail)
+            }
             AuthError::Full(_) => Self::retry("too-many-tokens", detail, 30),
             AuthError::Elsewhere(_) => Self::new(StatusCode::CONFLICT, "tokens-elsewhere", detail),
-            AuthError::Source(_) => Self::retry("tokens-unavailable", detail, 5),
+            AuthError::Source(_) | AuthError::Store(_) => {
+                Self::retry("tokens-unavailable", detail, 5)
+            }
             AuthError::Unreachable(error) => error.into(),
         }
     }

@@ -7,6 +7,7 @@
 mod console;
 mod error;
 mod identity;
+mod keystone;
 mod nova;
 mod urls;
 mod view;
@@ -21,15 +22,19 @@ use tokio::time::timeout;
 
 pub use console::ConsoleRequest;
 pub use identity::{Caller, Gatekeeper, Who};
+pub use keystone::Identities;
 pub use nova::Settings as NovaSettings;
 pub use urls::Urls;
-pub use view::{ConsoleView, InstanceView, InstancesView, TokenView, TokensView};
+pub use view::{
+    ConsoleView, InstanceView, InstancesView, SessionView, SessionsView, TermsView, TokenView,
+    TokensView,
+};
 
 use crate::auth::{Auth, AuthError};
 use crate::compute::{Compute, ComputeError};
 use crate::drain::Watch;
 use crate::http::{Body, Peer, Reject, json};
-use crate::model::{ConsoleType, Instance, InstanceRef, Rights, Role, TokenId};
+use crate::model::{ConsoleType, Instance, InstanceRef, Role, SessionId, Terms, TokenId};
 use crate::rpc::Client;
 use crate::telemetry::{Metrics, StatusLabel};
 
@@ -50,6 +55,8 @@ pub struct Api {
     pub nova: NovaSettings,
     /// The longest, and usual, life of a URL.
     pub url_ttl: Duration,
+    /// The usual terms of a token.
+    pub terms: Terms,
     /// Makes and keeps tokens.
     pub auth: Client<Auth>,
     /// Finds instances.
@@ -100,12 +107,7 @@ impl Api {
         instance: &str,
         console_type: ConsoleType,
     ) -> Result<ConsoleView, Reject> {
-        let request = ConsoleRequest {
-            instance: instance.to_owned(),
-            r#type: console_type,
-            rights: Rights::CONTROL,
-            ttl: None,
-        };
+        let request = ConsoleRequest::plain(instance, console_type);
         console::create_console(self, request, &Caller::admin(Who::Admin)).await
     }
 
@@ -168,6 +170,13 @@ impl Api {
                 Ok(json(StatusCode::OK, &TokensView::from(entries)))
             }
             ["v1", "tokens", id] => self.token(&request, id, &caller).await,
+            ["v1", "sessions"] => {
+                only(&request, &[Method::GET])?;
+                let mut sessions = self.auth.sessions(None).await?;
+                sessions.retain(|live| caller.sees(live.record.project.as_deref()));
+                Ok(json(StatusCode::OK, &SessionsView::from(sessions)))
+            }
+            ["v1", "sessions", id] => self.session(&request, id, &caller).await,
             _ => Err(Reject::not_found()),
         }
     }
@@ -231,6 +240,35 @@ impl Api {
             return Ok(instance);
         }
         Err(ComputeError::NoSuchInstance { name })
+    }
+}
+
+impl Api {
+    async fn session(
+        &self,
+        request: &Request<Incoming>,
+        id: &str,
+        caller: &Caller,
+    ) -> Result<Response<Body>, Reject> {
+        only(request, &[Method::GET, Method::DELETE])?;
+        let id: SessionId = id.parse().map_err(|error| {
+            let why = format!("this is no session id: {error}");
+            Reject::new(StatusCode::BAD_REQUEST, "bad-session-id", why)
+        })?;
+        let live = self.auth.session(id).await?;
+        if !caller.sees(live.record.project.as_deref()) {
+            return Err(AuthError::NoSession(id).into());
+        }
+        let live = if request.method() == Method::DELETE {
+            caller.must_be(Role::Member)?;
+            let live = self.auth.kill(id).await?;
+            let instance = live.record.instance;
+            tracing::info!(session = %id, %instance, %caller, "session killed");
+            live
+        } else {
+            live
+        };
+        Ok(json(StatusCode::OK, &SessionView::from(live)))
     }
 }
 

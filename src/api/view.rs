@@ -1,12 +1,15 @@
 //! The JSON of `/v1`, as `openapi.json` describes it. Commands read it back.
 
+use std::net::IpAddr;
+
 use serde::{Deserialize, Serialize};
 
-use crate::auth::Entry;
+use crate::auth::{Entry, LiveSession};
 use crate::compute::Survey;
+use crate::config::Period;
 use crate::model::{
     AccessUrl, ConsoleKind, ConsoleType, Grant, Instance, InstanceId, Owner, PowerState, Rights,
-    Token, TokenId,
+    SecondViewer, SessionId, Terms, Token, TokenId,
 };
 
 /// An instance, named.
@@ -16,6 +19,30 @@ pub struct InstanceName {
     pub id: InstanceId,
     /// Its name.
     pub name: String,
+}
+
+/// On what terms sessions open; none is no end.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct TermsView {
+    /// How long a viewer may do nothing.
+    pub idle_timeout: Option<Period>,
+    /// How long a session may last.
+    pub max_session: Option<Period>,
+    /// Whether for one browser alone.
+    pub single_use: bool,
+    /// What becomes of viewers that share a console.
+    pub second_viewer: SecondViewer,
+}
+
+impl From<Terms> for TermsView {
+    fn from(terms: Terms) -> Self {
+        Self {
+            idle_timeout: terms.idle_timeout.map(Period::from),
+            max_session: terms.max_session.map(Period::from),
+            single_use: terms.single_use,
+            second_viewer: terms.second_viewer,
+        }
+    }
 }
 
 /// A URL that opens a console. The one answer that holds secrets.
@@ -35,6 +62,10 @@ pub struct ConsoleView {
     pub instance: InstanceName,
     /// Until when it opens, RFC 3339.
     pub expires_at: String,
+    /// How long that is from when it was made.
+    pub url_ttl: Period,
+    /// On what terms.
+    pub terms: TermsView,
 }
 
 impl std::fmt::Debug for ConsoleView {
@@ -58,6 +89,8 @@ impl ConsoleView {
                 name: grant.instance_name.clone(),
             },
             expires_at: grant.expires.to_string(),
+            url_ttl: grant.expires.after(grant.issued).into(),
+            terms: grant.terms.into(),
         }
     }
 }
@@ -79,6 +112,8 @@ pub struct TokenView {
     pub issued_at: String,
     /// Until when it opens, RFC 3339.
     pub expires_at: String,
+    /// On what terms.
+    pub terms: TermsView,
 }
 
 impl From<Entry> for TokenView {
@@ -94,6 +129,7 @@ impl From<Entry> for TokenView {
             caller: grant.caller,
             issued_at: grant.issued.to_string(),
             expires_at: grant.expires.to_string(),
+            terms: grant.terms.into(),
         }
     }
 }
@@ -109,6 +145,78 @@ impl From<Vec<Entry>> for TokensView {
     fn from(entries: Vec<Entry>) -> Self {
         Self {
             tokens: entries.into_iter().map(TokenView::from).collect(),
+        }
+    }
+}
+
+/// A live session.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct SessionView {
+    /// Its id.
+    pub id: SessionId,
+    /// Whose console.
+    pub instance: InstanceName,
+    /// Which.
+    pub r#type: ConsoleType,
+    /// Where that console is.
+    pub host: String,
+    /// Which proxy holds the session.
+    pub proxy: String,
+    /// The token that opened it, by its public name.
+    pub token: TokenId,
+    /// Who asked for that token.
+    pub caller: String,
+    /// Where the viewer is; none if it could not be told.
+    pub viewer: Option<IpAddr>,
+    /// Since when, RFC 3339.
+    pub started_at: String,
+    /// When the viewer last did something, RFC 3339, a few seconds old.
+    pub last_input_at: String,
+    /// Bytes from the viewer, a few seconds ago.
+    pub up: u64,
+    /// Bytes to the viewer, a few seconds ago.
+    pub down: u64,
+    /// What the viewer may do.
+    pub rights: Rights,
+    /// On what terms.
+    pub terms: TermsView,
+}
+
+impl From<LiveSession> for SessionView {
+    fn from(LiveSession { record, beat }: LiveSession) -> Self {
+        Self {
+            id: record.id,
+            instance: InstanceName {
+                id: record.instance,
+                name: record.instance_name,
+            },
+            r#type: record.console_type,
+            rights: record.rights,
+            host: record.host,
+            proxy: record.proxy,
+            token: record.token,
+            caller: record.caller,
+            viewer: record.viewer,
+            started_at: record.started.to_string(),
+            last_input_at: beat.last_input.to_string(),
+            up: beat.up,
+            down: beat.down,
+            terms: record.terms.into(),
+        }
+    }
+}
+
+/// All live sessions.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct SessionsView {
+    /// The oldest first.
+    pub sessions: Vec<SessionView>,
+}
+
+impl From<Vec<LiveSession>> for SessionsView {
+    fn from(sessions: Vec<LiveSession>) -> Self {
+        Self {
+            sessions: sessions.into_iter().map(SessionView::from).collect(),
         }
     }
 }

@@ -15,17 +15,18 @@ use std::time::Duration;
 
 use url::Url;
 
-use crate::api::{Api, Gatekeeper, NovaSettings, Urls};
-use crate::auth::Auth;
+use crate::api::{Api, Gatekeeper, Identities, NovaSettings, Urls};
+use crate::auth::{self, Auth};
 use crate::compute::Compute;
 use crate::compute::driver::libvirt::sasl::Credentials;
 use crate::compute::driver::libvirt::transport::Uri;
 use crate::compute::driver::libvirt::{self, Libvirt};
 use crate::compute::driver::{BadEntry, Directory, Discover, Driver, Entry, Fixed, Qmp};
-use crate::config::{Config, FixedInstance, Hypervisor};
+use crate::config::{self, Config, FixedInstance, Hypervisor};
 use crate::demo::Demo;
 use crate::drain::{Drain, Watch};
 use crate::http::{BindError, Limits, Listener, serve};
+use crate::keystone::{self, Keystone};
 use crate::model::{Address, ConsoleKind, Host, Security, Target};
 use crate::proxy::{Proxy, Settings, relay};
 use crate::rpc::{self, Client};
@@ -66,6 +67,9 @@ pub enum StartError {
     /// Two instances listed by hand cannot be told apart.
     #[error("compute.instance: {0}")]
     Instances(#[from] BadEntry),
+    /// Keystone could never be asked.
+    #[error("keystone: {0}")]
+    Keystone(#[from] keystone::BadSettings),
     /// A hypervisor cannot be asked as the config says.
     #[error("compute.host `{name}`: {why}")]
     Host {
@@ -86,6 +90,7 @@ pub struct App {
     addresses: Addresses,
     demo: Option<Demo>,
     drivers: Vec<Box<dyn Driver>>,
+    keystone: Option<keystone::Settings>,
     pages: Pages,
     config: Config,
 }
@@ -132,6 +137,7 @@ impl App {
             admin: Listener::unix(&addresses.admin).map_err(door("admin.socket"))?,
             addresses,
             drivers: drivers(&config, demo.as_ref(), extras.target.as_ref())?,
+            keystone: keystone_settings(&config)?,
             demo,
             pages,
             config,
@@ -139,8 +145,9 @@ impl App {
     }
 
     /// Whether the ways to the hypervisors are such that can be gone: what the config itself cannot
-    /// judge. Reads the files of passwords. Errors: `Host`.
+    /// judge. Reads the files of passwords and CAs. Errors: `Host`, `Keystone`.
     pub fn check(config: &Config) -> Result<(), StartError> {
+        let _settings = keystone_settings(config)?;
         hypervisors(config).map(drop)
     }
 
@@ -153,12 +160,13 @@ impl App {
     pub fn run(self, drain: &Drain) -> Running {
         let watch = drain.watch();
         let metrics = Metrics::default();
+        let keystone = self.keystone.map(|it| Keystone::new(it, &watch));
         let compute = Compute::new(self.drivers);
         compute.start(&watch);
         certificates::start(&self.config, &metrics, &watch);
         let displays = compute.displays();
         let compute = Client::Near(rpc::serve(compute, &watch));
-        let auth = Auth::in_memory(self.config.auth.max_tokens, &watch);
+        let auth = Auth::in_memory(auth_settings(&self.config.auth), &watch);
         let auth = Client::Near(rpc::serve(auth, &watch));
         if let Some(demo) = self.demo {
             watch.spawn_service(demo.run(watch.clone()));
@@ -172,15 +180,13 @@ impl App {
         );
         let proxy = Proxy::new(a, c, settings, m, w).with_displays(displays);
         let proxy = Arc::new(proxy);
+        proxy.start();
         let api = Arc::new(Api {
-            gatekeeper: gatekeeper(&self.config),
+            gatekeeper: gatekeeper(&self.config, keystone),
             urls: urls(&self.config, &self.addresses),
-            nova: NovaSettings {
-                public_url: self.config.api.public_url.clone(),
-                trusted_proxies: self.config.proxy.trusted_proxies.clone(),
-                identity_url: None,
-            },
+            nova: nova_settings(&self.config),
             url_ttl: self.config.auth.url_ttl.get(),
+            terms: self.config.auth.terms(),
             auth: auth.clone(),
             compute: compute.clone(),
             metrics: metrics.clone(),
@@ -364,6 +370,7 @@ fn listed_entry(instance: &FixedInstance) -> Entry {
 fn proxy_settings(config: &Config) -> Settings {
     let proxy = &config.proxy;
     Settings {
+        name: proxy.name.clone().unwrap_or_else(machine_name),
         allowed_origins: proxy.allowed_origins.clone(),
         trusted_proxies: proxy.trusted_proxies.clone(),
         connect_timeout: proxy.connect_timeout.get(),
@@ -378,7 +385,43 @@ fn proxy_settings(config: &Config) -> Settings {
     }
 }
 
-fn gatekeeper(config: &Config) -> Gatekeeper {
+/// Reads the files that it needs, once, to see that they can be read.
+fn keystone_settings(config: &Config) -> Result<Option<keystone::Settings>, StartError> {
+    let settings = keystone::Settings::of(&config.keystone);
+    if let Some(settings) = &settings {
+        settings.check()?;
+    }
+    Ok(settings)
+}
+
+fn nova_settings(config: &Config) -> NovaSettings {
+    NovaSettings {
+        public_url: config.api.public_url.clone(),
+        trusted_proxies: config.proxy.trusted_proxies.clone(),
+    }
+}
+
+fn machine_name() -> String {
+    let uname = rustix::system::uname();
+    uname.nodename().to_string_lossy().into_owned()
+}
+
+fn auth_settings(config: &config::Auth) -> auth::Settings {
+    let limit = |number: usize| (number > 0).then_some(number);
+    auth::Settings {
+        max_tokens: config.max_tokens,
+        limits: auth::Limits {
+            all: limit(config.max_sessions),
+            instance: limit(config.max_sessions_per_instance),
+            caller: limit(config.max_sessions_per_caller),
+            address: limit(config.max_sessions_per_address),
+        },
+        reconnect_window: config.reconnect_window.get(),
+        terms: config.terms(),
+    }
+}
+
+fn gatekeeper(config: &Config, keystone: Option<Keystone>) -> Gatekeeper {
     let elsewhere = |url: &Url| {
         let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
         let loopback = host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
@@ -388,8 +431,14 @@ fn gatekeeper(config: &Config) -> Gatekeeper {
     let urls = [&proxy.public_url, &proxy.novnc_url, &proxy.serial_url];
     let public = urls.into_iter().flatten().any(elsewhere);
     let fronted = public || !proxy.trusted_proxies.is_empty();
+    let (url, public_url) = (&config.keystone.url, &config.keystone.public_url);
+    let shown = public_url.as_ref().or(url.as_ref());
+    let identities = keystone
+        .zip(shown)
+        .map(|(keystone, url)| Identities::new(keystone, url));
     Gatekeeper {
         keys: config.api.key.clone(),
+        identities,
         fronted,
     }
 }

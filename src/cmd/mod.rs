@@ -13,6 +13,7 @@ mod output;
 mod paths;
 mod remote;
 mod serve;
+mod session;
 mod token;
 
 use std::path::PathBuf;
@@ -53,6 +54,9 @@ enum Command {
     /// Make, look at and revoke console URLs
     #[command(subcommand)]
     Token(token::TokenCommand),
+    /// See who looks at what, and end it
+    #[command(subcommand)]
+    Session(session::SessionCommand),
     /// See what instances there are
     #[command(subcommand)]
     Instance(instance::InstanceCommand),
@@ -122,6 +126,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Serve(serve) => serve.run(),
         Command::Token(command) => command.run(),
+        Command::Session(command) => command.run(),
         Command::Instance(command) => command.run(),
         Command::Config(command) => command.run(),
         Command::Key(command) => command.run(),

@@ -7,7 +7,7 @@ use url::Url;
 use super::{Exit, Failure, Format, Question, Remote, output};
 use crate::api::{ConsoleView, TokenView, TokensView};
 use crate::config::Period;
-use crate::model::{ConsoleType, Rights, Token, TokenId};
+use crate::model::{ConsoleType, Rights, SecondViewer, Token, TokenId};
 
 /// `vncgate token ...`
 #[derive(Debug, Subcommand)]
@@ -36,6 +36,8 @@ pub(super) enum TokenCommand {
             default_value = "control"
         )]
         rights: Rights,
+        #[command(flatten)]
+        terms: TermsWanted,
         /// What to print
         #[arg(
             short,
@@ -53,7 +55,7 @@ pub(super) enum TokenCommand {
         #[command(flatten)]
         which: Which,
     },
-    /// Kill a token: nothing opens with it any more; a session that is open goes on
+    /// Kill a token: nothing opens with it any more, and the sessions it opened end
     Revoke {
         #[command(flatten)]
         which: Which,
@@ -63,6 +65,25 @@ pub(super) enum TokenCommand {
         #[command(flatten)]
         question: Question,
     },
+}
+
+/// On what terms the console opens.
+#[derive(Debug, clap::Args)]
+pub(super) struct TermsWanted {
+    /// End sessions whose viewer does nothing for so long [default and most: as
+    /// `auth.idle_timeout` says]
+    #[arg(long, value_name = "TIME", env = "VNCGATE_IDLE_TIMEOUT")]
+    idle_timeout: Option<Period>,
+    /// End sessions after so long [default and most: as `auth.max_session` says]
+    #[arg(long, value_name = "TIME", env = "VNCGATE_MAX_SESSION")]
+    max_session: Option<Period>,
+    /// Open for one browser alone
+    #[arg(long, env = "VNCGATE_SINGLE_USE")]
+    single_use: bool,
+    /// When the console has a viewer already: allow, refuse or take-over [default: as
+    /// `auth.second_viewer` says]
+    #[arg(long, value_name = "WHAT", env = "VNCGATE_SECOND_VIEWER")]
+    second_viewer: Option<SecondViewer>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
@@ -93,11 +114,15 @@ impl TokenCommand {
                 r#type,
                 ttl,
                 rights,
+                terms,
                 output,
                 remote,
             } => {
                 let body = serde_json::json!({
                     "instance": instance, "type": r#type, "ttl": ttl, "rights": rights,
+                    "idle_timeout": terms.idle_timeout, "max_session": terms.max_session,
+                    "single_use": terms.single_use.then_some(true),
+                    "second_viewer": terms.second_viewer,
                 });
                 let body = Some(body.to_string());
                 let view: ConsoleView = remote.call(Method::POST, "/v1/consoles", body)?;
@@ -109,7 +134,7 @@ impl TokenCommand {
             Self::Show { which } => which.call(Method::GET),
             Self::Revoke { which } => {
                 which.call(Method::DELETE)?;
-                output::say("revoked; a session that is open goes on");
+                output::say("revoked");
                 Ok(())
             }
             Self::List { question } => {

@@ -21,8 +21,8 @@ use crate::model::{
     Address, Binding, ConsoleKind, ConsoleType, Grant, Instance, InstanceId, InstanceRef, Meeting,
     PowerState, Target,
 };
-use crate::rpc::{Client, Role, Unreachable};
-use driver::{Driver, ask_all, ask_until};
+use crate::rpc::{Client, Cursor, Feed, HOLD, News, Role, Unreachable};
+use driver::{Driver, Ends, ask_all, ask_until};
 
 pub use display::{Display, Displays, Line};
 pub use driver::{Fault, Survey};
@@ -32,6 +32,8 @@ pub use picture::{BadPicture, Picture};
 #[derive(Debug)]
 pub struct Compute {
     drivers: Arc<[Arc<dyn Driver>]>,
+    /// Instances of which a hypervisor said that they ended.
+    ends: Ends,
 }
 
 /// What compute can be asked.
@@ -72,6 +74,8 @@ pub enum Request {
         /// Which console.
         kind: ConsoleKind,
     },
+    /// Which instances have ended? Held until there is one, or for a while.
+    Ended(Option<Cursor>),
 }
 
 /// What compute answers, one for each request.
@@ -89,6 +93,8 @@ pub enum Reply {
     Screenshot(Picture),
     /// To `Meeting`.
     Meeting(Box<Meeting>),
+    /// To `Ended`.
+    Ended(News<InstanceId>),
 }
 
 /// A console that can be reached.
@@ -180,6 +186,7 @@ impl Compute {
     pub fn new(drivers: Vec<Box<dyn Driver>>) -> Self {
         Self {
             drivers: drivers.into_iter().map(Arc::from).collect(),
+            ends: Arc::new(Feed::default()),
         }
     }
 
@@ -190,7 +197,8 @@ impl Compute {
 
     /// Lets the drivers do what they do on their own. Ends with `watch`.
     pub fn start(&self, watch: &Watch) {
-        self.drivers.iter().for_each(|driver| driver.start(watch));
+        let start = |driver: &Arc<dyn Driver>| driver.start(watch, &self.ends);
+        self.drivers.iter().for_each(start);
     }
 
     async fn locate(
@@ -327,6 +335,7 @@ impl Role for Compute {
                 let meeting = self.meeting(instance, kind).await;
                 meeting.map(|meeting| Reply::Meeting(Box::new(meeting)))
             }
+            Request::Ended(cursor) => Ok(Reply::Ended(self.ends.after(cursor, HOLD).await)),
         }
     }
 }
@@ -404,6 +413,15 @@ impl Client<Compute> {
     ) -> Result<Meeting, ComputeError> {
         match self.call(Request::Meeting { instance, kind }).await? {
             Reply::Meeting(meeting) => Ok(*meeting),
+            other => Err(stray(&other)),
+        }
+    }
+
+    /// Instances that ended since `cursor`, as far as hypervisors tell: waits up to [`HOLD`] for
+    /// one. Each may be back already, or somewhere else. Errors: `Unreachable`.
+    pub async fn ended(&self, cursor: Option<Cursor>) -> Result<News<InstanceId>, ComputeError> {
+        match self.call(Request::Ended(cursor)).await? {
+            Reply::Ended(news) => Ok(news),
             other => Err(stray(&other)),
         }
     }

@@ -5,6 +5,7 @@
 //! in `config.example.toml`, which a test holds against this file. Knows the model alone.
 
 mod error;
+mod keystone;
 mod period;
 mod vnc;
 
@@ -18,9 +19,13 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 pub use error::ConfigError;
+pub use keystone::{Interface, Keystone};
 pub use period::Period;
 
-use crate::model::{AccessPath, Address, ConsoleKind, Host, InstanceId, KeyHash, Role, Security};
+use crate::model::{
+    AccessPath, Address, ConsoleKind, Host, InstanceId, KeyHash, Role, SecondViewer, Security,
+    Terms,
+};
 
 /// The complete example, every key at its default.
 pub const EXAMPLE: &str = include_str!("../../config.example.toml");
@@ -40,6 +45,8 @@ pub struct Config {
     pub auth: Auth,
     /// The compute role.
     pub compute: Compute,
+    /// OpenStack's identity service.
+    pub keystone: Keystone,
     /// Health and metrics.
     pub monitor: Monitor,
     /// The socket of `vncgate token` and its like.
@@ -56,6 +63,9 @@ pub struct Config {
 pub struct Proxy {
     /// Where pages and WebSockets are served.
     pub listen: Vec<SocketAddr>,
+    /// What this proxy is called in lists of sessions; unset: the machine's name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
     /// How viewers reach this gateway: scheme, host and any path prefix.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub public_url: Option<Url>,
@@ -140,6 +150,24 @@ pub struct Auth {
     pub url_ttl: Period,
     /// Tokens at one time.
     pub max_tokens: usize,
+    /// A session without input from its viewer ends after this time; 0s is never.
+    pub idle_timeout: Period,
+    /// The longest a session may last; 0s is no end.
+    pub max_session: Period,
+    /// Whether a token opens for one browser alone.
+    pub single_use: bool,
+    /// How long that browser may come back after its session ended.
+    pub reconnect_window: Period,
+    /// What becomes of viewers that share a console.
+    pub second_viewer: SecondViewer,
+    /// Sessions at one time on all proxies; 0 is any number.
+    pub max_sessions: usize,
+    /// Of these, sessions of one instance; 0 is any number.
+    pub max_sessions_per_instance: usize,
+    /// Sessions with tokens that one caller asked for; 0 is any number.
+    pub max_sessions_per_caller: usize,
+    /// Sessions from one address; 0 is any number.
+    pub max_sessions_per_address: usize,
 }
 
 /// Whose tokens open consoles.
@@ -295,6 +323,7 @@ pub enum LogFormat {
 impl Default for Proxy {
     fn default() -> Self {
         Self {
+            name: None,
             listen: vec![SocketAddr::from(([127, 0, 0, 1], 6080))],
             public_url: None,
             novnc_url: None,
@@ -324,6 +353,27 @@ impl Default for Auth {
             source: TokenSource::Memory,
             url_ttl: Period::from_secs(600),
             max_tokens: 100_000,
+            idle_timeout: Period::from_secs(0),
+            max_session: Period::from_secs(0),
+            single_use: false,
+            reconnect_window: Period::from_secs(30),
+            second_viewer: SecondViewer::Allow,
+            max_sessions: 0,
+            max_sessions_per_instance: 0,
+            max_sessions_per_caller: 0,
+            max_sessions_per_address: 0,
+        }
+    }
+}
+
+impl Auth {
+    /// The terms of a token when its caller asks for nothing else.
+    pub fn terms(&self) -> Terms {
+        Terms {
+            idle_timeout: self.idle_timeout.unless_zero(),
+            max_session: self.max_session.unless_zero(),
+            single_use: self.single_use,
+            second_viewer: self.second_viewer,
         }
     }
 }
@@ -397,7 +447,10 @@ impl Config {
             .map_or(Ok(()), |url| check_url("api.public_url", url))?;
         self.compute.check()?;
         self.check_vnc()?;
+        self.keystone.check()?;
         longer_than_zero("auth.url_ttl", self.auth.url_ttl)?;
+        whole_seconds("auth.idle_timeout", self.auth.idle_timeout)?;
+        whole_seconds("auth.max_session", self.auth.max_session)?;
         at_least_one("auth.max_tokens", self.auth.max_tokens)?;
         check_log_level(&self.log.level)?;
         self.web
@@ -544,6 +597,11 @@ fn check_log_level(level: &str) -> Result<(), ConfigError> {
 fn longer_than_zero(key: &'static str, period: Period) -> Result<(), ConfigError> {
     let short = period.get() < Duration::from_secs(1);
     refuse_if(short.then(|| "must be at least 1s".to_owned()), key)
+}
+
+fn whole_seconds(key: &'static str, period: Period) -> Result<(), ConfigError> {
+    let fraction = period.get().subsec_nanos() != 0;
+    refuse_if(fraction.then(|| "must be whole seconds".to_owned()), key)
 }
 
 fn at_least_one(key: &'static str, number: usize) -> Result<(), ConfigError> {

@@ -50,6 +50,12 @@ impl TryFrom<String> for Period {
     }
 }
 
+impl From<Duration> for Period {
+    fn from(length: Duration) -> Self {
+        Self(length)
+    }
+}
+
 impl From<Period> for String {
     fn from(period: Period) -> Self {
         period.to_string()

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::{ConsoleType, InstanceId, Rights, Target, Token, UnixTime};
+use super::{ConsoleType, InstanceId, Rights, Target, Terms, Token, UnixTime};
 
 /// What a token stands for.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
@@ -29,6 +29,9 @@ pub struct Grant {
     pub project: Option<String>,
     /// Who asked.
     pub caller: String,
+    /// On what terms it opens sessions.
+    #[serde(default)]
+    pub terms: Terms,
     /// When.
     pub issued: UnixTime,
     /// Valid while this is strictly later than now.

@@ -49,7 +49,7 @@ impl fmt::Display for InstanceRef {
 }
 
 /// One live session. No secret: it stands in logs, lists and commands.
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct SessionId(pub Uuid);
 
@@ -57,6 +57,14 @@ impl SessionId {
     /// A fresh random id.
     pub fn generate() -> Self {
         Self(Uuid::new_v4())
+    }
+}
+
+impl FromStr for SessionId {
+    type Err = uuid::Error;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self)
     }
 }
 

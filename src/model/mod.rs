@@ -12,6 +12,7 @@ mod role;
 mod secret;
 mod security;
 mod target;
+mod terms;
 mod time;
 
 pub use console::{ConsoleKind, ConsoleType, UnknownConsoleType};
@@ -23,4 +24,5 @@ pub use role::Role;
 pub use secret::{ApiKey, BadHash, BadToken, KeyHash, Token, TokenHash, TokenId};
 pub use security::{BadSchemes, Meeting, Password, Scheme, Schemes, Security, Verify};
 pub use target::{AccessPath, Address, BadAccessPath, BadAddress, Host, Target};
+pub use terms::{BadSecondViewer, Browser, SecondViewer, Terms};
 pub use time::UnixTime;

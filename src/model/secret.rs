@@ -117,10 +117,17 @@ impl FromStr for TokenId {
 pub struct ApiKey(Zeroizing<String>);
 
 impl ApiKey {
+    const PREFIX: &str = "vgk_";
+
     /// A fresh random key.
     pub fn generate() -> Self {
         let (high, low) = (Uuid::new_v4().simple(), Uuid::new_v4().simple());
-        Self(Zeroizing::new(format!("vgk_{high}{low}")))
+        Self(Zeroizing::new(format!("{}{high}{low}", Self::PREFIX)))
+    }
+
+    /// Whether it has the form of those made here; a presented one may be anything.
+    pub fn is_ours(&self) -> bool {
+        self.0.starts_with(Self::PREFIX)
     }
 
     /// The key a caller presented.
@@ -186,7 +193,7 @@ fn hex_of_length(text: &str, length: usize) -> Result<String, BadHash> {
         .ok_or(BadHash(length))
 }
 
-fn hex_sha256(bytes: &[u8]) -> String {
+pub(super) fn hex_sha256(bytes: &[u8]) -> String {
     let digest = Sha256::digest(bytes);
     let digits = digest.iter().flat_map(|byte| [byte >> 4, byte & 15]);
     digits

@@ -7,12 +7,13 @@
 
 use rustls::CertificateError;
 
-use crate::auth::AuthError;
+use crate::auth::{AuthError, Cause};
 use crate::compute::ComputeError;
 use crate::model::CorrelationId;
 use crate::tls::TlsError;
 
 use super::entry::{EntryError, Why};
+use super::relay::Ending;
 use super::request::BadOrigin;
 use super::rfb::Fault;
 use super::target::ConnectError;
@@ -33,6 +34,44 @@ pub const UNFOLLOWED: u16 = 4012;
 pub const NO_CODE: u16 = 1005;
 /// No close frame came: never sent, only counted (RFC 6455 section 7.1.5).
 pub const ABNORMAL: u16 = 1006;
+
+/// A decision to end a session.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Verdict {
+    /// The gateway goes down.
+    Closing,
+    /// Auth wants it.
+    Ordered(Cause),
+    /// The instance was stopped, or is no more.
+    Stopped,
+    /// The viewer does nothing.
+    Idle,
+    /// The session has lasted as long as it may.
+    Longest,
+}
+
+/// What the viewer is told of a verdict.
+pub(super) fn ending(verdict: Verdict) -> Ending {
+    let (code, reason) = match verdict {
+        Verdict::Closing => (GOING_AWAY, "the gateway is going down; connect again"),
+        Verdict::Ordered(Cause::Operator) => (4007, "an operator ended this session"),
+        Verdict::Ordered(Cause::Revoked) => (4007, "this console URL was revoked"),
+        Verdict::Ordered(Cause::TakenOver) => (4010, "another viewer took this console over"),
+        Verdict::Stopped => (4004, "the instance was stopped or deleted"),
+        Verdict::Idle => (
+            4008,
+            "nothing was typed or moved for too long; connect again",
+        ),
+        Verdict::Longest => (
+            4009,
+            "this session has lasted as long as it may; connect again",
+        ),
+    };
+    Ending {
+        code,
+        reason: reason.to_owned(),
+    }
+}
 
 /// The longest reason a close frame holds, in bytes (RFC 6455 section 5.5).
 const LONGEST: usize = 123;
@@ -65,6 +104,8 @@ impl Refusal {
     pub fn code(&self) -> u16 {
         match self {
             Self::NoToken | Self::Auth(AuthError::Unknown) => 4001,
+            Self::Auth(AuthError::Used) => 4002,
+            Self::Auth(AuthError::Occupied | AuthError::Limit(_)) => 4010,
             Self::Origin(_) => 4003,
             Self::Compute(ComputeError::Source { .. }) | Self::Connect(_) => LOST,
             Self::Entry(_) => REFUSED,
@@ -87,15 +128,27 @@ impl Refusal {
             Self::Compute(error) => compute_sentence(error).to_owned(),
             Self::Connect(error) => connect_sentence(error).to_owned(),
             Self::Entry(error) => error.sentence().to_owned(),
-            Self::Auth(AuthError::Source(_)) => {
-                "whoever made the token cannot be asked just now; try again".to_owned()
-            }
-            Self::Auth(_) => INTERNAL.to_owned(),
+            Self::Auth(error) => auth_sentence(error).to_owned(),
         }
     }
 }
 
 const INTERNAL: &str = "the gateway cannot open consoles just now";
+
+fn auth_sentence(error: &AuthError) -> &'static str {
+    match error {
+        AuthError::Used => "this console URL was used already; ask for a new one",
+        AuthError::Occupied => "somebody else is viewing this console",
+        AuthError::Limit(_) => "too many consoles are open; close one and try again",
+        AuthError::Source(_) => "whoever made the token cannot be asked just now; try again",
+        AuthError::Store(_) => "tokens cannot be checked just now; try again",
+        AuthError::Unknown
+        | AuthError::Elsewhere(_)
+        | AuthError::NoSession(_)
+        | AuthError::Full(_)
+        | AuthError::Unreachable(_) => INTERNAL,
+    }
+}
 
 fn compute_sentence(error: &ComputeError) -> &'static str {
     match error {

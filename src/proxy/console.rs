@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use http::header::{
     CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
-    UPGRADE,
+    UPGRADE, USER_AGENT,
 };
-use http::{Request, Response, StatusCode};
+use http::{HeaderMap, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -16,12 +16,22 @@ use super::Proxy;
 use super::close::Refusal;
 use super::entry::Entered;
 use super::request::{self, BadHandshake, Client as Viewer, Handshake};
+use super::roster::Seat;
 use super::session::{self, Session};
+use crate::auth::SessionRecord;
 use crate::http::{Body, Peer, Reject};
-use crate::model::{CorrelationId, Grant, InstanceId, SessionId};
+use crate::model::{Browser, CorrelationId, Grant, InstanceId, SessionId, TokenId, UnixTime};
 
 /// Refused viewers that are being told so at one time; further ones get a bare 503.
 const REFUSALS: usize = 512;
+
+/// A console that is open, and whose.
+struct Opened {
+    /// With the target it is at now.
+    grant: Grant,
+    entered: Entered,
+    seat: Seat,
+}
 
 /// How many may be in which state.
 #[derive(Debug)]
@@ -78,46 +88,77 @@ impl Proxy {
         switching_protocols(&handshake)
     }
 
-    /// Token, origin, target: in this order, the cheap and the secret first. Tells in `wanted` which
-    /// instance the token stands for.
+    /// Token, origin, target, a seat: in this order, the cheap and the secret first. Tells in
+    /// `wanted` which instance the token stands for.
     async fn open(
-        &self,
+        self: &Arc<Self>,
         request: &Request<Incoming>,
         viewer: &Viewer,
         wanted: &mut Option<(InstanceId, String)>,
-    ) -> Result<(Grant, Entered), Refusal> {
+    ) -> Result<Opened, Refusal> {
         let headers = request.headers();
         let token = request::token(request.uri(), headers).ok_or(Refusal::NoToken)?;
         let grant = self.auth.redeem(&token).await?;
         *wanted = Some((grant.instance, grant.instance_name.clone()));
         request::check_origin(headers, viewer, &grant.base, &self.settings.allowed_origins)?;
-        let current = self.compute.current(&grant).await?;
+        let target = self.compute.current(&grant).await?;
+        let grant = Grant { target, ..grant };
+        let browser = browser(viewer, headers);
+        let record = self.record(&grant, token.hash().id(), viewer, browser);
+        let seat = self.enter(record).await?;
         let started = Instant::now();
-        let entered = self.reach(&grant, &current.address).await?;
+        let entered = self.reach(&grant, &grant.target.address).await?;
         self.metrics
             .connect_seconds
             .0
             .observe(started.elapsed().as_secs_f64());
-        Ok((
-            Grant {
-                target: current,
-                ..grant
-            },
+        Ok(Opened {
+            grant,
             entered,
-        ))
+            seat,
+        })
+    }
+
+    fn record(
+        &self,
+        grant: &Grant,
+        token: TokenId,
+        viewer: &Viewer,
+        browser: Browser,
+    ) -> SessionRecord {
+        SessionRecord {
+            id: SessionId::generate(),
+            token,
+            instance: grant.instance,
+            instance_name: grant.instance_name.clone(),
+            console_type: grant.console_type,
+            project: grant.project.clone(),
+            host: grant.target.to_string(),
+            proxy: self.settings.name.clone(),
+            caller: grant.caller.clone(),
+            viewer: viewer.ip,
+            browser,
+            started: UnixTime::now(),
+            rights: grant.rights,
+            terms: grant.terms,
+        }
     }
 
     fn begin(
         self: &Arc<Self>,
-        (grant, entered): (Grant, Entered),
+        opened: Opened,
         upgrade: OnUpgrade,
         viewer: &Viewer,
         correlation: CorrelationId,
         place: OwnedSemaphorePermit,
     ) {
-        let id = SessionId::generate();
+        let Opened {
+            grant,
+            entered,
+            seat,
+        } = opened;
         let session = Session {
-            id,
+            seat,
             correlation,
             grant,
             viewer: viewer.ip,
@@ -146,6 +187,11 @@ impl Proxy {
         });
         true
     }
+}
+
+fn browser(viewer: &Viewer, headers: &HeaderMap) -> Browser {
+    let agent = headers.get(USER_AGENT).map(HeaderValue::as_bytes);
+    Browser::new(viewer.ip, agent.unwrap_or_default())
 }
 
 fn log_refusal(

@@ -2,7 +2,8 @@
 //!
 //! `request` reads the upgrade, `console` takes it through token, origin and target, `target`
 //! dials, `entry` and `reception` shake hands with the VNC server and the viewer by the rules in
-//! [`rfb`] (`approach` says how), `session` lives as long as the viewer, `close` says in words why one ended. The bytes
+//! [`rfb`] (`approach` says how), `session` lives as long as the viewer, `roster` watches over all
+//! sessions, `close` says in words why one ended. The bytes
 //! flow in [`relay`] over [`ws`], which know only each other. Called by the HTTP listener;
 //! calls auth and compute through their facades.
 
@@ -15,6 +16,7 @@ pub mod relay;
 pub mod request;
 pub mod rfb;
 mod rights;
+mod roster;
 mod session;
 pub mod target;
 pub mod ws;
@@ -41,11 +43,14 @@ pub struct Proxy {
     metrics: Metrics,
     watch: Watch,
     places: console::Places,
+    roster: roster::Roster,
 }
 
 /// What of the config the proxy goes by.
 #[derive(Debug)]
 pub struct Settings {
+    /// What this proxy is called in lists of sessions.
+    pub name: String,
     /// See [`crate::config::Proxy::allowed_origins`].
     pub allowed_origins: Vec<String>,
     /// See [`crate::config::Proxy::trusted_proxies`].
@@ -80,6 +85,7 @@ impl Proxy {
             metrics,
             watch,
             places,
+            roster: roster::Roster::default(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! One viewer's time at a console, from its first line in the log to its last.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::upgrade::OnUpgrade;
@@ -8,15 +9,16 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::Proxy;
-use super::close::{ABNORMAL, ENDED, GOING_AWAY, LOST, NO_CODE};
+use super::close::{self, ABNORMAL, ENDED, LOST, NO_CODE, Verdict};
 use super::entry::Entered;
 use super::reception::receive;
 use super::relay::{self, End, Ending, Opening, Report};
 use super::rights;
+use super::roster::Seat;
 use super::target::Stream;
 use crate::compute::Display;
 use crate::http::upgraded_stream;
-use crate::model::{CorrelationId, Grant, SessionId};
+use crate::model::{CorrelationId, Grant};
 use crate::resolve;
 use crate::telemetry::TypeLabel;
 
@@ -26,7 +28,7 @@ const REFUSAL: Duration = Duration::from_secs(2);
 /// Who looks at what.
 #[derive(Debug)]
 pub(super) struct Session {
-    pub(super) id: SessionId,
+    pub(super) seat: Seat,
     pub(super) correlation: CorrelationId,
     /// With the target it is at now.
     pub(super) grant: Grant,
@@ -39,11 +41,13 @@ pub(super) async fn run(proxy: &Proxy, session: Session, upgrade: OnUpgrade, ent
         return;
     };
     let Session {
-        id,
+        mut seat,
         correlation,
         grant,
         viewer: peer,
-    } = &session;
+    } = session;
+    seat.open();
+    let id = seat.live().record.id;
     let peer = peer.map(tracing::field::display);
     tracing::info!(
         session = %id, %correlation, instance = %grant.instance, name = grant.instance_name,
@@ -59,11 +63,13 @@ pub(super) async fn run(proxy: &Proxy, session: Session, upgrade: OnUpgrade, ent
 
     let opening = Opening {
         viewer_bytes,
+        meter: Arc::clone(&seat.live().meter),
         filter: rights::filter(grant.console_type.kind(), grant.rights),
         signature: format!(" [{correlation}]").into(),
         ..Opening::default()
     };
-    let report = serve(proxy, viewer, entered, opening).await;
+    let report = serve(proxy, &seat, (viewer, entered), opening).await;
+    drop(seat);
 
     proxy.metrics.sessions_active.get_or_create(&label).dec();
     proxy.metrics.count_bytes(report.up, report.down);
@@ -81,26 +87,26 @@ pub(super) async fn run(proxy: &Proxy, session: Session, upgrade: OnUpgrade, ent
 /// Lets the viewer in, where there is something to shake hands on, and relays.
 async fn serve(
     proxy: &Proxy,
-    mut viewer: TcpStream,
-    mut entered: Entered,
+    seat: &Seat,
+    (mut viewer, mut entered): (TcpStream, Entered),
     mut opening: Opening,
 ) -> Report {
     if entered.scheme.is_none() {
-        return relay(proxy, viewer, entered.stream, opening).await;
+        return relay(proxy, seat, viewer, entered.stream, opening).await;
     }
     let early = std::mem::take(&mut opening.viewer_bytes);
     let settings = &proxy.settings;
     let (frames, limit) = (&settings.relay, settings.connect_timeout);
     let received = tokio::select! {
         biased;
-        ending = stop(proxy) => Err(End::Stopped(ending)),
+        ending = stop(proxy, seat) => Err(End::Stopped(ending)),
         received = receive(&mut viewer, early, &mut entered, frames, limit) => received,
     };
     match received {
         Ok(received) => {
             opening.decoder = Some(received.decoder);
             opening.viewer_payload = received.payload;
-            relay(proxy, viewer, entered.stream, opening).await
+            relay(proxy, seat, viewer, entered.stream, opening).await
         }
         Err(end) => {
             if let End::Stopped(Ending { code, reason }) = &end {
@@ -116,19 +122,23 @@ async fn serve(
     }
 }
 
-/// Waits until this process closes its sessions.
-async fn stop(proxy: &Proxy) -> Ending {
-    proxy.watch.closing().await;
-    let reason = "the gateway is going down; connect again".to_owned();
-    Ending {
-        code: GOING_AWAY,
-        reason,
+/// Waits until it is decided that the session ends.
+async fn stop(proxy: &Proxy, seat: &Seat) -> Ending {
+    tokio::select! {
+        () = proxy.watch.closing() => close::ending(Verdict::Closing),
+        ending = seat.ended() => ending,
     }
 }
 
-async fn relay(proxy: &Proxy, viewer: TcpStream, target: Stream, opening: Opening) -> Report {
+async fn relay(
+    proxy: &Proxy,
+    seat: &Seat,
+    viewer: TcpStream,
+    target: Stream,
+    opening: Opening,
+) -> Report {
     let settings = &proxy.settings.relay;
-    let stop = stop(proxy);
+    let stop = stop(proxy, seat);
     match target {
         Stream::Tcp(target) => relay::run(viewer, target, opening, settings, stop).await,
         Stream::Unix(target) => relay::run(viewer, target, opening, settings, stop).await,

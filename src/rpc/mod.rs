@@ -5,6 +5,7 @@
 //! because they are what a role in another process is sent. Everything that is called can fail
 //! to be reached, so every role's error can hold [`Unreachable`].
 
+mod feed;
 mod mailbox;
 
 use std::future::Future;
@@ -13,6 +14,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+pub use feed::{Cursor, Feed, HOLD, News};
 pub use mailbox::{Mailbox, serve};
 
 /// One of the program's four parts, as others call it.

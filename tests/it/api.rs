@@ -280,9 +280,15 @@ fn the_description_tells_the_truth_about_every_answer() {
     let authorized = |request: Request| request.header("Authorization", &bearer);
     let created = gateway.http(&authorized(create("web-1"))).json();
     let id = created["id"].as_str().unwrap();
+    let viewing = format!("/?token={}", created["token"].as_str().unwrap());
+    let viewing = Upgrade::new(&viewing).open(gateway.listen).unwrap();
+    let sessions = gateway.http(&authorized(Request::new("GET", "/v1/sessions")));
+    let session = sessions.json()["sessions"][0]["id"].clone();
+    let session = format!("/v1/sessions/{}", session.as_str().unwrap());
 
     let mut seen = BTreeSet::new();
     let screen = "/v1/instances/{instance}/screenshot";
+    let no_session = format!("/v1/sessions/{}", uuid::Uuid::nil());
     let huge = json!({ "instance": "x".repeat(1 << 21) });
     let text = Request::new("POST", "/v1/consoles").header("Content-Type", "text/plain");
     for (described, method, path, status) in [
@@ -305,6 +311,13 @@ fn the_description_tells_the_truth_about_every_answer() {
         (screen, "GET", "/v1/instances/nobody/screenshot", 404),
         (screen, "GET", "/v1/instances/db-1/screenshot", 409),
         (screen, "POST", "/v1/instances/web-1/screenshot", 405),
+        ("/v1/sessions", "GET", "/v1/sessions", 200),
+        ("/v1/sessions", "POST", "/v1/sessions", 405),
+        ("/v1/sessions/{id}", "GET", &session, 200),
+        ("/v1/sessions/{id}", "DELETE", &session, 200),
+        ("/v1/sessions/{id}", "DELETE", "/v1/sessions/x", 400),
+        ("/v1/sessions/{id}", "GET", &no_session, 404),
+        ("/v1/sessions/{id}", "DELETE", &no_session, 404),
         ("/v1/tokens", "GET", "/v1/tokens", 200),
         ("/v1/tokens", "DELETE", "/v1/tokens", 405),
         ("/v1/tokens/{id}", "GET", &format!("/v1/tokens/{id}"), 200),
@@ -351,6 +364,7 @@ fn the_description_tells_the_truth_about_every_answer() {
     }
     let stranger = gateway.http(&create("web-1"));
     seen.insert(description.hold("POST", "/v1/consoles", &stranger));
+    drop(viewing);
 
     assert_eq!(
         description.operations(),

@@ -26,6 +26,8 @@ mod limits;
 #[cfg(test)]
 mod nova;
 #[cfg(test)]
+mod openstack_rig;
+#[cfg(test)]
 mod origins;
 #[cfg(test)]
 mod pages;
@@ -43,6 +45,8 @@ mod rights;
 mod secrets;
 #[cfg(test)]
 mod security;
+#[cfg(test)]
+mod sessions;
 #[cfg(test)]
 mod spice;
 #[cfg(test)]

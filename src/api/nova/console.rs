@@ -213,6 +213,7 @@ impl Call<'_> {
             rights: Rights::CONTROL,
             base,
             ttl: self.api.url_ttl,
+            terms: self.api.terms,
         };
         let issued = issue(self.api, wanted, &self.caller).await;
         issued.map_err(|error| match error {

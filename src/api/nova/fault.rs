@@ -113,10 +113,15 @@ impl From<AuthError> for Fault {
         let message = error.to_string();
         match error {
             AuthError::Unknown => Self::new(StatusCode::NOT_FOUND, "Token not found"),
-            AuthError::Elsewhere(_) => Self::new(StatusCode::CONFLICT, message),
-            AuthError::Full(_) | AuthError::Source(_) | AuthError::Unreachable(_) => {
-                Self::unavailable(message, SOON)
-            }
+            AuthError::Elsewhere(_)
+            | AuthError::Used
+            | AuthError::Occupied
+            | AuthError::Limit(_)
+            | AuthError::NoSession(_) => Self::new(StatusCode::CONFLICT, message),
+            AuthError::Full(_)
+            | AuthError::Source(_)
+            | AuthError::Store(_)
+            | AuthError::Unreachable(_) => Self::unavailable(message, SOON),
         }
     }
 }

@@ -1,35 +1,38 @@
 use std::collections::HashSet;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dashmap::DashMap;
+use dashmap::mapref::entry::Entry as Place;
 
+use super::claim::Claim;
+use super::{Answer, Attempt, Store, sorted};
 use crate::auth::{AuthError, Entry};
 use crate::model::{Grant, InstanceId, TokenHash, TokenId, UnixTime};
 
-/// Grants in this process's memory, gone with it. Cheap to clone: all clones are one store.
-#[derive(Clone, Debug)]
-pub(in crate::auth) struct Memory(Arc<Maps>);
-
-/// No two locks are ever held together: a hash in `by_instance` may point at nothing for a moment, never the other way round after `insert`.
+/// Grants in this process's memory, gone with it.
+///
+/// No two locks are ever held together: a hash in `by_instance` may point at nothing for a moment,
+/// never the other way round after `insert`.
 #[derive(Debug)]
-struct Maps {
+pub(in crate::auth) struct Memory {
     grants: DashMap<TokenHash, Grant>,
     by_instance: DashMap<InstanceId, HashSet<TokenHash>>,
     by_id: DashMap<TokenId, TokenHash>,
+    claims: DashMap<TokenId, Claim>,
     count: AtomicUsize,
     limit: usize,
 }
 
 impl Memory {
     pub(in crate::auth) fn new(limit: usize) -> Self {
-        Self(Arc::new(Maps {
+        Self {
             grants: DashMap::new(),
             by_instance: DashMap::new(),
             by_id: DashMap::new(),
+            claims: DashMap::new(),
             count: AtomicUsize::new(0),
             limit,
-        }))
+        }
     }
 
     /// Keeps `grant`; when full, the dead are swept before it is refused.
@@ -42,28 +45,27 @@ impl Memory {
         if !self.take_place() {
             self.sweep(now);
             if !self.take_place() {
-                return Err(AuthError::Full(self.0.limit));
+                return Err(AuthError::Full(self.limit));
             }
         }
         let _new = self
-            .0
             .by_instance
             .entry(grant.instance)
             .or_default()
             .insert(hash.clone());
-        let _none = self.0.by_id.insert(hash.id(), hash.clone());
-        let _none = self.0.grants.insert(hash, grant);
+        let _none = self.by_id.insert(hash.id(), hash.clone());
+        let _none = self.grants.insert(hash, grant);
         Ok(())
     }
 
     /// The grant, if it is valid at `now`: strictly before its expiry.
     pub(in crate::auth) fn get(&self, hash: &TokenHash, now: UnixTime) -> Option<Grant> {
-        let grant = self.0.grants.get(hash)?;
+        let grant = self.grants.get(hash)?;
         (grant.expires > now).then(|| grant.clone())
     }
 
     pub(in crate::auth) fn find(&self, id: &TokenId, now: UnixTime) -> Option<Entry> {
-        let hash = self.0.by_id.get(id)?.clone();
+        let hash = self.by_id.get(id)?.clone();
         let grant = self.get(&hash, now)?;
         Some(Entry {
             id: id.clone(),
@@ -72,7 +74,7 @@ impl Memory {
     }
 
     pub(in crate::auth) fn remove(&self, id: &TokenId, now: UnixTime) -> Option<Entry> {
-        let hash = self.0.by_id.get(id)?.clone();
+        let hash = self.by_id.get(id)?.clone();
         let grant = self.take(&hash)?;
         (grant.expires > now).then(|| Entry {
             id: id.clone(),
@@ -83,17 +85,12 @@ impl Memory {
     pub(in crate::auth) fn list(&self, instance: Option<InstanceId>, now: UnixTime) -> Vec<Entry> {
         let hashes: Vec<TokenHash> = match instance {
             Some(instance) => {
-                let hashes = self.0.by_instance.get(&instance);
+                let hashes = self.by_instance.get(&instance);
                 hashes
                     .map(|hashes| hashes.iter().cloned().collect())
                     .unwrap_or_default()
             }
-            None => self
-                .0
-                .grants
-                .iter()
-                .map(|item| item.key().clone())
-                .collect(),
+            None => self.grants.iter().map(|item| item.key().clone()).collect(),
         };
         let live = |hash: TokenHash| {
             Some(Entry {
@@ -101,14 +98,32 @@ impl Memory {
                 grant: self.get(&hash, now)?,
             })
         };
-        let mut entries: Vec<Entry> = hashes.into_iter().filter_map(live).collect();
-        entries.sort_by(|a, b| (a.grant.expires, &a.id).cmp(&(b.grant.expires, &b.id)));
-        entries
+        sorted(hashes.into_iter().filter_map(live).collect())
+    }
+
+    /// Changes who has claimed a single-use token, under the eyes of nobody else; nothing for a
+    /// token that is not there.
+    fn claim<T>(&self, id: &TokenId, change: impl FnOnce(&mut Option<Claim>) -> T) -> Option<T> {
+        if !self.by_id.contains_key(id) {
+            return None;
+        }
+        let place = self.claims.entry(id.clone());
+        let mut claim = match &place {
+            Place::Occupied(place) => Some(place.get().clone()),
+            Place::Vacant(_) => None,
+        };
+        let outcome = change(&mut claim);
+        match (place, claim) {
+            (Place::Occupied(place), None) => drop(place.remove()),
+            (Place::Vacant(_), None) => {}
+            (place, Some(claim)) => drop(place.insert(claim)),
+        }
+        Some(outcome)
     }
 
     /// Forgets every grant that is dead at `now`.
     pub(in crate::auth) fn sweep(&self, now: UnixTime) {
-        let dead = self.0.grants.iter().filter(|item| item.expires <= now);
+        let dead = self.grants.iter().filter(|item| item.expires <= now);
         let dead: Vec<TokenHash> = dead.map(|item| item.key().clone()).collect();
         for hash in dead {
             let _grant = self.take(&hash);
@@ -116,11 +131,11 @@ impl Memory {
     }
 
     fn take(&self, hash: &TokenHash) -> Option<Grant> {
-        let (_, grant) = self.0.grants.remove(hash)?;
-        let _previous = self.0.count.fetch_sub(1, Ordering::Relaxed);
-        let _hash = self.0.by_id.remove(&hash.id());
+        let (_, grant) = self.grants.remove(hash)?;
+        let _previous = self.count.fetch_sub(1, Ordering::Relaxed);
+        let _hash = self.by_id.remove(&hash.id());
+        let _claim = self.claims.remove(&hash.id());
         let _empty = self
-            .0
             .by_instance
             .remove_if_mut(&grant.instance, |_, hashes| {
                 let _present = hashes.remove(hash);
@@ -130,10 +145,61 @@ impl Memory {
     }
 
     fn take_place(&self) -> bool {
-        let one_more = |count: usize| (count < self.0.limit).then_some(count + 1);
-        self.0
-            .count
+        let one_more = |count: usize| (count < self.limit).then_some(count + 1);
+        self.count
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more)
             .is_ok()
+    }
+}
+
+/// What memory knows, it knows at once.
+fn at_once<'a, T: Send + 'a>(answer: Result<T, AuthError>) -> Answer<'a, T> {
+    Box::pin(std::future::ready(answer))
+}
+
+impl Store for Memory {
+    fn insert(&self, hash: TokenHash, grant: Grant, now: UnixTime) -> Answer<'_, ()> {
+        at_once(self.insert(hash, grant, now))
+    }
+
+    fn get<'a>(&'a self, hash: &'a TokenHash, now: UnixTime) -> Answer<'a, Option<Grant>> {
+        at_once(Ok(self.get(hash, now)))
+    }
+
+    fn find<'a>(&'a self, id: &'a TokenId, now: UnixTime) -> Answer<'a, Option<Entry>> {
+        at_once(Ok(self.find(id, now)))
+    }
+
+    fn remove<'a>(&'a self, id: &'a TokenId, now: UnixTime) -> Answer<'a, Option<Entry>> {
+        at_once(Ok(self.remove(id, now)))
+    }
+
+    fn list(&self, instance: Option<InstanceId>, now: UnixTime) -> Answer<'_, Vec<Entry>> {
+        at_once(Ok(self.list(instance, now)))
+    }
+
+    fn claim<'a>(
+        &'a self,
+        id: &'a TokenId,
+        attempt: Attempt,
+        now: UnixTime,
+    ) -> Answer<'a, Option<bool>> {
+        let take = |claim: &mut _| Claim::take(claim, &attempt, now);
+        at_once(Ok(self.claim(id, take)))
+    }
+
+    fn leave<'a>(&'a self, id: &'a TokenId, opened: bool, now: UnixTime) -> Answer<'a, ()> {
+        let leave = |claim: &mut _| Claim::leave(claim, opened, now);
+        let _unless_gone = self.claim(id, leave);
+        at_once(Ok(()))
+    }
+
+    fn sweep(&self, now: UnixTime) -> Answer<'_, ()> {
+        self.sweep(now);
+        at_once(Ok(()))
+    }
+
+    fn ready(&self) -> Answer<'_, ()> {
+        at_once(Ok(()))
     }
 }

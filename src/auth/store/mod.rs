@@ -1,5 +1,74 @@
 //! Where grants are kept, by the hash of their token.
+//!
+//! A store never sees a token and shows nothing that opens a console. What a store is asked for
+//! is true at `now`, which the caller names: an expired grant is not there, swept or not.
 
+mod claim;
 mod memory;
 
+use std::fmt;
+use std::time::Duration;
+
+use super::{AuthError, BoxFuture, Entry};
+use crate::model::{Browser, Grant, InstanceId, TokenHash, TokenId, UnixTime};
+
 pub(super) use memory::Memory;
+
+/// What a store answers. Errors: `Store`, besides those that are named.
+pub(super) type Answer<'a, T> = BoxFuture<'a, Result<T, AuthError>>;
+
+/// Keeps grants. Every call is cancel-safe: it is done or not done.
+pub(super) trait Store: Send + Sync + fmt::Debug {
+    /// Keeps `grant`, durably if the store is durable at all. Errors: `Full`.
+    fn insert(&self, hash: TokenHash, grant: Grant, now: UnixTime) -> Answer<'_, ()>;
+
+    /// The grant, if it is valid at `now`: strictly before its expiry.
+    fn get<'a>(&'a self, hash: &'a TokenHash, now: UnixTime) -> Answer<'a, Option<Grant>>;
+
+    /// The same by the token's public name.
+    fn find<'a>(&'a self, id: &'a TokenId, now: UnixTime) -> Answer<'a, Option<Entry>>;
+
+    /// Forgets a grant for good, and returns it if it was valid.
+    fn remove<'a>(&'a self, id: &'a TokenId, now: UnixTime) -> Answer<'a, Option<Entry>>;
+
+    /// The valid grants of an instance, or all, the next to expire first.
+    fn list(&self, instance: Option<InstanceId>, now: UnixTime) -> Answer<'_, Vec<Entry>>;
+
+    /// Makes a single-use token a browser's own, or lets that come back. Whether that may be;
+    /// nothing for a token that is not there.
+    fn claim<'a>(
+        &'a self,
+        id: &'a TokenId,
+        attempt: Attempt,
+        now: UnixTime,
+    ) -> Answer<'a, Option<bool>>;
+
+    /// Notes that a session of a single-use token has ended, or never came about.
+    fn leave<'a>(&'a self, id: &'a TokenId, opened: bool, now: UnixTime) -> Answer<'a, ()>;
+
+    /// Forgets the dead.
+    fn sweep(&self, now: UnixTime) -> Answer<'_, ()>;
+
+    /// Whether it works.
+    fn ready(&self) -> Answer<'_, ()>;
+}
+
+/// Somebody wants to use a single-use token.
+#[derive(Clone, Debug)]
+pub(super) struct Attempt {
+    /// From which browser.
+    pub(super) browser: Browser,
+    /// Whether a session of it lives there.
+    pub(super) lives: bool,
+    /// How long after its session's end a browser may come back.
+    pub(super) window: Duration,
+}
+
+/// The order of lists.
+fn sorted(mut entries: Vec<Entry>) -> Vec<Entry> {
+    entries.sort_by(|a, b| (a.grant.expires, &a.id).cmp(&(b.grant.expires, &b.id)));
+    entries
+}
+
+#[cfg(test)]
+mod tests;

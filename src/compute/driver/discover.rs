@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::libvirt::transport::Uri;
 use super::libvirt::{Libvirt, Settings};
 use super::{
-    BoxFuture, Directory, Driver, Handed, Met, Pictured, Survey, ask_all, derived_id, fault,
+    BoxFuture, Directory, Driver, Ends, Handed, Met, Pictured, Survey, ask_all, derived_id, fault,
 };
 use crate::compute::claim::claims;
 use crate::drain::Watch;
@@ -129,8 +129,8 @@ impl Driver for Discover {
         "local"
     }
 
-    fn start(&self, watch: &Watch) {
-        self.hypervisors.iter().for_each(|it| it.start(watch));
+    fn start(&self, watch: &Watch, ends: &Ends) {
+        self.hypervisors.iter().for_each(|it| it.start(watch, ends));
     }
 
     fn survey(&self) -> BoxFuture<'_, Survey> {
@@ -229,8 +229,8 @@ impl Driver for Local {
         self.libvirt.source()
     }
 
-    fn start(&self, watch: &Watch) {
-        self.libvirt.start(watch);
+    fn start(&self, watch: &Watch, ends: &Ends) {
+        self.libvirt.start(watch, ends);
     }
 
     fn survey(&self) -> BoxFuture<'_, Survey> {

@@ -32,6 +32,10 @@ pub use qmp::fuzz as fuzz_qmp;
 use super::display::Display;
 use crate::drain::Watch;
 use crate::model::{ConsoleKind, Instance, InstanceId, InstanceRef, Meeting, Target};
+use crate::rpc::Feed;
+
+/// Instances that ended, for those who want to know.
+pub type Ends = Arc<Feed<InstanceId>>;
 
 /// What an async method of a trait object returns.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -49,9 +53,10 @@ pub trait Driver: Send + Sync + fmt::Debug {
     /// For people: `config`, `demo`, a directory's path.
     fn source(&self) -> &str;
 
-    /// Does on its own what it has to, such as to keep a connection; ends with `watch`. Called
-    /// once, before anything is asked.
-    fn start(&self, _watch: &Watch) {}
+    /// Does on its own what it has to, such as to keep a connection; ends with `watch`. Tells
+    /// `ends` of instances whose hypervisor says that they stopped. Called once, before anything
+    /// is asked.
+    fn start(&self, _watch: &Watch, _ends: &Ends) {}
 
     /// All instances it knows, and one sentence per thing it could not read. Cancel-safe.
     fn survey(&self) -> BoxFuture<'_, Survey>;

@@ -49,6 +49,11 @@ impl Meter {
         self.began.checked_add(after).unwrap_or(self.began)
     }
 
+    /// A number that changes when the viewer does something.
+    pub fn inputs(&self) -> u64 {
+        self.up()
+    }
+
     pub(super) fn count_up(&self, bytes: usize) {
         if bytes > 0 {
             add(&self.up, bytes);

@@ -16,8 +16,8 @@ use super::client::Domain;
 use super::link::{Live, Settings};
 use super::wire::xdr::{BadXdr, Decoder};
 use super::wire::{Error, Event, Events};
-use crate::compute::driver::{Fault, Survey, fault};
-use crate::model::{Instance, InstanceId};
+use crate::compute::driver::{Ends, Fault, Survey, fault};
+use crate::model::{Instance, InstanceId, PowerState};
 
 /// When a domain that could not be read is tried again: a guest that hangs holds up who asks.
 const RETRY: Duration = Duration::from_secs(10);
@@ -30,6 +30,11 @@ type Known = HashMap<Uuid, Result<Instance, Fault>>;
 
 fn instances(known: &Known) -> impl Iterator<Item = &Instance> {
     known.values().filter_map(|known| known.as_ref().ok())
+}
+
+fn runs(known: &Result<Instance, Fault>) -> bool {
+    let instance = known.as_ref();
+    instance.is_ok_and(|instance| instance.state != PowerState::Off)
 }
 
 /// The instances of one connection.
@@ -96,16 +101,26 @@ impl Index {
         shown.map(|it| it.id).collect()
     }
 
-    fn set(&self, uuid: Uuid, read: Option<Result<Instance, Fault>>) {
-        let _before = match read {
+    /// Whether the instance ran before and does not now.
+    fn set(&self, uuid: Uuid, read: Option<Result<Instance, Fault>>) -> bool {
+        // What cannot be read may run as well as not.
+        let runs_on = read
+            .as_ref()
+            .is_some_and(|read| read.is_err() || runs(read));
+        let before = match read {
             Some(read) => self.lock().insert(uuid, read),
             None => self.lock().remove(&uuid),
         };
+        before.as_ref().is_some_and(runs) && !runs_on
     }
 
-    fn keep_only(&self, domains: &[Domain]) {
+    /// Forgets the others, and tells which of them ran.
+    fn keep_only(&self, domains: &[Domain]) -> Vec<InstanceId> {
         let listed: HashSet<Uuid> = domains.iter().map(|domain| domain.uuid).collect();
-        self.lock().retain(|uuid, _| listed.contains(uuid));
+        let mut known = self.lock();
+        let gone = known.extract_if(|uuid, _| !listed.contains(uuid));
+        let gone = gone.filter(|(_, known)| runs(known));
+        gone.map(|(uuid, _)| InstanceId(uuid)).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
@@ -118,8 +133,9 @@ pub(super) async fn keep(
     live: &Arc<Live>,
     settings: &Settings,
     events: &mut Events,
+    ends: &Ends,
 ) -> Result<(), Error> {
-    let mut readers = Readers::new(live, settings);
+    let mut readers = Readers::new(live, settings, ends);
     readers.list().await?;
     loop {
         readers.begin();
@@ -146,6 +162,7 @@ fn about(payload: &[u8]) -> Result<Domain, BadXdr> {
 struct Readers<'a> {
     live: &'a Arc<Live>,
     settings: Arc<Settings>,
+    ends: &'a Ends,
     wanted: HashMap<Uuid, Domain>,
     failed: HashMap<Uuid, Domain>,
     retry_at: Instant,
@@ -154,10 +171,11 @@ struct Readers<'a> {
 }
 
 impl<'a> Readers<'a> {
-    fn new(live: &'a Arc<Live>, settings: &Settings) -> Self {
+    fn new(live: &'a Arc<Live>, settings: &Settings, ends: &'a Ends) -> Self {
         Self {
             live,
             settings: Arc::new(settings.clone()),
+            ends,
             wanted: HashMap::new(),
             failed: HashMap::new(),
             retry_at: Instant::now(),
@@ -169,7 +187,9 @@ impl<'a> Readers<'a> {
     /// Wants every domain read, and forgets those that are no more.
     async fn list(&mut self) -> Result<(), Error> {
         let domains = self.live.client.list_all().await?;
-        self.live.index.keep_only(&domains);
+        for gone in self.live.index.keep_only(&domains) {
+            self.ends.tell(gone);
+        }
         for domain in domains {
             self.want(Ok(domain));
         }
@@ -195,7 +215,8 @@ impl<'a> Readers<'a> {
             };
             let _new = self.busy.insert(uuid);
             let (live, settings) = (Arc::clone(self.live), Arc::clone(&self.settings));
-            let _handle = self.running.spawn(read(live, settings, domain));
+            let read = read(live, settings, Arc::clone(self.ends), domain);
+            let _handle = self.running.spawn(read);
         }
         if self.running.is_empty() {
             let phase = &self.live.index.phase;
@@ -232,13 +253,20 @@ impl<'a> Readers<'a> {
     }
 }
 
-async fn read(live: Arc<Live>, settings: Arc<Settings>, domain: Domain) -> (Domain, bool) {
+async fn read(
+    live: Arc<Live>,
+    settings: Arc<Settings>,
+    ends: Ends,
+    domain: Domain,
+) -> (Domain, bool) {
     let answer = live.read(&domain, &settings).await;
     let read = answer.is_ok();
     let known = answer.unwrap_or_else(|error| {
         let why = format_args!("{}: {error}", domain.name).to_string();
         Some(Err(fault(&settings.name, &why)))
     });
-    live.index.set(domain.uuid, known);
+    if live.index.set(domain.uuid, known) {
+        ends.tell(InstanceId(domain.uuid));
+    }
     (domain, read)
 }

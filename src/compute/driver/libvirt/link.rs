@@ -18,6 +18,7 @@ use super::sasl::{self, Credentials, SaslError};
 use super::transport::{self, Channel, Options, TransportError, Uri};
 use super::wire::{Closed, Connection, Error, Events, Keepalive};
 use crate::compute::domain::Handover;
+use crate::compute::driver::Ends;
 use crate::drain::Watch;
 use crate::model::{Host, Security};
 
@@ -252,20 +253,20 @@ impl Link {
     }
 
     /// Connects again and again. Ends with `watch`.
-    pub(super) async fn run(self: Arc<Self>, watch: Watch) {
+    pub(super) async fn run(self: Arc<Self>, ends: Ends, watch: Watch) {
         tokio::select! {
-            () = self.keep() => {}
+            () = self.keep(&ends) => {}
             () = watch.closing() => {}
         }
     }
 
-    async fn keep(&self) {
+    async fn keep(&self, ends: &Ends) {
         let mut pause = PAUSE;
         loop {
             let why = match self.connect().await {
                 Ok((live, dialled)) => {
                     pause = PAUSE;
-                    self.follow(live, dialled).await
+                    self.follow(live, dialled, ends).await
                 }
                 Err(why) => why,
             };
@@ -363,7 +364,7 @@ impl Link {
     }
 
     /// Keeps the index until the connection ends; tells why it did.
-    async fn follow(&self, live: Arc<Live>, dialled: Dialled) -> Why {
+    async fn follow(&self, live: Arc<Live>, dialled: Dialled, ends: &Ends) -> Why {
         let Dialled {
             client,
             mut events,
@@ -376,7 +377,7 @@ impl Link {
         let followed = async {
             let _supported = client.keep_alive().await?;
             register(&client).await?;
-            index::keep(&live, &self.settings, &mut events).await
+            index::keep(&live, &self.settings, &mut events, ends).await
         };
         let failure = followed.await;
         live.index.give_up();

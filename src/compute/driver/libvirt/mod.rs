@@ -31,7 +31,7 @@ use self::client::{Domain, Rights};
 use self::link::{Link, Live, Why};
 use self::wire::error::Kind;
 use self::wire::{Closed, Error, Stream};
-use super::{BoxFuture, Driver, Fault, Handed, Met, Pictured, Survey, fault, is_meant};
+use super::{BoxFuture, Driver, Ends, Fault, Handed, Met, Pictured, Survey, fault, is_meant};
 use crate::compute::claim::claims;
 use crate::compute::display::Display;
 use crate::compute::domain::{self, Device};
@@ -229,9 +229,9 @@ impl Driver for Libvirt {
         &self.link.settings.name
     }
 
-    fn start(&self, watch: &Watch) {
+    fn start(&self, watch: &Watch, ends: &Ends) {
         let link = Arc::clone(&self.link);
-        watch.spawn_service(link.run(watch.clone()));
+        watch.spawn_service(link.run(Arc::clone(ends), watch.clone()));
     }
 
     fn survey(&self) -> BoxFuture<'_, Survey> {

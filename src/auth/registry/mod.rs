@@ -1,0 +1,47 @@
+//! Which sessions live, on all proxies.
+
+mod memory;
+
+use std::fmt;
+
+use super::session::{Beat, Cause, LiveSession, Order, Pulse, SessionRecord};
+use super::{AuthError, BoxFuture};
+use crate::model::{Browser, InstanceId, SessionId, TokenId, UnixTime};
+
+pub(super) use memory::Memory;
+
+/// What a registry answers. Errors: `Store`, besides those that are named.
+type Answer<'a, T> = BoxFuture<'a, Result<T, AuthError>>;
+
+/// Keeps sessions under leases. Every call is cancel-safe.
+pub(super) trait Registry: Send + Sync + fmt::Debug {
+    /// Takes a session in, and tells which others have to go for it. Errors: `Occupied`, `Limit`.
+    fn begin(&self, record: SessionRecord, now: UnixTime) -> Answer<'_, Vec<Order>>;
+
+    /// Takes sessions in that live already, whatever the limits say.
+    fn restore(&self, sessions: Vec<LiveSession>, now: UnixTime) -> Answer<'_, ()>;
+
+    /// Renews leases.
+    fn beat(&self, beats: Vec<Beat>, now: UnixTime) -> Answer<'_, Pulse>;
+
+    /// Takes a session out.
+    fn end(&self, id: SessionId) -> Answer<'_, Option<SessionRecord>>;
+
+    /// One session.
+    fn find(&self, id: SessionId) -> Answer<'_, Option<LiveSession>>;
+
+    /// The sessions of an instance, or all, the oldest first.
+    fn list(&self, instance: Option<InstanceId>) -> Answer<'_, Vec<LiveSession>>;
+
+    /// Has one session ended.
+    fn order(&self, id: SessionId, cause: Cause) -> Answer<'_, Option<Order>>;
+
+    /// Has all sessions of a token ended.
+    fn order_all<'a>(&'a self, token: &'a TokenId, cause: Cause) -> Answer<'a, Vec<Order>>;
+
+    /// Whether a session of that token lives in that browser.
+    fn lives<'a>(&'a self, token: &'a TokenId, browser: &'a Browser) -> Answer<'a, bool>;
+
+    /// Forgets sessions whose proxy has not been heard of for too long.
+    fn sweep(&self, now: UnixTime) -> Answer<'_, Vec<SessionRecord>>;
+}

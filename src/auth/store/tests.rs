@@ -1,0 +1,144 @@
+//! What every store has to do, whatever it keeps its grants in.
+
+use std::sync::Arc;
+
+use super::*;
+use crate::auth::tests::{browser, grant, instance_id};
+use crate::model::Token;
+
+/// A store with room for two, and what has to live as long as it.
+struct Subject {
+    store: Arc<dyn Store>,
+}
+
+fn subjects() -> Vec<Subject> {
+    vec![Subject {
+        store: Arc::new(Memory::new(2)),
+    }]
+}
+
+fn attempt(name: &str) -> Attempt {
+    Attempt {
+        browser: browser(name),
+        lives: false,
+        window: Duration::from_secs(30),
+    }
+}
+
+/// Some time from now, so that no store's own clock gets in the way.
+fn soon(seconds: u64) -> UnixTime {
+    UnixTime::now().plus(Duration::from_secs(3600 + seconds))
+}
+
+#[tokio::test]
+async fn a_grant_is_valid_strictly_before_its_last_second() {
+    for Subject { store, .. } in subjects() {
+        let hash = Token::generate().hash();
+        let last = soon(100);
+        let kept = store.insert(hash.clone(), grant(1, last.0), soon(0));
+        kept.await.unwrap();
+
+        let before = UnixTime(last.0 - 1);
+        assert!(store.get(&hash, before).await.unwrap().is_some());
+        assert!(store.find(&hash.id(), before).await.unwrap().is_some());
+        assert!(store.get(&hash, last).await.unwrap().is_none());
+        assert!(store.find(&hash.id(), last).await.unwrap().is_none());
+        assert!(store.list(None, last).await.unwrap().is_empty());
+        assert!(store.remove(&hash.id(), last).await.unwrap().is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_removed_grant_is_gone_for_good() {
+    for Subject { store, .. } in subjects() {
+        let hash = Token::generate().hash();
+        let kept = store.insert(hash.clone(), grant(1, soon(100).0), soon(0));
+        kept.await.unwrap();
+
+        let removed = store.remove(&hash.id(), soon(0)).await.unwrap();
+
+        assert_eq!(removed.map(|entry| entry.id), Some(hash.id()));
+        assert!(store.get(&hash, soon(0)).await.unwrap().is_none());
+        assert!(store.remove(&hash.id(), soon(0)).await.unwrap().is_none());
+        assert_eq!(
+            store.claim(&hash.id(), attempt("a"), soon(0)).await,
+            Ok(None)
+        );
+    }
+}
+
+#[tokio::test]
+async fn sweeping_forgets_the_dead_and_nothing_else() {
+    for Subject { store, .. } in subjects() {
+        let (dead, live) = (Token::generate().hash(), Token::generate().hash());
+        for (hash, expires) in [(&dead, soon(100)), (&live, soon(101))] {
+            let kept = store.insert(hash.clone(), grant(1, expires.0), soon(0));
+            kept.await.unwrap();
+        }
+
+        store.sweep(soon(100)).await.unwrap();
+
+        assert!(store.get(&live, soon(100)).await.unwrap().is_some());
+        let listed = store.list(Some(instance_id(1)), soon(100)).await.unwrap();
+        assert_eq!(listed.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn lists_are_by_instance_and_the_next_to_expire_comes_first() {
+    for Subject { store, .. } in subjects() {
+        let (late, early) = (Token::generate().hash(), Token::generate().hash());
+        for (hash, instance, expires) in [(&late, 1, soon(200)), (&early, 2, soon(100))] {
+            let kept = store.insert(hash.clone(), grant(instance, expires.0), soon(0));
+            kept.await.unwrap();
+        }
+
+        let all = store.list(None, soon(0)).await.unwrap();
+        let one = store.list(Some(instance_id(1)), soon(0)).await.unwrap();
+        let none = store.list(Some(instance_id(3)), soon(0)).await.unwrap();
+
+        let ids = |entries: Vec<Entry>| entries.into_iter().map(|entry| entry.id);
+        assert_eq!(ids(all).collect::<Vec<_>>(), [early.id(), late.id()]);
+        assert_eq!(ids(one).collect::<Vec<_>>(), [late.id()]);
+        assert_eq!(none, []);
+    }
+}
+
+#[tokio::test]
+async fn a_claimed_token_is_one_browsers_until_its_session_never_came_about() {
+    for Subject { store, .. } in subjects() {
+        let hash = Token::generate().hash();
+        let id = hash.id();
+        let kept = store.insert(hash, grant(1, soon(100).0), soon(0));
+        kept.await.unwrap();
+
+        let first = store.claim(&id, attempt("a"), soon(0)).await;
+        let other = store.claim(&id, attempt("b"), soon(0)).await;
+        store.leave(&id, false, soon(1)).await.unwrap();
+        let next = store.claim(&id, attempt("b"), soon(2)).await;
+        store.leave(&id, true, soon(3)).await.unwrap();
+        let back = store.claim(&id, attempt("b"), soon(33)).await;
+        store.leave(&id, true, soon(40)).await.unwrap();
+        let late = store.claim(&id, attempt("b"), soon(71)).await;
+
+        assert_eq!((first, other), (Ok(Some(true)), Ok(Some(false))));
+        assert_eq!((next, back), (Ok(Some(true)), Ok(Some(true))));
+        assert_eq!(late, Ok(Some(false)));
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_is_full_makes_room_by_burying_the_dead() {
+    for Subject { store, .. } in subjects() {
+        let insert = |expires: u64, now: UnixTime| {
+            store.insert(Token::generate().hash(), grant(1, expires), now)
+        };
+        insert(soon(100).0, soon(0)).await.unwrap();
+        insert(soon(200).0, soon(0)).await.unwrap();
+
+        let full = insert(soon(300).0, soon(99)).await;
+        let again = insert(soon(300).0, soon(100)).await;
+
+        assert_eq!((full, again), (Err(AuthError::Full(2)), Ok(())));
+    }
+}

@@ -1,0 +1,297 @@
+//! The sessions that this proxy holds: how long each may go on, and who else may end it.
+//!
+//! A session is registered with auth before it opens ([`Proxy::enter`]) and taken out when its
+//! [`Seat`] is dropped. Meanwhile four tasks watch over all of them: one looks at the clock, one
+//! renews leases, one hears what auth wants ended, one what compute says has stopped. An auth or a
+//! compute that cannot be asked ends nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use dashmap::DashMap;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+
+use super::Proxy;
+use super::close::{self, Verdict};
+use super::relay::{Ending, Meter};
+use crate::auth::{AuthError, BEAT, Beat, LiveSession, Order, Pulse, SessionRecord};
+use crate::compute::ComputeError;
+use crate::model::{InstanceId, InstanceRef, PowerState, SessionId, UnixTime};
+
+/// How often the clocks of sessions are looked at.
+const TICK: Duration = Duration::from_secs(1);
+
+/// The pause before auth or compute is asked again after it could not be.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// How long the last word about a session may take; its lease ends it without.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Sessions in one call, so that no body grows beyond what is read.
+const PORTION: usize = 500;
+
+/// The live sessions.
+#[derive(Debug, Default)]
+pub(super) struct Roster {
+    live: DashMap<SessionId, Arc<Live>>,
+    /// Rung to renew all leases now.
+    beat_now: Notify,
+}
+
+/// One live session, as all may look at it.
+#[derive(Debug)]
+pub(super) struct Live {
+    pub(super) record: SessionRecord,
+    pub(super) meter: Arc<Meter>,
+    since: Instant,
+    input: Input,
+    verdict: watch::Sender<Option<Verdict>>,
+}
+
+/// When the viewer last did something, to the tick.
+#[derive(Debug)]
+struct Input {
+    seen: AtomicU64,
+    at: AtomicU64,
+}
+
+/// A session's place on the roster and in auth's registry; both end with it.
+#[derive(Debug)]
+pub(super) struct Seat {
+    proxy: Arc<Proxy>,
+    live: Arc<Live>,
+    opened: bool,
+}
+
+impl Live {
+    fn new(record: SessionRecord) -> Self {
+        let at = AtomicU64::new(record.started.0);
+        Self {
+            record,
+            meter: Arc::default(),
+            since: Instant::now(),
+            input: Input {
+                seen: AtomicU64::new(0),
+                at,
+            },
+            verdict: watch::Sender::new(None),
+        }
+    }
+
+    /// Ends the session; the first verdict stands.
+    fn end(&self, verdict: Verdict) {
+        let _first = self.verdict.send_if_modified(|known| {
+            let first = known.is_none();
+            if first {
+                *known = Some(verdict);
+            }
+            first
+        });
+    }
+
+    fn last_input(&self) -> UnixTime {
+        UnixTime(self.input.at.load(Ordering::Relaxed))
+    }
+
+    fn look_at_the_clock(&self, now: UnixTime) {
+        let inputs = self.meter.inputs();
+        if self.input.seen.swap(inputs, Ordering::Relaxed) != inputs {
+            self.input.at.store(now.0, Ordering::Relaxed);
+        }
+        let terms = &self.record.terms;
+        let idle = now.after(self.last_input());
+        if terms.idle_timeout.is_some_and(|limit| idle >= limit) {
+            self.end(Verdict::Idle);
+        }
+        let since = self.since.elapsed();
+        if terms.max_session.is_some_and(|limit| since >= limit) {
+            self.end(Verdict::Longest);
+        }
+    }
+
+    fn beat(&self) -> Beat {
+        Beat {
+            session: self.record.id,
+            up: self.meter.up(),
+            down: self.meter.down(),
+            last_input: self.last_input(),
+        }
+    }
+
+    fn snapshot(&self) -> LiveSession {
+        LiveSession {
+            record: self.record.clone(),
+            beat: self.beat(),
+        }
+    }
+}
+
+impl Seat {
+    /// The session that sits here.
+    pub(super) fn live(&self) -> &Arc<Live> {
+        &self.live
+    }
+
+    /// The session has begun.
+    pub(super) fn open(&mut self) {
+        self.opened = true;
+    }
+
+    /// Waits until somebody ends the session. Cancel-safe.
+    pub(super) async fn ended(&self) -> Ending {
+        let mut verdicts = self.live.verdict.subscribe();
+        let verdict = verdicts.wait_for(Option::is_some).await;
+        let verdict = verdict.ok().and_then(|verdict| *verdict);
+        close::ending(verdict.unwrap_or(Verdict::Closing))
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let id = self.live.record.id;
+        let _seat = self.proxy.roster.live.remove(&id);
+        let (auth, opened) = (self.proxy.auth.clone(), self.opened);
+        self.proxy.watch.spawn_service(async move {
+            let told = timeout(FAREWELL, auth.end(id, opened)).await;
+            if !matches!(told, Ok(Ok(()))) {
+                tracing::debug!(session = %id, "auth could not be told of a session's end");
+            }
+        });
+    }
+}
+
+impl Proxy {
+    /// Registers a session. Errors: as [`Client::begin`](crate::rpc::Client::begin).
+    pub(super) async fn enter(self: &Arc<Self>, record: SessionRecord) -> Result<Seat, AuthError> {
+        let live = Arc::new(Live::new(record.clone()));
+        // Before auth knows it, so that an order that comes at once finds it.
+        let _none = self.roster.live.insert(record.id, Arc::clone(&live));
+        let seat = Seat {
+            proxy: Arc::clone(self),
+            live,
+            opened: false,
+        };
+        self.auth.begin(record).await?;
+        Ok(seat)
+    }
+
+    /// Starts what watches over the sessions. Ends when the process closes.
+    pub fn start(self: &Arc<Self>) {
+        self.keep(|proxy| async move { proxy.keep_time().await });
+        self.keep(|proxy| async move { proxy.keep_leases().await });
+        self.keep(|proxy| async move { proxy.hear_orders().await });
+        self.keep(|proxy| async move { proxy.hear_of_ends().await });
+    }
+
+    fn keep<F: Future<Output = ()> + Send + 'static>(
+        self: &Arc<Self>,
+        task: impl FnOnce(Arc<Self>) -> F,
+    ) {
+        let task = task(Arc::clone(self));
+        let watch = self.watch.clone();
+        self.watch.spawn_service(async move {
+            tokio::select! {
+                () = task => {}
+                () = watch.closing() => {}
+            }
+        });
+    }
+
+    async fn keep_time(&self) {
+        let mut ticks = interval(TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let _now = ticks.tick().await;
+            let now = UnixTime::now();
+            for live in &self.roster.live {
+                live.look_at_the_clock(now);
+            }
+        }
+    }
+
+    async fn keep_leases(&self) {
+        loop {
+            let _rung = timeout(BEAT, self.roster.beat_now.notified()).await.is_ok();
+            let beats: Vec<Beat> = self.roster.live.iter().map(|live| live.beat()).collect();
+            for portion in beats.chunks(PORTION) {
+                match self.auth.beat(portion.to_vec()).await {
+                    Ok(pulse) => self.feel(pulse).await,
+                    Err(error) => tracing::debug!(%error, "leases could not be renewed"),
+                }
+            }
+        }
+    }
+
+    /// An auth that was started anew learns of what lives; what was ordered meanwhile is done.
+    async fn feel(&self, pulse: Pulse) {
+        pulse.orders.iter().for_each(|order| self.obey(*order));
+        let unknown = pulse.unknown.iter();
+        let unknown = unknown.filter_map(|id| Some(self.roster.live.get(id)?.snapshot()));
+        let unknown: Vec<LiveSession> = unknown.collect();
+        if unknown.is_empty() {
+            return;
+        }
+        if let Err(error) = self.auth.restore(unknown).await {
+            tracing::debug!(%error, "sessions could not be registered again");
+        }
+    }
+
+    async fn hear_orders(&self) {
+        let mut cursor = None;
+        loop {
+            match self.auth.orders(cursor).await {
+                Ok(news) => {
+                    news.items.iter().for_each(|order| self.obey(*order));
+                    cursor = Some(news.cursor);
+                    if news.missed {
+                        self.roster.beat_now.notify_one();
+                    }
+                }
+                Err(_unreachable) => {
+                    sleep(PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn obey(&self, order: Order) {
+        if let Some(live) = self.roster.live.get(&order.session) {
+            live.end(Verdict::Ordered(order.cause));
+        }
+    }
+
+    async fn hear_of_ends(self: Arc<Self>) {
+        let mut cursor = None;
+        loop {
+            match self.compute.ended(cursor).await {
+                Ok(news) => {
+                    cursor = Some(news.cursor);
+                    for instance in news.items {
+                        self.keep(|proxy| async move { proxy.end_all_of(instance).await });
+                    }
+                }
+                Err(_unreachable) => sleep(PAUSE).await,
+            }
+        }
+    }
+
+    /// Ends the sessions of an instance that does not run any more. Looks first: it may have moved
+    /// to another host, or may be back already.
+    async fn end_all_of(&self, instance: InstanceId) {
+        let is_its = |live: &Live| live.record.instance == instance;
+        if !self.roster.live.iter().any(|live| is_its(&live)) {
+            return;
+        }
+        let ended = match self.compute.instance(InstanceRef::Id(instance)).await {
+            Ok(instance) => instance.state == PowerState::Off,
+            Err(error) => matches!(error, ComputeError::NoSuchInstance { .. }),
+        };
+        if ended {
+            let live = self.roster.live.iter();
+            live.filter(|live| is_its(live))
+                .for_each(|live| live.end(Verdict::Stopped));
+        }
+    }
+}
