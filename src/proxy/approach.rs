@@ -5,12 +5,13 @@ use super::close::Refusal;
 use super::entry::{Entered, Entry};
 use super::target::{self, Bounds, Connected};
 use crate::compute::ComputeError;
-use crate::model::{Address, Binding, ConsoleKind, Grant, Meeting};
+use crate::model::{Address, Binding, ConsoleKind, Grant, Meeting, Target};
 
 impl Proxy {
     /// By the hypervisor's own hand where it hands over; that needs no port and cannot reach
     /// another instance. Else, or if that fails, by the address.
-    pub(super) async fn reach(&self, grant: &Grant, address: &Address) -> Result<Entered, Refusal> {
+    pub(super) async fn reach(&self, grant: &Grant, target: &Target) -> Result<Entered, Refusal> {
+        let address = &target.address;
         let failure = match self.handed(grant, address).await {
             Ok(Some(entered)) => return Ok(entered),
             Ok(None) => None,
@@ -21,7 +22,7 @@ impl Proxy {
         }
         match (failure, address) {
             (Some(refusal), Address::Hypervisor) => Err(refusal),
-            _ => self.dialled(grant, address).await,
+            _ => self.dialled(grant, target).await,
         }
     }
 
@@ -41,18 +42,18 @@ impl Proxy {
         Ok(Some(Entry::handed(address).enter(connected, limit).await?))
     }
 
-    async fn dialled(&self, grant: &Grant, address: &Address) -> Result<Entered, Refusal> {
+    async fn dialled(&self, grant: &Grant, target: &Target) -> Result<Entered, Refusal> {
         let (kind, limit) = (grant.console_type.kind(), self.settings.connect_timeout);
         let meeting = self.meeting(grant).await?;
         let bounds = Bounds {
             networks: self.settings.allowed_networks.clone(),
             hosts: meeting.within.clone(),
         };
-        let connect = || target::connect(address, &bounds, kind, limit);
+        let connect = || target::connect(target, &bounds, kind, limit);
         if kind != ConsoleKind::Vnc {
             return Ok(entered(connect().await?));
         }
-        let entry = Entry::prepare(address, &meeting, &self.settings.vnc).await?;
+        let entry = Entry::prepare(&target.address, &meeting, &self.settings.vnc).await?;
         match entry.enter(connect().await?, limit).await {
             Ok(entered) => Ok(entered),
             // Once in VeNCrypt, there is no way back but from the start.
@@ -78,6 +79,7 @@ impl Proxy {
 fn entered(connected: Connected) -> Entered {
     Entered {
         stream: connected.stream,
+        early: connected.greeting,
         scheme: None,
         asked: None,
     }

@@ -13,6 +13,7 @@ use crate::model::CorrelationId;
 use crate::tls::TlsError;
 
 use super::entry::{EntryError, Why};
+use super::preamble::NotOpened;
 use super::relay::Ending;
 use super::request::BadOrigin;
 use super::rfb::Fault;
@@ -153,9 +154,9 @@ fn auth_sentence(error: &AuthError) -> &'static str {
 fn compute_sentence(error: &ComputeError) -> &'static str {
     match error {
         ComputeError::Off { .. } => "the instance is not running",
-        ComputeError::NoSuchConsole { .. } | ComputeError::NoPicture { .. } => {
-            "the instance has no such console"
-        }
+        ComputeError::NoSuchConsole { .. }
+        | ComputeError::NoPicture { .. }
+        | ComputeError::NoLog { .. } => "the instance has no such console",
         ComputeError::NoAddress { .. } => "the instance's console is not ready yet",
         ComputeError::NoSuchInstance { .. } | ComputeError::Ambiguous { .. } => {
             "the instance does not exist any more"
@@ -174,8 +175,20 @@ fn connect_sentence(error: &ConnectError) -> &'static str {
         ConnectError::Closed(_) => "the console's host hung up at once",
         ConnectError::Silent { .. } => "the console's host takes the connection but says nothing",
         ConnectError::Nowhere => "the console can only be opened on its own host",
+        ConnectError::NotOpened { why, .. } => not_opened_sentence(why),
         ConnectError::OutOfBounds(_) => "the console's address is outside the allowed networks",
         ConnectError::NotRfb(_) => "what answers at the console's address is not a VNC server",
+    }
+}
+
+fn not_opened_sentence(why: &NotOpened) -> &'static str {
+    match why {
+        NotOpened::Status(_) => "the console's host does not open this console",
+        NotOpened::Closed | NotOpened::Broken(_) => "the console's host hung up when asked for it",
+        NotOpened::Late(_) => "the console's host does not answer when asked for it",
+        NotOpened::Endless | NotOpened::NotHttp => {
+            "the console's host does not understand what it is asked"
+        }
     }
 }
 

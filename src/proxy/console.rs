@@ -107,7 +107,7 @@ impl Proxy {
         let record = self.record(&grant, token.hash().id(), viewer, browser);
         let seat = self.enter(record).await?;
         let started = Instant::now();
-        let entered = self.reach(&grant, &grant.target.address).await?;
+        let entered = self.reach(&grant, &grant.target).await?;
         self.metrics
             .connect_seconds
             .0

@@ -72,6 +72,8 @@ pub enum Why {
 pub struct Entered {
     /// Behind its security handshake; inside TLS if it has that.
     pub stream: Stream,
+    /// What was read of what follows.
+    pub early: Vec<u8>,
     /// How it was entered.
     pub scheme: Option<Scheme>,
     /// What it wants answered before, which only the viewer can.
@@ -167,12 +169,9 @@ impl Entry {
 
     async fn shake_hands(&self, connected: Connected, limit: Duration) -> Result<Entered, Why> {
         let mut clock = Clock::new(limit);
-        let Connected {
-            mut stream,
-            greeting,
-        } = connected;
-        let (mut negotiation, _greeting) = Negotiation::new(self.means.clone());
-        let mut turn = negotiation.take(&greeting)?;
+        let mut stream = connected.stream;
+        clock.early = connected.greeting;
+        let (mut negotiation, mut turn) = Negotiation::new(self.means.clone());
         let mut tls = None;
         let ready = loop {
             clock.step = negotiation.step();
@@ -183,6 +182,8 @@ impl Entry {
                     let heard = clock.read(&mut stream, length).await;
                     negotiation.take(&heard.map_err(|why| explain(why, tls.as_ref()))?)?
                 }
+                // Nothing that was said before counts inside.
+                Next::StartTls if !clock.early.is_empty() => return Err(Fault::OutOfTurn.into()),
                 Next::StartTls => {
                     let connector = self.connector().await?;
                     let connected = connector.connect(self.server_name()?, stream);
@@ -205,6 +206,7 @@ impl Entry {
         };
         Ok(Entered {
             stream,
+            early: clock.early,
             scheme,
             asked,
         })
@@ -246,10 +248,10 @@ impl Asked {
     pub async fn answer(
         mut self,
         answer: &Challenge,
-        stream: &mut Stream,
+        entered: &mut Entered,
         limit: Duration,
     ) -> Result<(), EntryError> {
-        let told = self.tell(answer, stream, limit).await;
+        let told = self.tell(answer, entered, limit).await;
         told.map_err(|why| EntryError {
             address: self.address,
             why,
@@ -259,15 +261,17 @@ impl Asked {
     async fn tell(
         &mut self,
         answer: &Challenge,
-        stream: &mut Stream,
+        Entered { stream, early, .. }: &mut Entered,
         limit: Duration,
     ) -> Result<(), Why> {
         let mut clock = Clock::new(limit);
+        clock.early = std::mem::take(early);
         let mut turn = self.negotiation.answer(answer)?;
         loop {
             clock.step = self.negotiation.step();
             clock.send(stream, &turn).await?;
             let Next::Read(length) = turn.next else {
+                *early = clock.early;
                 return Ok(());
             };
             let heard = clock.read(stream, length).await?;
@@ -281,6 +285,8 @@ struct Clock {
     deadline: Instant,
     limit: Duration,
     step: Step,
+    /// What was read before it was due.
+    early: Vec<u8>,
 }
 
 impl Clock {
@@ -290,6 +296,7 @@ impl Clock {
             deadline: now.checked_add(limit).unwrap_or(now),
             limit,
             step: Step::Version,
+            early: Vec::new(),
         }
     }
 
@@ -305,9 +312,12 @@ impl Clock {
     }
 
     /// Reads exactly that many bytes: what follows belongs to TLS or to the viewer.
-    async fn read(&self, stream: &mut Stream, length: usize) -> Result<Vec<u8>, Why> {
-        let mut bytes = vec![0; length];
-        let read = self.run(stream.read_exact(&mut bytes)).await?;
+    async fn read(&mut self, stream: &mut Stream, length: usize) -> Result<Vec<u8>, Why> {
+        let early = length.min(self.early.len());
+        let mut bytes: Vec<u8> = self.early.drain(..early).collect();
+        bytes.resize(length, 0);
+        let missing = bytes.get_mut(early..).unwrap_or_default();
+        let read = self.run(stream.read_exact(missing)).await?;
         read.map_err(|why| self.failed(why))?;
         Ok(bytes)
     }
@@ -367,4 +377,93 @@ async fn password(path: &Path) -> Result<Password, Why> {
         path: path.to_owned(),
         why,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UnixStream;
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(10);
+    const VERSION: &[u8] = b"RFB 003.008\n";
+
+    /// Enters a server of which all of `early` was read before it was due.
+    async fn enter(security: Security, early: &[u8]) -> Result<Entered, EntryError> {
+        let address = "127.0.0.1:5900".parse().unwrap();
+        let meeting = Meeting::default();
+        let entry = Entry::prepare(&address, &meeting, &security).await.unwrap();
+        let (near, _far) = UnixStream::pair().unwrap();
+        let connected = Connected {
+            stream: Stream::Unix(near),
+            greeting: early.to_vec(),
+        };
+        entry.enter(connected, LIMIT).await
+    }
+
+    #[tokio::test]
+    async fn what_came_before_it_was_due_is_used_and_what_follows_is_kept() {
+        let early = [VERSION, &[1, 1], &[0; 4], b"more"].concat();
+
+        let entered = enter(Security::default(), &early).await.unwrap();
+
+        assert_eq!(entered.scheme, Some(Scheme::None));
+        assert_eq!(entered.early, b"more");
+    }
+
+    #[tokio::test]
+    async fn nothing_that_was_said_before_tls_counts_inside() {
+        let security = Security {
+            ca_file: Some("/nonexistent".into()),
+            ..Security::default()
+        };
+        let hasty = [VERSION, &[1, 19, 0, 2, 0, 1, 0, 0, 1, 4, 1], &[0; 4]].concat();
+
+        let error = enter(security, &hasty).await.unwrap_err();
+
+        assert!(matches!(error.why, Why::Fault(Fault::OutOfTurn)), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_password_file_is_read_without_the_end_of_its_line_and_must_not_be_empty() {
+        let place = tempfile::TempDir::new().unwrap();
+        let file = place.path().join("password");
+        for (text, wanted) in [("a b\n", Some("a b")), ("a\r\n", Some("a")), ("\n", None)] {
+            std::fs::write(&file, text).unwrap();
+            let password = password(&file).await.ok();
+            assert_eq!(password.as_ref().map(Password::reveal), wanted);
+        }
+        assert!(password(Path::new("/nonexistent")).await.is_err());
+    }
+
+    #[tokio::test]
+    async fn a_servers_own_password_comes_before_the_hypervisors_and_that_before_a_wider_one() {
+        let place = tempfile::TempDir::new().unwrap();
+        let file = |name: &str| {
+            let path = place.path().join(name);
+            std::fs::write(&path, name).unwrap();
+            Security {
+                password_file: Some(path),
+                ..Security::default()
+            }
+        };
+        let (own, wide, none) = (file("own"), file("wide"), Security::default());
+        let told = Some(Password::from("told".to_owned()));
+        for (security, password, wide, wanted) in [
+            (&own, &told, &wide, Some("own")),
+            (&none, &told, &wide, Some("told")),
+            (&none, &None, &wide, Some("wide")),
+            (&none, &None, &none, None),
+        ] {
+            let meeting = Meeting {
+                security: security.clone(),
+                password: password.clone(),
+                within: None,
+            };
+            let address = "127.0.0.1:5900".parse().unwrap();
+            let entry = Entry::prepare(&address, &meeting, wide).await.unwrap();
+            let password = entry.means.password;
+            assert_eq!(password.as_ref().map(Password::reveal), wanted);
+        }
+    }
 }

@@ -1,9 +1,10 @@
 //! The proxy role: journey B, from a WebSocket upgrade to a relayed console.
 //!
 //! `request` reads the upgrade, `console` takes it through token, origin and target, `target`
-//! dials, `entry` and `reception` shake hands with the VNC server and the viewer by the rules in
-//! [`rfb`] (`approach` says how), `session` lives as long as the viewer, `roster` watches over all
-//! sessions, `close` says in words why one ended. The bytes
+//! dials (and `preamble` asks there for one console of several), `entry` and `reception` shake
+//! hands with the VNC server and the viewer by the rules in [`rfb`] (`approach` says how), `session`
+//! lives as long as the viewer, `roster` watches over all sessions, `close` says in words why one
+//! ended. The bytes
 //! flow in [`relay`] over [`ws`], which know only each other. Called by the HTTP listener;
 //! calls auth and compute through their facades.
 
@@ -11,6 +12,7 @@ mod approach;
 pub mod close;
 mod console;
 pub mod entry;
+pub mod preamble;
 mod reception;
 pub mod relay;
 pub mod request;

@@ -56,7 +56,7 @@ where
     desk.take(early).await?;
     let answer = desk.listen(&mut reception).await?;
     if let (Some(asked), Some(answer)) = (asked, answer) {
-        let verdict = asked.answer(&answer, &mut entered.stream, limit).await;
+        let verdict = asked.answer(&answer, entered, limit).await;
         desk.tell(&mut reception, verdict).await?;
     }
     Ok(Received {

@@ -92,6 +92,7 @@ async fn serve(
     mut opening: Opening,
 ) -> Report {
     if entered.scheme.is_none() {
+        opening.target_bytes = entered.early;
         return relay(proxy, seat, viewer, entered.stream, opening).await;
     }
     let early = std::mem::take(&mut opening.viewer_bytes);
@@ -106,6 +107,7 @@ async fn serve(
         Ok(received) => {
             opening.decoder = Some(received.decoder);
             opening.viewer_payload = received.payload;
+            opening.target_bytes = entered.early;
             relay(proxy, seat, viewer, entered.stream, opening).await
         }
         Err(end) => {

@@ -1,4 +1,5 @@
-//! The way to a target: resolve, dial, and hear its greeting.
+//! The way to a target: resolve, dial, ask for the console if there are several behind the door,
+//! and hear its greeting.
 //!
 //! A VNC target has to greet as RFB does (RFC 6143 section 7.1.1) before a viewer is let in. Nothing
 //! is dialled outside the networks it may be in.
@@ -15,8 +16,9 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
+use super::preamble::{self, NotOpened};
 use crate::compute::{Display, Line};
-use crate::model::{Address, ConsoleKind, Host};
+use crate::model::{AccessPath, Address, ConsoleKind, Host, Target};
 use crate::resolve::{self, Unresolved};
 
 /// An open way to a target, and what was read from it so far.
@@ -24,7 +26,7 @@ use crate::resolve::{self, Unresolved};
 pub struct Connected {
     /// The stream.
     pub stream: Stream,
-    /// The greeting, to be passed on: nothing may be lost.
+    /// The greeting and what came with it, to be passed on: nothing may be lost.
     pub greeting: Vec<u8>,
 }
 
@@ -126,6 +128,14 @@ pub enum ConnectError {
         /// The limit.
         limit: Duration,
     },
+    /// It did not open the console that its access path names.
+    #[error("{address} does not open the console asked for: {why}")]
+    NotOpened {
+        /// Where.
+        address: Address,
+        /// What it did instead.
+        why: NotOpened,
+    },
     /// It took the connection and hung up.
     #[error("{0} hung up before it greeted")]
     Closed(Address),
@@ -151,31 +161,53 @@ pub enum ConnectError {
     OutOfBounds(Address),
 }
 
-/// Dials `address` inside `bounds` and, for VNC, waits for its greeting; each within `limit`.
-/// Cancel-safe: the connection is closed.
+/// Dials the target inside `bounds`, asks for its console if it has an access path, and, for VNC,
+/// waits for its greeting; each within `limit`. Cancel-safe: the connection is closed.
 pub async fn connect(
-    address: &Address,
+    target: &Target,
     bounds: &Bounds,
     kind: ConsoleKind,
     limit: Duration,
 ) -> Result<Connected, ConnectError> {
+    let address = &target.address;
     let dialled = timeout(limit, dial(address, bounds)).await;
     let late = |_| ConnectError::DialTimeout {
         address: address.clone(),
         limit,
     };
-    greeted(dialled.map_err(late)??, address, kind, limit).await
+    let mut stream = dialled.map_err(late)??;
+    let early = match &target.internal_access_path {
+        None => Vec::new(),
+        Some(path) => ask(&mut stream, path, address, limit).await?,
+    };
+    greeted(stream, early, address, kind, limit).await
 }
 
+/// What came behind the answer.
+async fn ask(
+    stream: &mut Stream,
+    path: &AccessPath,
+    address: &Address,
+    limit: Duration,
+) -> Result<Vec<u8>, ConnectError> {
+    let answer = preamble::ask(stream, path, limit).await;
+    answer.map_err(|why| ConnectError::NotOpened {
+        address: address.clone(),
+        why,
+    })
+}
+
+/// With the greeting, of which `early` has been read.
 async fn greeted(
     mut stream: Stream,
+    early: Vec<u8>,
     address: &Address,
     kind: ConsoleKind,
     limit: Duration,
 ) -> Result<Connected, ConnectError> {
     let greeting = match kind {
-        ConsoleKind::Spice | ConsoleKind::Serial | ConsoleKind::Mks => Vec::new(),
-        ConsoleKind::Vnc => greeting(&mut stream, address, limit).await?,
+        ConsoleKind::Spice | ConsoleKind::Serial | ConsoleKind::Mks => early,
+        ConsoleKind::Vnc => greeting(&mut stream, early, address, limit).await?,
     };
     Ok(Connected { stream, greeting })
 }
@@ -188,7 +220,7 @@ pub async fn take_over(
     kind: ConsoleKind,
     limit: Duration,
 ) -> Result<Connected, ConnectError> {
-    greeted(Stream::Handed(display), address, kind, limit).await
+    greeted(Stream::Handed(display), Vec::new(), address, kind, limit).await
 }
 
 async fn dial(address: &Address, bounds: &Bounds) -> Result<Stream, ConnectError> {
@@ -242,18 +274,23 @@ const GREETING: usize = 12;
 
 async fn greeting(
     stream: &mut (impl AsyncRead + Unpin),
+    mut early: Vec<u8>,
     address: &Address,
     limit: Duration,
 ) -> Result<Vec<u8>, ConnectError> {
-    let mut greeting = vec![0; GREETING];
-    match timeout(limit, stream.read_exact(&mut greeting)).await {
+    let mut rest = vec![0; GREETING.saturating_sub(early.len())];
+    match timeout(limit, stream.read_exact(&mut rest)).await {
         Err(_) => Err(ConnectError::Silent {
             address: address.clone(),
             limit,
         }),
         Ok(Err(_)) => Err(ConnectError::Closed(address.clone())),
-        Ok(Ok(_)) if is_rfb(&greeting) => Ok(greeting),
-        Ok(Ok(_)) => Err(ConnectError::NotRfb(address.clone())),
+        Ok(Ok(_)) => {
+            early.extend(rest);
+            let rfb = early.get(..GREETING).is_some_and(is_rfb);
+            rfb.then_some(early)
+                .ok_or_else(|| ConnectError::NotRfb(address.clone()))
+        }
     }
 }
 
@@ -276,26 +313,26 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(5);
 
-    async fn server(says: &'static [u8], lingers: bool) -> Address {
+    async fn server(says: &'static [u8], lingers: bool) -> Target {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().into();
+        let address: Address = listener.local_addr().unwrap().into();
         tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
             for byte in says {
                 stream.write_all(&[*byte]).await.unwrap();
             }
             if lingers {
-                let _end = stream.read(&mut [0]).await;
+                let _end = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
             }
         });
-        address
+        address.into()
     }
 
     #[tokio::test]
     async fn a_vnc_servers_greeting_is_kept_even_in_pieces() {
-        let address = server(b"RFB 003.008\n", true).await;
+        let target = server(b"RFB 003.008\n", true).await;
 
-        let connected = connect(&address, &Bounds::default(), ConsoleKind::Vnc, LIMIT)
+        let connected = connect(&target, &Bounds::default(), ConsoleKind::Vnc, LIMIT)
             .await
             .unwrap();
 
@@ -320,10 +357,10 @@ mod tests {
 
     #[tokio::test]
     async fn a_silent_server_is_given_up() {
-        let address = server(b"", true).await;
+        let target = server(b"", true).await;
 
         let limit = Duration::from_millis(50);
-        let error = connect(&address, &Bounds::default(), ConsoleKind::Vnc, limit)
+        let error = connect(&target, &Bounds::default(), ConsoleKind::Vnc, limit)
             .await
             .unwrap_err();
 
@@ -332,9 +369,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_serial_line_need_not_greet() {
-        let address = server(b"", true).await;
+        let target = server(b"", true).await;
 
-        let connected = connect(&address, &Bounds::default(), ConsoleKind::Serial, LIMIT)
+        let connected = connect(&target, &Bounds::default(), ConsoleKind::Serial, LIMIT)
             .await
             .unwrap();
 
@@ -342,12 +379,33 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_greeting_that_came_with_the_answer_to_connect_is_kept_and_checked() {
+        for (says, rfb) in [
+            (&b"HTTP/1.1 200 OK\r\n\r\nRFB 003.008\n"[..], true),
+            (b"HTTP/1.1 200 OK\r\n\r\nRFB 3.8 nope", false),
+        ] {
+            let path = "console-1".to_owned().try_into().unwrap();
+            let target = Target {
+                internal_access_path: Some(path),
+                ..server(says, true).await
+            };
+
+            let connected = connect(&target, &Bounds::default(), ConsoleKind::Vnc, LIMIT).await;
+
+            match connected {
+                Ok(connected) => assert!(rfb && connected.greeting == b"RFB 003.008\n"),
+                Err(error) => assert!(!rfb && matches!(error, ConnectError::NotRfb(_)), "{error}"),
+            }
+        }
+    }
+
+    #[tokio::test]
     async fn a_name_is_looked_up_in_the_hosts_file() {
-        let address = server(b"RFB 003.008\n", true).await;
-        let Address::Tcp(_, port) = address else {
+        let target = server(b"RFB 003.008\n", true).await;
+        let Address::Tcp(_, port) = target.address else {
             panic!("a TCP address")
         };
-        let by_name = Address::Tcp("localhost".parse().unwrap(), port);
+        let by_name = Address::Tcp("localhost".parse().unwrap(), port).into();
 
         assert!(
             connect(&by_name, &Bounds::default(), ConsoleKind::Vnc, LIMIT)
@@ -357,12 +415,11 @@ mod tests {
     }
 
     async fn dialled_within(bounds: &Bounds, to: &str) -> Result<(), ConnectError> {
-        let address = server(b"", true).await;
-        let Address::Tcp(_, port) = address else {
+        let Address::Tcp(_, port) = server(b"", true).await.address else {
             panic!("a TCP address")
         };
-        let address = Address::Tcp(to.parse().unwrap(), port);
-        let connected = connect(&address, bounds, ConsoleKind::Serial, LIMIT).await;
+        let target = Address::Tcp(to.parse().unwrap(), port).into();
+        let connected = connect(&target, bounds, ConsoleKind::Serial, LIMIT).await;
         connected.map(drop)
     }
 
@@ -391,7 +448,7 @@ mod tests {
 
         let own = dialled_within(&of(&["no.such.name", "localhost"]), "127.0.0.1").await;
         let foreign = dialled_within(&of(&["10.0.0.7"]), "127.0.0.1").await;
-        let path = Address::Unix("/run/own.sock".into());
+        let path = Address::Unix("/run/own.sock".into()).into();
         let path = connect(&path, &of(&["localhost"]), ConsoleKind::Vnc, LIMIT).await;
 
         assert!(own.is_ok(), "{own:?}");

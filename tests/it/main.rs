@@ -32,6 +32,8 @@ mod origins;
 #[cfg(test)]
 mod pages;
 #[cfg(test)]
+mod preamble;
+#[cfg(test)]
 mod qmp;
 #[cfg(test)]
 mod refusals;

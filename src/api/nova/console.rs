@@ -267,7 +267,7 @@ fn refusal(error: &ComputeError, id: &str, kind: ConsoleKind) -> Fault {
         ComputeError::Claimed { .. } | ComputeError::Ambiguous { .. } => {
             Fault::new(StatusCode::CONFLICT, error.to_string())
         }
-        ComputeError::NoPicture { .. } => Fault::new(
+        ComputeError::NoPicture { .. } | ComputeError::NoLog { .. } => Fault::new(
             StatusCode::NOT_IMPLEMENTED,
             "The requested functionality is not supported.",
         ),
