@@ -16,13 +16,13 @@ use std::time::Duration;
 use url::Url;
 
 use crate::api::{Api, Gatekeeper, Identities, NovaSettings, Urls};
-use crate::auth::{self, Auth};
+use crate::auth::{self, Auth, NovaApi, NovaApiSettings};
 use crate::compute::Compute;
 use crate::compute::driver::libvirt::sasl::Credentials;
 use crate::compute::driver::libvirt::transport::Uri;
 use crate::compute::driver::libvirt::{self, Libvirt};
 use crate::compute::driver::{BadEntry, Directory, Discover, Driver, Entry, Fixed, Qmp};
-use crate::config::{self, Config, FixedInstance, Hypervisor};
+use crate::config::{self, Config, FixedInstance, Hypervisor, TokenSource};
 use crate::demo::Demo;
 use crate::drain::{Drain, Watch};
 use crate::http::{BindError, Limits, Listener, serve};
@@ -166,7 +166,8 @@ impl App {
         certificates::start(&self.config, &metrics, &watch);
         let displays = compute.displays();
         let compute = Client::Near(rpc::serve(compute, &watch));
-        let auth = Auth::in_memory(auth_settings(&self.config.auth), &watch);
+        let urls = urls(&self.config, &self.addresses);
+        let auth = auth(&self.config, &urls, keystone.as_ref(), &watch);
         let auth = Client::Near(rpc::serve(auth, &watch));
         if let Some(demo) = self.demo {
             watch.spawn_service(demo.run(watch.clone()));
@@ -183,7 +184,7 @@ impl App {
         proxy.start();
         let api = Arc::new(Api {
             gatekeeper: gatekeeper(&self.config, keystone),
-            urls: urls(&self.config, &self.addresses),
+            urls,
             nova: nova_settings(&self.config),
             url_ttl: self.config.auth.url_ttl.get(),
             terms: self.config.auth.terms(),
@@ -192,10 +193,7 @@ impl App {
             metrics: metrics.clone(),
             watch: watch.clone(),
         });
-        let limits = Limits {
-            connections: self.config.proxy.max_connections,
-            header_timeout: self.config.proxy.header_timeout.get(),
-        };
+        let limits = limits(&self.config);
         let shared_api = self.api_only.is_empty().then(|| Arc::clone(&api));
         let front = Arc::new(Front {
             proxy,
@@ -394,10 +392,23 @@ fn keystone_settings(config: &Config) -> Result<Option<keystone::Settings>, Star
     Ok(settings)
 }
 
-fn nova_settings(config: &Config) -> NovaSettings {
-    NovaSettings {
-        public_url: config.api.public_url.clone(),
-        trusted_proxies: config.proxy.trusted_proxies.clone(),
+/// The config has a Keystone where one is needed.
+fn auth(config: &Config, urls: &Urls, keystone: Option<&Keystone>, watch: &Watch) -> Auth {
+    let auth = &config.auth;
+    match (auth.source, keystone) {
+        (TokenSource::NovaApi, Some(keystone)) => {
+            let page = urls.base(auth.console_type);
+            let settings = NovaApiSettings {
+                url: auth.nova_url.clone(),
+                console_type: auth.console_type,
+                base: page.unwrap_or_else(|| urls.public()).clone(),
+            };
+            let nova = Box::new(NovaApi::new(keystone.clone(), settings));
+            Auth::foreign(nova, auth_settings(auth), watch)
+        }
+        (TokenSource::Memory | TokenSource::NovaApi, _) => {
+            Auth::in_memory(auth_settings(auth), watch)
+        }
     }
 }
 
@@ -431,16 +442,35 @@ fn gatekeeper(config: &Config, keystone: Option<Keystone>) -> Gatekeeper {
     let urls = [&proxy.public_url, &proxy.novnc_url, &proxy.serial_url];
     let public = urls.into_iter().flatten().any(elsewhere);
     let fronted = public || !proxy.trusted_proxies.is_empty();
-    let (url, public_url) = (&config.keystone.url, &config.keystone.public_url);
-    let shown = public_url.as_ref().or(url.as_ref());
+    let shown = identity_url(config);
     let identities = keystone
         .zip(shown)
-        .map(|(keystone, url)| Identities::new(keystone, url));
+        .map(|(keystone, url)| Identities::new(keystone, &url));
     Gatekeeper {
         keys: config.api.key.clone(),
         identities,
         fronted,
     }
+}
+
+fn limits(config: &Config) -> Limits {
+    Limits {
+        connections: config.proxy.max_connections,
+        header_timeout: config.proxy.header_timeout.get(),
+    }
+}
+
+fn nova_settings(config: &Config) -> NovaSettings {
+    NovaSettings {
+        public_url: config.api.public_url.clone(),
+        trusted_proxies: config.proxy.trusted_proxies.clone(),
+    }
+}
+
+/// Where callers get their tokens.
+fn identity_url(config: &Config) -> Option<Url> {
+    let keystone = &config.keystone;
+    keystone.public_url.clone().or_else(|| keystone.url.clone())
 }
 
 fn urls(config: &Config, addresses: &Addresses) -> Urls {

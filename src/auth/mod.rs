@@ -23,7 +23,7 @@ use crate::model::{
 };
 use crate::rpc::{Cursor, News, Unreachable};
 
-pub use foreign::{BoxFuture, Source};
+pub use foreign::{BoxFuture, NovaApi, NovaApiSettings, Source};
 pub use role::{Auth, Settings};
 pub use session::{
     BEAT, Beat, Cause, LEASE, Limits, LiveSession, Order, Pulse, Reached, SessionRecord,

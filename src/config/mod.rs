@@ -23,8 +23,8 @@ pub use keystone::{Interface, Keystone};
 pub use period::Period;
 
 use crate::model::{
-    AccessPath, Address, ConsoleKind, Host, InstanceId, KeyHash, Role, SecondViewer, Security,
-    Terms,
+    AccessPath, Address, ConsoleKind, ConsoleType, Host, InstanceId, KeyHash, Role, SecondViewer,
+    Security, Terms,
 };
 
 /// The complete example, every key at its default.
@@ -168,6 +168,11 @@ pub struct Auth {
     pub max_sessions_per_caller: usize,
     /// Sessions from one address; 0 is any number.
     pub max_sessions_per_address: usize,
+    /// What tokens open whose maker does not tell.
+    pub console_type: ConsoleType,
+    /// Nova's API; unset: as Keystone's catalog has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nova_url: Option<Url>,
 }
 
 /// Whose tokens open consoles.
@@ -177,6 +182,8 @@ pub enum TokenSource {
     /// Those that this program makes, kept in memory.
     #[default]
     Memory,
+    /// Those that Nova makes, asked for at its API.
+    NovaApi,
 }
 
 /// `[compute]`: where instances are found.
@@ -362,6 +369,8 @@ impl Default for Auth {
             max_sessions_per_instance: 0,
             max_sessions_per_caller: 0,
             max_sessions_per_address: 0,
+            console_type: ConsoleType::Novnc,
+            nova_url: None,
         }
     }
 }
@@ -448,10 +457,7 @@ impl Config {
         self.compute.check()?;
         self.check_vnc()?;
         self.keystone.check()?;
-        longer_than_zero("auth.url_ttl", self.auth.url_ttl)?;
-        whole_seconds("auth.idle_timeout", self.auth.idle_timeout)?;
-        whole_seconds("auth.max_session", self.auth.max_session)?;
-        at_least_one("auth.max_tokens", self.auth.max_tokens)?;
+        self.check_auth()?;
         check_log_level(&self.log.level)?;
         self.web
             .frame_ancestors
@@ -463,6 +469,21 @@ impl Config {
             twice.map(|key| format!("the name `{}` is used twice", key.name)),
             "api.key.name",
         )
+    }
+}
+
+impl Config {
+    fn check_auth(&self) -> Result<(), ConfigError> {
+        let auth = &self.auth;
+        longer_than_zero("auth.url_ttl", auth.url_ttl)?;
+        whole_seconds("auth.idle_timeout", auth.idle_timeout)?;
+        whole_seconds("auth.max_session", auth.max_session)?;
+        at_least_one("auth.max_tokens", auth.max_tokens)?;
+        let url = auth.nova_url.as_ref();
+        url.map_or(Ok(()), |url| check_url("auth.nova_url", url))?;
+        let nobody = auth.source == TokenSource::NovaApi && self.keystone.url.is_none();
+        let why = "nova-api needs a user of Keystone; set keystone.url".to_owned();
+        refuse_if(nobody.then_some(why), "auth.source")
     }
 }
 

@@ -24,7 +24,11 @@ mod life;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod migrate;
+#[cfg(test)]
 mod nova;
+#[cfg(test)]
+mod openstack;
 #[cfg(test)]
 mod openstack_rig;
 #[cfg(test)]
