@@ -178,3 +178,133 @@ fn stopped(code: u16, reason: &str) -> End {
     let reason = reason.to_owned();
     End::Stopped(Ending { code, reason })
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{DuplexStream, duplex};
+    use tokio::net::UnixStream;
+
+    use super::super::entry::Entry;
+    use super::super::target::{Connected, Stream};
+    use super::*;
+    use crate::proxy::rfb::CHALLENGE;
+
+    const VERSION: &[u8] = b"RFB 003.008\n";
+    const LIMIT: Duration = Duration::from_secs(5);
+
+    /// A server that is open, or that wants a password.
+    async fn entered(asks: bool) -> (Entered, UnixStream) {
+        let (near, far) = UnixStream::pair().unwrap();
+        let rest: &[u8] = if asks { &[1, 2] } else { &[1, 1, 0, 0, 0, 0] };
+        let mut greeting = [VERSION, rest].concat();
+        greeting.extend(asks.then_some([7; CHALLENGE]).into_iter().flatten());
+        let connected = Connected {
+            stream: Stream::Unix(near),
+            greeting,
+        };
+        let entry = Entry::handed(&"127.0.0.1:5900".parse().unwrap());
+        (entry.enter(connected, LIMIT).await.unwrap(), far)
+    }
+
+    /// A frame as a client sends it, masked with zeros.
+    fn masked(opcode: u8, payload: &[u8]) -> Vec<u8> {
+        let length = u8::try_from(payload.len()).unwrap();
+        [&[0x80 | opcode, 0x80 | length, 0, 0, 0, 0], payload].concat()
+    }
+
+    async fn receive_from(
+        far: &mut DuplexStream,
+        mut near: DuplexStream,
+        says: &[u8],
+        asks: bool,
+    ) -> Result<Received, End> {
+        let (mut entered, _server) = entered(asks).await;
+        far.write_all(says).await.unwrap();
+        let settings = relay::Settings::default();
+        receive(&mut near, Vec::new(), &mut entered, &settings, LIMIT).await
+    }
+
+    async fn sent(mut far: DuplexStream) -> Vec<u8> {
+        let mut sent = Vec::new();
+        far.read_to_end(&mut sent).await.unwrap();
+        sent
+    }
+
+    fn stopped_with(end: Result<Received, End>) -> u16 {
+        match end.unwrap_err() {
+            End::Stopped(ending) => ending.code,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_viewer_that_says_nothing_is_given_up() {
+        let (mut far, near) = duplex(4096);
+        let begun = Instant::now();
+
+        let end = receive_from(&mut far, near, b"", false).await;
+
+        assert_eq!(stopped_with(end), UNHEARD);
+        assert_eq!(begun.elapsed().as_secs(), PROMPT.as_secs());
+        assert_eq!(sent(far).await, frame(VERSION));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_person_has_time_to_find_a_password_and_load_balancers_see_pings() {
+        let (mut far, near) = duplex(4096);
+        let begun = Instant::now();
+        let says = masked(2, &[VERSION, &[2]].concat());
+
+        let end = receive_from(&mut far, near, &says, true).await;
+
+        assert_eq!(stopped_with(end), UNHEARD);
+        assert_eq!(begun.elapsed().as_secs(), PATIENCE.as_secs());
+        let sent = sent(far).await;
+        let pings = sent.chunks(2).rev().take_while(|it| *it == PING).count();
+        assert_eq!(pings, 6, "{sent:?}");
+    }
+
+    #[tokio::test]
+    async fn a_viewer_that_leaves_is_answered() {
+        let (mut far, near) = duplex(4096);
+        let says = [masked(9, b"hi"), masked(8, &[3, 0xe9])].concat();
+
+        let end = receive_from(&mut far, near, &says, false).await;
+
+        let left = End::ViewerClosed { code: Some(1001) };
+        assert_eq!(end.unwrap_err(), left);
+        let sent = sent(far).await;
+        assert_eq!(
+            sent,
+            [&frame(VERSION)[..], b"\x8a\x02hi\x88\x02\x03\xe9"].concat()
+        );
+    }
+
+    #[tokio::test]
+    async fn a_broken_frame_and_a_stream_that_ends_are_told_apart() {
+        let (mut far, near) = duplex(4096);
+        let end = receive_from(&mut far, near, &masked(1, b"text"), false).await;
+        assert_eq!(stopped_with(end), 1003);
+
+        let (far, mut near) = duplex(4096);
+        drop(far);
+        let (mut entered, _server) = entered(false).await;
+        let settings = relay::Settings::default();
+        let end = receive(&mut near, Vec::new(), &mut entered, &settings, LIMIT).await;
+        assert!(matches!(end, Err(End::ViewerFailed(_) | End::ViewerGone)));
+    }
+
+    #[tokio::test]
+    async fn the_middle_of_a_frame_is_carried_on() {
+        let (mut far, near) = duplex(4096);
+        let whole = masked(2, &[VERSION, b"\x01\x01then"].concat());
+        let (first, rest) = whole.split_at(whole.len() - 2);
+
+        let mut received = receive_from(&mut far, near, first, false).await.unwrap();
+
+        assert_eq!(received.payload, b"\x01th");
+        let mut rest = rest.to_vec();
+        let found = received.decoder.decode(&mut rest, |_| ());
+        assert_eq!(rest[found.payload], *b"en");
+    }
+}
