@@ -1,7 +1,8 @@
 //! The way into a VNC server: its security handshake, over whatever stream leads there.
 //!
 //! Called before a viewer is let in, so that what goes wrong can be told in a sentence. The rules
-//! are [`rfb::Negotiation`](super::rfb::Negotiation)'s; here are the stream, TLS, the files, and the deadline.
+//! are [`rfb::Negotiation`](super::rfb::Negotiation)'s; here are the stream, TLS, the files, and the
+//! deadline.
 
 use std::io;
 use std::path::{Path, PathBuf};
