@@ -167,7 +167,7 @@ impl App {
         let displays = compute.displays();
         let compute = Client::Near(rpc::serve(compute, &watch));
         let urls = urls(&self.config, &self.addresses);
-        let auth = auth(&self.config, &urls, keystone.as_ref(), &watch);
+        let auth = auth(&self.config.auth, &urls, keystone.as_ref(), &watch);
         let auth = Client::Near(rpc::serve(auth, &watch));
         if let Some(demo) = self.demo {
             watch.spawn_service(demo.run(watch.clone()));
@@ -365,6 +365,13 @@ fn listed_entry(instance: &FixedInstance) -> Entry {
     }
 }
 
+fn limits(config: &Config) -> Limits {
+    Limits {
+        connections: config.proxy.max_connections,
+        header_timeout: config.proxy.header_timeout.get(),
+    }
+}
+
 fn proxy_settings(config: &Config) -> Settings {
     let proxy = &config.proxy;
     Settings {
@@ -393,22 +400,20 @@ fn keystone_settings(config: &Config) -> Result<Option<keystone::Settings>, Star
 }
 
 /// The config has a Keystone where one is needed.
-fn auth(config: &Config, urls: &Urls, keystone: Option<&Keystone>, watch: &Watch) -> Auth {
-    let auth = &config.auth;
-    match (auth.source, keystone) {
+fn auth(config: &config::Auth, urls: &Urls, keystone: Option<&Keystone>, watch: &Watch) -> Auth {
+    let settings = auth_settings(config);
+    match (config.source, keystone) {
         (TokenSource::NovaApi, Some(keystone)) => {
-            let page = urls.base(auth.console_type);
-            let settings = NovaApiSettings {
-                url: auth.nova_url.clone(),
-                console_type: auth.console_type,
+            let page = urls.base(config.console_type);
+            let nova = NovaApiSettings {
+                url: config.nova_url.clone(),
+                console_type: config.console_type,
                 base: page.unwrap_or_else(|| urls.public()).clone(),
             };
-            let nova = Box::new(NovaApi::new(keystone.clone(), settings));
-            Auth::foreign(nova, auth_settings(auth), watch)
+            let nova = NovaApi::new(keystone.clone(), nova);
+            Auth::foreign(Box::new(nova), settings, watch)
         }
-        (TokenSource::Memory | TokenSource::NovaApi, _) => {
-            Auth::in_memory(auth_settings(auth), watch)
-        }
+        (TokenSource::Memory | TokenSource::NovaApi, _) => Auth::in_memory(settings, watch),
     }
 }
 
@@ -450,13 +455,6 @@ fn gatekeeper(config: &Config, keystone: Option<Keystone>) -> Gatekeeper {
         keys: config.api.key.clone(),
         identities,
         fronted,
-    }
-}
-
-fn limits(config: &Config) -> Limits {
-    Limits {
-        connections: config.proxy.max_connections,
-        header_timeout: config.proxy.header_timeout.get(),
     }
 }
 

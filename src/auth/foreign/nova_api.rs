@@ -92,8 +92,8 @@ impl NovaApi {
             binding: Binding::Target,
             rights: Rights::CONTROL,
             base: self.settings.base.clone(),
+            caller: caller(server.tenant_id.as_deref()),
             project: server.tenant_id,
-            caller: "nova".to_owned(),
             terms: Terms::default(),
             issued: now,
             expires: now.plus(GOOD),
@@ -183,6 +183,11 @@ impl Source for NovaApi {
             self.discover(&versioned).await.map(drop)
         })
     }
+}
+
+/// Nova does not tell who asked; limits by caller are by project then.
+fn caller(project: Option<&str>) -> String {
+    project.map_or_else(|| "nova".to_owned(), |project| format!("nova:{project}"))
 }
 
 /// An API that can be asked.
