@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{BoxFuture, Driver, Met, Survey, derived_id};
+use super::{BoxFuture, Driver, Met, Survey};
 use crate::model::{
     Console, ConsoleKind, Instance, InstanceId, Meeting, Owner, PowerState, Security, Target,
 };
@@ -68,7 +68,7 @@ impl Fixed {
     }
 
     fn add(&mut self, entry: Entry) -> Result<(), BadEntry> {
-        let derived = || derived_id("instance", &entry.name);
+        let derived = || InstanceId::derived("instance", &entry.name);
         let id = entry.id.unwrap_or_else(derived);
         if entry.kind == ConsoleKind::Vnc {
             let _repeated = self.security.insert(id, entry.security);
@@ -177,7 +177,7 @@ mod tests {
     #[test]
     fn entries_that_contradict_each_other_are_refused() {
         let vnc = entry("web", ConsoleKind::Vnc, "127.0.0.1:5901");
-        let id = derived_id("instance", "web");
+        let id = InstanceId::derived("instance", "web");
         let mut other = entry("db", ConsoleKind::Serial, "127.0.0.1:5902");
         other.id = Some(id);
 
