@@ -10,9 +10,12 @@ use tokio::time::Instant;
 
 use super::Proxy;
 use super::close::{self, ABNORMAL, ENDED, LOST, NO_CODE, Verdict};
-use super::relay::{self, End, Opening, Report};
+use super::entry::Entered;
+use super::reception::receive;
+use super::relay::{self, End, Ending, Opening, Report};
+use super::rights;
 use super::roster::Seat;
-use super::target::{Connected, Stream};
+use super::target::Stream;
 use crate::compute::Display;
 use crate::http::upgraded_stream;
 use crate::model::{CorrelationId, Grant};
@@ -33,7 +36,7 @@ pub(super) struct Session {
 }
 
 /// Relays until somebody leaves. A line in the log at the start and one at the end.
-pub(super) async fn run(proxy: &Proxy, session: Session, upgrade: OnUpgrade, connected: Connected) {
+pub(super) async fn run(proxy: &Proxy, session: Session, upgrade: OnUpgrade, entered: Entered) {
     let Some((viewer, viewer_bytes)) = take_stream(upgrade).await else {
         return;
     };
@@ -49,22 +52,23 @@ pub(super) async fn run(proxy: &Proxy, session: Session, upgrade: OnUpgrade, con
     tracing::info!(
         session = %id, %correlation, instance = %grant.instance, name = grant.instance_name,
         r#type = %grant.console_type, address = %grant.target, caller = grant.caller, peer,
-        "session started"
+        rights = %grant.rights, "session started"
     );
     let label = TypeLabel::from(grant.console_type);
     proxy.metrics.sessions.get_or_create(&label).inc();
     proxy.metrics.sessions_active.get_or_create(&label).inc();
     let started = Instant::now();
-    let way = connected.stream.way();
+    let way = entered.stream.way();
+    let security = entered.scheme.map(tracing::field::display);
 
     let opening = Opening {
         viewer_bytes,
-        target_bytes: connected.greeting,
         meter: Arc::clone(&seat.live().meter),
+        filter: rights::filter(grant.console_type.kind(), grant.rights),
         signature: format!(" [{correlation}]").into(),
         ..Opening::default()
     };
-    let report = relay(proxy, &seat, viewer, connected.stream, opening).await;
+    let report = serve(proxy, &seat, (viewer, entered), opening).await;
     drop(seat);
 
     proxy.metrics.sessions_active.get_or_create(&label).dec();
@@ -75,9 +79,57 @@ pub(super) async fn run(proxy: &Proxy, session: Session, upgrade: OnUpgrade, con
     tracing::info!(
         session = %id, %correlation, instance = %grant.instance, name = grant.instance_name,
         r#type = %grant.console_type, address = %grant.target, caller = grant.caller, peer,
-        way, code, why, up = report.up, down = report.down, seconds,
+        way, security, rights = %grant.rights, code, why, up = report.up, down = report.down, seconds,
         "session ended"
     );
+}
+
+/// Lets the viewer in, where there is something to shake hands on, and relays.
+async fn serve(
+    proxy: &Proxy,
+    seat: &Seat,
+    (mut viewer, mut entered): (TcpStream, Entered),
+    mut opening: Opening,
+) -> Report {
+    if entered.scheme.is_none() {
+        opening.target_bytes = entered.early;
+        return relay(proxy, seat, viewer, entered.stream, opening).await;
+    }
+    let early = std::mem::take(&mut opening.viewer_bytes);
+    let settings = &proxy.settings;
+    let (frames, limit) = (&settings.relay, settings.connect_timeout);
+    let received = tokio::select! {
+        biased;
+        ending = stop(proxy, seat) => Err(End::Stopped(ending)),
+        received = receive(&mut viewer, early, &mut entered, frames, limit) => received,
+    };
+    match received {
+        Ok(received) => {
+            opening.decoder = Some(received.decoder);
+            opening.viewer_payload = received.payload;
+            opening.target_bytes = entered.early;
+            relay(proxy, seat, viewer, entered.stream, opening).await
+        }
+        Err(end) => {
+            if let End::Stopped(Ending { code, reason }) = &end {
+                let reason = format!("{reason}{}", opening.signature);
+                relay::refuse(viewer, *code, &reason, REFUSAL).await;
+            }
+            Report {
+                up: 0,
+                down: 0,
+                end,
+            }
+        }
+    }
+}
+
+/// Waits until it is decided that the session ends.
+async fn stop(proxy: &Proxy, seat: &Seat) -> Ending {
+    tokio::select! {
+        () = proxy.watch.closing() => close::ending(Verdict::Closing),
+        ending = seat.ended() => ending,
+    }
 }
 
 async fn relay(
@@ -88,12 +140,7 @@ async fn relay(
     opening: Opening,
 ) -> Report {
     let settings = &proxy.settings.relay;
-    let stop = async move {
-        tokio::select! {
-            () = proxy.watch.closing() => close::ending(Verdict::Closing),
-            ending = seat.ended() => ending,
-        }
-    };
+    let stop = stop(proxy, seat);
     match target {
         Stream::Tcp(target) => relay::run(viewer, target, opening, settings, stop).await,
         Stream::Unix(target) => relay::run(viewer, target, opening, settings, stop).await,
@@ -101,6 +148,7 @@ async fn relay(
             Display::Socket(target) => relay::run(viewer, target, opening, settings, stop).await,
             Display::Line(target) => relay::run(viewer, target, opening, settings, stop).await,
         },
+        Stream::Tls(target) => relay::run(viewer, target, opening, settings, stop).await,
     }
 }
 
