@@ -27,7 +27,7 @@ use crate::drain::{Drain, Watch};
 use crate::http::{BindError, Limits, Listener, serve};
 use crate::keystone::{self, Keystone};
 use crate::model::{Address, ConsoleKind, Host, Target};
-use crate::proxy::{Proxy, Settings, relay};
+use crate::proxy::{Proxy, Settings, Workers, relay};
 use crate::rpc::{self, Client};
 use crate::telemetry::Metrics;
 use crate::web::{BadPages, Pages};
@@ -60,6 +60,9 @@ pub enum StartError {
     /// The demo's own port cannot be opened.
     #[error("the demo cannot listen on loopback")]
     Demo(#[source] std::io::Error),
+    /// The threads that relay cannot be started.
+    #[error("cannot start the threads that relay")]
+    Workers(#[source] std::io::Error),
     /// The pages cannot be served.
     #[error(transparent)]
     Web(#[from] BadPages),
@@ -91,6 +94,7 @@ pub struct App {
     drivers: Vec<Box<dyn Driver>>,
     keystone: Option<keystone::Settings>,
     pages: Pages,
+    workers: Workers,
     config: Config,
 }
 
@@ -139,6 +143,7 @@ impl App {
             keystone: keystone_settings(&config)?,
             demo,
             pages,
+            workers: Workers::start().map_err(StartError::Workers)?,
             config,
         })
     }
@@ -178,7 +183,9 @@ impl App {
             metrics.clone(),
             watch.clone(),
         );
-        let proxy = Proxy::new(a, c, settings, m, w).with_displays(displays);
+        let proxy = Proxy::new(a, c, settings, m, w)
+            .with_displays(displays)
+            .with_workers(self.workers);
         let proxy = Arc::new(proxy);
         proxy.start();
         let api = Arc::new(Api {

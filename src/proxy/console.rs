@@ -16,7 +16,7 @@ use super::close::Refusal;
 use super::request::{self, BadHandshake, Client as Viewer, Handshake};
 use super::roster::Seat;
 use super::session::{self, Session};
-use super::{Proxy, target};
+use super::{Proxy, Workers, target};
 use crate::auth::SessionRecord;
 use crate::http::{Body, Peer, Reject};
 use crate::model::{
@@ -201,10 +201,13 @@ impl Proxy {
             viewer: viewer.ip,
         };
         let proxy = Arc::clone(self);
-        self.watch.spawn_session(async move {
+        let desk = self.workers.as_ref().and_then(Workers::desk);
+        let runtime = desk.as_ref().map(|desk| desk.runtime.clone());
+        let session = async move {
             session::run(&proxy, session, upgrade, connected).await;
-            drop(place);
-        });
+            drop((place, desk));
+        };
+        self.watch.spawn_session_on(runtime.as_ref(), session);
     }
 
     /// Tells the viewer why not; `false` if too many are being told already.

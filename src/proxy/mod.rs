@@ -14,11 +14,14 @@ pub mod request;
 mod roster;
 mod session;
 pub mod target;
+mod workers;
 pub mod ws;
 
 use std::time::Duration;
 
 use ipnet::IpNet;
+
+pub use self::workers::Workers;
 
 use crate::auth::Auth;
 use crate::compute::{Compute, Displays};
@@ -38,6 +41,8 @@ pub struct Proxy {
     watch: Watch,
     places: console::Places,
     roster: roster::Roster,
+    /// Where sessions run, if not where they began.
+    workers: Option<Workers>,
 }
 
 /// What of the config the proxy goes by.
@@ -76,6 +81,16 @@ impl Proxy {
             watch,
             places,
             roster: roster::Roster::default(),
+            workers: None,
+        }
+    }
+
+    /// The same, relaying on threads of its own.
+    #[must_use]
+    pub fn with_workers(self, workers: Workers) -> Self {
+        Self {
+            workers: Some(workers),
+            ..self
         }
     }
 

@@ -13,6 +13,7 @@ use super::close::{self, ABNORMAL, ENDED, LOST, NO_CODE, Verdict};
 use super::relay::{self, End, Opening, Report};
 use super::roster::Seat;
 use super::target::{Connected, Stream};
+use super::workers::{adopt, adopt_tcp};
 use crate::compute::Display;
 use crate::http::upgraded_stream;
 use crate::model::{CorrelationId, Grant};
@@ -33,10 +34,20 @@ pub(super) struct Session {
 }
 
 /// Relays until somebody leaves. A line in the log at the start and one at the end.
-pub(super) async fn run(proxy: &Proxy, session: Session, upgrade: OnUpgrade, connected: Connected) {
-    let Some((viewer, viewer_bytes)) = take_stream(upgrade).await else {
+pub(super) async fn run(
+    proxy: &Proxy,
+    session: Session,
+    upgrade: OnUpgrade,
+    mut connected: Connected,
+) {
+    let Some((mut viewer, viewer_bytes)) = take_stream(upgrade).await else {
         return;
     };
+    let adopted = adopt_tcp(&mut viewer).and_then(|()| adopt(&mut connected.stream));
+    if let Err(error) = adopted {
+        tracing::warn!(%error, "a session ended before it began");
+        return;
+    }
     let Session {
         mut seat,
         correlation,
