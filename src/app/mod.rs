@@ -199,10 +199,7 @@ impl App {
             metrics: metrics.clone(),
             watch: watch.clone(),
         });
-        let limits = Limits {
-            connections: self.config.proxy.max_connections,
-            header_timeout: self.config.proxy.header_timeout.get(),
-        };
+        let limits = connection_limits(&self.config);
         let shared_api = self.api_only.is_empty().then(|| Arc::clone(&api));
         let front = Arc::new(Front {
             proxy,
@@ -451,6 +448,13 @@ fn urls(config: &Config, addresses: &Addresses) -> Urls {
         .as_ref()
         .map_or("vnc.html", |_| "vnc.html?autoconnect=true");
     Urls::new(&config.proxy, &own_url(addresses), page)
+}
+
+fn connection_limits(config: &Config) -> Limits {
+    Limits {
+        connections: config.proxy.max_connections,
+        header_timeout: config.proxy.header_timeout.get(),
+    }
 }
 
 /// How this machine reaches the first listener.
