@@ -78,7 +78,13 @@ async fn serve(way: Way, mut viewer: TcpStream, backend: SocketAddr) -> Result<(
             copy_bidirectional_with_sizes(&mut viewer, &mut target, BUFFER, BUFFER).await?;
         }
         Way::Relay | Way::Greedy => {
+            if let Ok(low) = std::env::var("LOWAT") {
+                socket2::SockRef::from(&viewer).set_tcp_notsent_lowat(low.parse()?)?;
+            }
             let mut settings = relay::Settings::default();
+            if let Ok(slot) = std::env::var("SLOT") {
+                settings.slot = slot.parse()?;
+            }
             if matches!(way, Way::Greedy) {
                 settings.slot = usize::MAX;
             }
