@@ -16,7 +16,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("http", &["drain", "model", "resolve"]),
     ("keystone", &["config", "drain", "http", "model"]),
     ("demo", &["drain", "model"]),
-    ("auth", &["drain", "model", "rpc"]),
+    ("auth", &["drain", "keystone", "model", "resolve", "rpc"]),
     ("compute", &["drain", "model", "resolve", "rpc"]),
     (
         "api",

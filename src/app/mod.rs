@@ -6,6 +6,7 @@
 
 mod front;
 mod monitor;
+mod tokens;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -15,13 +16,13 @@ use std::time::Duration;
 use url::Url;
 
 use crate::api::{Api, Gatekeeper, Identities, NovaSettings, Urls};
-use crate::auth::{self, Auth};
+use crate::auth::BadDatabase;
 use crate::compute::Compute;
 use crate::compute::driver::libvirt::sasl::Credentials;
 use crate::compute::driver::libvirt::transport::Uri;
 use crate::compute::driver::libvirt::{self, Libvirt};
 use crate::compute::driver::{BadEntry, Directory, Discover, Driver, Entry, Fixed, Qmp};
-use crate::config::{self, Config, FixedInstance, Hypervisor};
+use crate::config::{Config, FixedInstance, Hypervisor};
 use crate::demo::Demo;
 use crate::drain::{Drain, Watch};
 use crate::http::{BindError, Limits, Listener, serve};
@@ -41,6 +42,8 @@ pub struct Extras {
     pub demo: bool,
     /// A VNC server to give a console of.
     pub target: Option<Address>,
+    /// Whether the proxy role runs for others: the API then answers on the admin socket alone.
+    pub proxy_alone: bool,
 }
 
 /// The name of the demo's instance.
@@ -72,6 +75,9 @@ pub enum StartError {
     /// Keystone could never be asked.
     #[error("keystone: {0}")]
     Keystone(#[from] keystone::BadSettings),
+    /// A database cannot be asked as the config says.
+    #[error("auth.databases: {0}")]
+    Database(#[from] BadDatabase),
     /// A hypervisor cannot be asked as the config says.
     #[error("compute.host `{name}`: {why}")]
     Host {
@@ -95,6 +101,7 @@ pub struct App {
     keystone: Option<keystone::Settings>,
     pages: Pages,
     workers: Workers,
+    proxy_alone: bool,
     config: Config,
 }
 
@@ -119,8 +126,14 @@ impl App {
             None => Pages::embedded(ancestors)?,
             Some(root) => Pages::on_disk(root.clone(), ancestors)?,
         };
+        tokens::check(&config)?;
         let (public, listen) = bind_all("proxy.listen", &config.proxy.listen)?;
-        let (api_only, api) = bind_all("api.listen", &config.api.listen)?;
+        let api = if extras.proxy_alone {
+            &[]
+        } else {
+            &*config.api.listen
+        };
+        let (api_only, api) = bind_all("api.listen", api)?;
         let (monitor, monitor_addresses) = bind_all("monitor.listen", &config.monitor.listen)?;
         let demo = if extras.demo {
             Some(Demo::bind().await.map_err(StartError::Demo)?)
@@ -144,13 +157,16 @@ impl App {
             demo,
             pages,
             workers: Workers::start().map_err(StartError::Workers)?,
+            proxy_alone: extras.proxy_alone,
             config,
         })
     }
 
     /// Whether the ways to the hypervisors are such that can be gone: what the config itself cannot
-    /// judge. Reads the files of passwords and CAs. Errors: `Host`, `Keystone`.
+    /// judge. Reads the files of passwords, CAs and databases. Errors: `Host`, `Keystone`,
+    /// `Database`.
     pub fn check(config: &Config) -> Result<(), StartError> {
+        tokens::check(config)?;
         let _settings = keystone_settings(config)?;
         hypervisors(config).map(drop)
     }
@@ -171,7 +187,8 @@ impl App {
         compute.start(&watch);
         let displays = compute.displays();
         let compute = Client::Near(rpc::serve(compute, &watch));
-        let auth = Auth::in_memory(auth_settings(&self.config.auth), &watch);
+        let urls = urls(&self.config, &self.addresses);
+        let auth = tokens::auth(&self.config, &urls, keystone.as_ref(), &watch);
         let auth = Client::Near(rpc::serve(auth, &watch));
         if let Some(demo) = self.demo {
             watch.spawn_service(demo.run(watch.clone()));
@@ -190,7 +207,7 @@ impl App {
         proxy.start();
         let api = Arc::new(Api {
             gatekeeper: gatekeeper(&self.config, keystone),
-            urls: urls(&self.config, &self.addresses),
+            urls,
             nova: nova_settings(&self.config),
             url_ttl: self.config.auth.url_ttl.get(),
             terms: self.config.auth.terms(),
@@ -199,8 +216,9 @@ impl App {
             metrics: metrics.clone(),
             watch: watch.clone(),
         });
-        let limits = connection_limits(&self.config);
-        let shared_api = self.api_only.is_empty().then(|| Arc::clone(&api));
+        let limits = limits(&self.config);
+        let shared = self.api_only.is_empty() && !self.proxy_alone;
+        let shared_api = shared.then(|| Arc::clone(&api));
         let front = Arc::new(Front {
             proxy,
             api: shared_api,
@@ -391,31 +409,9 @@ fn keystone_settings(config: &Config) -> Result<Option<keystone::Settings>, Star
     Ok(settings)
 }
 
-fn nova_settings(config: &Config) -> NovaSettings {
-    NovaSettings {
-        public_url: config.api.public_url.clone(),
-        trusted_proxies: config.proxy.trusted_proxies.clone(),
-    }
-}
-
 fn machine_name() -> String {
     let uname = rustix::system::uname();
     uname.nodename().to_string_lossy().into_owned()
-}
-
-fn auth_settings(config: &config::Auth) -> auth::Settings {
-    let limit = |number: usize| (number > 0).then_some(number);
-    auth::Settings {
-        max_tokens: config.max_tokens,
-        limits: auth::Limits {
-            all: limit(config.max_sessions),
-            instance: limit(config.max_sessions_per_instance),
-            caller: limit(config.max_sessions_per_caller),
-            address: limit(config.max_sessions_per_address),
-        },
-        reconnect_window: config.reconnect_window.get(),
-        terms: config.terms(),
-    }
 }
 
 fn gatekeeper(config: &Config, keystone: Option<Keystone>) -> Gatekeeper {
@@ -428,16 +424,28 @@ fn gatekeeper(config: &Config, keystone: Option<Keystone>) -> Gatekeeper {
     let urls = [&proxy.public_url, &proxy.novnc_url, &proxy.serial_url];
     let public = urls.into_iter().flatten().any(elsewhere);
     let fronted = public || !proxy.trusted_proxies.is_empty();
-    let (url, public_url) = (&config.keystone.url, &config.keystone.public_url);
-    let shown = public_url.as_ref().or(url.as_ref());
+    let shown = identity_url(config);
     let identities = keystone
         .zip(shown)
-        .map(|(keystone, url)| Identities::new(keystone, url));
+        .map(|(keystone, url)| Identities::new(keystone, &url));
     Gatekeeper {
         keys: config.api.key.clone(),
         identities,
         fronted,
     }
+}
+
+fn nova_settings(config: &Config) -> NovaSettings {
+    NovaSettings {
+        public_url: config.api.public_url.clone(),
+        trusted_proxies: config.proxy.trusted_proxies.clone(),
+    }
+}
+
+/// Where callers get their tokens.
+fn identity_url(config: &Config) -> Option<Url> {
+    let keystone = &config.keystone;
+    keystone.public_url.clone().or_else(|| keystone.url.clone())
 }
 
 fn urls(config: &Config, addresses: &Addresses) -> Urls {
@@ -450,7 +458,7 @@ fn urls(config: &Config, addresses: &Addresses) -> Urls {
     Urls::new(&config.proxy, &own_url(addresses), page)
 }
 
-fn connection_limits(config: &Config) -> Limits {
+fn limits(config: &Config) -> Limits {
     Limits {
         connections: config.proxy.max_connections,
         header_timeout: config.proxy.header_timeout.get(),

@@ -9,8 +9,10 @@ mod failure;
 mod instance;
 mod key;
 mod man;
+pub mod migrate;
 mod output;
 mod paths;
+mod proxy;
 mod remote;
 mod serve;
 mod session;
@@ -51,6 +53,8 @@ const EXIT_CODES: &str = "\
 enum Command {
     /// Run the gateway
     Serve(serve::Serve),
+    /// Run the proxy alone: pages and WebSockets, for tokens that somebody else makes
+    Proxy(proxy::Proxy),
     /// Make, look at and revoke console URLs
     #[command(subcommand)]
     Token(token::TokenCommand),
@@ -66,6 +70,9 @@ enum Command {
     /// Make keys for the HTTP API
     #[command(subcommand)]
     Key(key::KeyCommand),
+    /// Turn another program's config into one of vncgate's
+    #[command(subcommand)]
+    Migrate(migrate::MigrateCommand),
     /// Print a completion script for a shell
     Completions {
         /// Which shell
@@ -125,11 +132,13 @@ enum Format {
 pub fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Serve(serve) => serve.run(),
+        Command::Proxy(proxy) => proxy.run(),
         Command::Token(command) => command.run(),
         Command::Session(command) => command.run(),
         Command::Instance(command) => command.run(),
         Command::Config(command) => command.run(),
         Command::Key(command) => command.run(),
+        Command::Migrate(command) => command.run(),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "vncgate", &mut script);

@@ -22,7 +22,8 @@ pub use keystone::{Interface, Keystone};
 pub use period::Period;
 
 use crate::model::{
-    AccessPath, Address, ConsoleKind, Host, InstanceId, KeyHash, Role, SecondViewer, Terms,
+    AccessPath, Address, ConsoleKind, ConsoleType, Host, InstanceId, KeyHash, Role, SecondViewer,
+    Terms,
 };
 
 /// The complete example, every key at its default.
@@ -140,10 +141,20 @@ pub struct Key {
 pub struct Auth {
     /// Whose tokens open consoles here.
     pub source: TokenSource,
+    /// websockify's token file, or a directory of such.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_file: Option<PathBuf>,
+    /// Files that hold the URL of a Nova cell's database each.
+    pub databases: Vec<PathBuf>,
     /// How long a URL opens a console.
     pub url_ttl: Period,
     /// Tokens at one time.
     pub max_tokens: usize,
+    /// What tokens open whose maker does not tell.
+    pub console_type: ConsoleType,
+    /// Nova's API; unset: as Keystone's catalog has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nova_url: Option<Url>,
     /// A session without input from its viewer ends after this time; 0s is never.
     pub idle_timeout: Period,
     /// The longest a session may last; 0s is no end.
@@ -171,6 +182,19 @@ pub enum TokenSource {
     /// Those that this program makes, kept in memory.
     #[default]
     Memory,
+    /// Those in websockify's token files.
+    WebsockifyFile,
+    /// Those that Nova made, in the databases of its cells.
+    NovaDb,
+    /// Those that Nova makes, asked for at its API.
+    NovaApi,
+}
+
+impl TokenSource {
+    /// Whether somebody else makes the tokens.
+    pub fn is_foreign(self) -> bool {
+        matches!(self, Self::WebsockifyFile | Self::NovaDb | Self::NovaApi)
+    }
 }
 
 /// `[compute]`: where instances are found.
@@ -330,8 +354,12 @@ impl Default for Auth {
     fn default() -> Self {
         Self {
             source: TokenSource::Memory,
+            token_file: None,
+            databases: Vec::new(),
             url_ttl: Period::from_secs(600),
             max_tokens: 100_000,
+            console_type: ConsoleType::Novnc,
+            nova_url: None,
             idle_timeout: Period::from_secs(0),
             max_session: Period::from_secs(0),
             single_use: false,
@@ -404,7 +432,8 @@ impl Config {
         Ok(config)
     }
 
-    /// Whether the machine itself is to be looked at for instances.
+    /// Whether the machine itself is to be looked at for instances. Not where somebody else says
+    /// what there is.
     pub fn discovers(&self) -> bool {
         let Compute {
             host,
@@ -415,7 +444,8 @@ impl Config {
         } = &self.compute;
         let unlisted = host.is_empty() && instance.is_empty();
         let listed = !(unlisted && xml.is_empty() && qmp.is_empty());
-        self.compute.discover.unwrap_or(!listed)
+        let foreign = self.auth.source.is_foreign();
+        self.compute.discover.unwrap_or(!listed && !foreign)
     }
 
     fn check(&self) -> Result<(), ConfigError> {
@@ -426,10 +456,8 @@ impl Config {
             .map_or(Ok(()), |url| check_url("api.public_url", url))?;
         self.compute.check()?;
         self.keystone.check()?;
-        longer_than_zero("auth.url_ttl", self.auth.url_ttl)?;
-        whole_seconds("auth.idle_timeout", self.auth.idle_timeout)?;
-        whole_seconds("auth.max_session", self.auth.max_session)?;
-        at_least_one("auth.max_tokens", self.auth.max_tokens)?;
+        self.auth.check_source()?;
+        self.check_auth()?;
         check_log_level(&self.log.level)?;
         self.web
             .frame_ancestors
@@ -441,6 +469,21 @@ impl Config {
             twice.map(|key| format!("the name `{}` is used twice", key.name)),
             "api.key.name",
         )
+    }
+}
+
+impl Config {
+    fn check_auth(&self) -> Result<(), ConfigError> {
+        let auth = &self.auth;
+        longer_than_zero("auth.url_ttl", auth.url_ttl)?;
+        whole_seconds("auth.idle_timeout", auth.idle_timeout)?;
+        whole_seconds("auth.max_session", auth.max_session)?;
+        at_least_one("auth.max_tokens", auth.max_tokens)?;
+        let url = auth.nova_url.as_ref();
+        url.map_or(Ok(()), |url| check_url("auth.nova_url", url))?;
+        let nobody = auth.source == TokenSource::NovaApi && self.keystone.url.is_none();
+        let why = "nova-api needs a user of Keystone; set keystone.url".to_owned();
+        refuse_if(nobody.then_some(why), "auth.source")
     }
 }
 
@@ -510,6 +553,40 @@ impl Compute {
         }
         Ok(())
     }
+}
+
+impl Auth {
+    /// Each source has the keys it needs, and no other's: a file that nobody reads is a mistake.
+    fn check_source(&self) -> Result<(), ConfigError> {
+        let file = self.token_file.as_slice();
+        wanted_by(
+            self.source,
+            TokenSource::WebsockifyFile,
+            "auth.token_file",
+            file,
+        )?;
+        wanted_by(
+            self.source,
+            TokenSource::NovaDb,
+            "auth.databases",
+            &self.databases,
+        )
+    }
+}
+
+fn wanted_by(
+    source: TokenSource,
+    owner: TokenSource,
+    key: &'static str,
+    paths: &[PathBuf],
+) -> Result<(), ConfigError> {
+    let why = match (source == owner, paths.is_empty()) {
+        (true, true) => Some("auth.source needs it; give an absolute path"),
+        (false, false) => Some("is of no use with this auth.source"),
+        _ => None,
+    };
+    refuse_if(why.map(str::to_owned), key)?;
+    all_absolute(key, paths)
 }
 
 fn all_absolute(key: &'static str, paths: &[PathBuf]) -> Result<(), ConfigError> {

@@ -78,6 +78,11 @@ impl fmt::Debug for Token {
 pub struct TokenHash(String);
 
 impl TokenHash {
+    /// Its 64 digits.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
     /// The name people call this token by.
     pub fn id(&self) -> TokenId {
         TokenId(self.0.chars().take(TokenId::LENGTH).collect())

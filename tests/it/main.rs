@@ -16,6 +16,8 @@ mod files;
 #[cfg(test)]
 mod frames;
 #[cfg(test)]
+mod keystone;
+#[cfg(test)]
 mod libvirt;
 #[cfg(test)]
 mod libvirt_transport;
@@ -24,9 +26,19 @@ mod life;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod migrate;
+#[cfg(test)]
 mod nova;
 #[cfg(test)]
+mod nova_api_source;
+#[cfg(test)]
+mod nova_db;
+#[cfg(test)]
+mod openstack;
+#[cfg(test)]
 mod openstack_rig;
+#[cfg(test)]
+mod openstack_users;
 #[cfg(test)]
 mod origins;
 #[cfg(test)]
@@ -44,6 +56,8 @@ mod rig;
 #[cfg(test)]
 mod secrets;
 #[cfg(test)]
+mod serial;
+#[cfg(test)]
 mod sessions;
 #[cfg(test)]
 mod spice;
@@ -51,3 +65,5 @@ mod spice;
 mod standalone;
 #[cfg(test)]
 mod tokens;
+#[cfg(test)]
+mod websockify_file;

@@ -233,7 +233,7 @@ mod tests {
         assert_eq!(cap.take(Way::Up, 600), Ok(600));
 
         cap.give_back(Way::Up, 500);
-        tokio::time::sleep(Duration::from_hours(1)).await;
+        sleep(Duration::from_hours(1)).await;
 
         assert_eq!(cap.take(Way::Up, usize::MAX), Ok(1000));
     }

@@ -56,7 +56,6 @@ bootstrap --bootstrap-password boot --bootstrap-region-id RegionOne \
 pub(crate) struct Keystone {
     address: SocketAddr,
     admin: Mutex<String>,
-    compute: String,
     variables: Vec<(&'static str, &'static str)>,
     process: Option<Process>,
     directory: Directory,
@@ -75,6 +74,7 @@ enum Directory {
 #[derive(Clone, Debug)]
 pub(crate) struct Project {
     pub(crate) id: String,
+    pub(crate) name: String,
 }
 
 /// A user with a role in one project.
@@ -123,7 +123,7 @@ impl Keystone {
         let body = json!({"project": {"name": name, "domain_id": "default"}});
         let made = self.admin("POST", "/v3/projects", Some(&body)).json();
         let id = text(&made["project"]["id"]);
-        Project { id }
+        Project { id, name }
     }
 
     /// A new user with one of the roles `admin`, `member`, `reader` and `service`.
@@ -152,15 +152,19 @@ impl Keystone {
         self.admin("PATCH", &path, Some(&json!({"user": {"enabled": false}})));
     }
 
-    /// A new region in which the compute API is at that URL.
+    /// A new region, in which the compute API is at that URL and identity is here.
     pub(crate) fn region(&self, compute: &str) -> String {
         let region = unique("region");
         let body = json!({"region": {"id": region}});
         self.admin("POST", "/v3/regions", Some(&body));
-        let body = json!({"endpoint": {
-            "service_id": self.compute, "interface": "public", "region_id": region, "url": compute,
-        }});
-        self.admin("POST", "/v3/endpoints", Some(&body));
+        let identity = format!("{}/v3", self.url());
+        for (kind, url) in [("compute", compute), ("identity", &identity)] {
+            let body = json!({"endpoint": {
+                "service_id": self.service(kind), "interface": "public",
+                "region_id": region, "url": url,
+            }});
+            self.admin("POST", "/v3/endpoints", Some(&body));
+        }
         region
     }
 
@@ -170,6 +174,47 @@ impl Keystone {
         let scope = json!({"project": {"id": user.project.id}});
         let who = json!({"id": user.id, "password": user.password});
         self.try_to_sign_in(&who, &scope).expect("a token")
+    }
+
+    /// A token of that user that is good for something else than a project: the system (`all`), a
+    /// domain (an id), or nothing. The user is made an admin there first.
+    #[track_caller]
+    pub(crate) fn sign_in_elsewhere(&self, user: &User, scope: &Value) -> String {
+        let admin = self.role("admin");
+        let place = match scope {
+            Value::Object(scope) if scope.contains_key("system") => Some("system"),
+            Value::Object(_) => Some("domains/default"),
+            _ => None,
+        };
+        if let Some(place) = place {
+            let path = format!("/v3/{place}/users/{}/roles/{admin}", user.id);
+            self.admin("PUT", &path, None);
+        }
+        let who = json!({"id": user.id, "password": user.password});
+        self.try_to_sign_in(&who, scope).expect("a token")
+    }
+
+    /// Gives a user another password; all the user's tokens die with the old one.
+    pub(crate) fn change_password(&self, user: &User) -> User {
+        let password = unique("password");
+        let path = format!("/v3/users/{}", user.id);
+        let body = json!({"user": {"password": password}});
+        self.admin("PATCH", &path, Some(&body));
+        User {
+            password,
+            ..user.clone()
+        }
+    }
+
+    /// The id and the secret of an application credential, with all that its user may do.
+    pub(crate) fn application_credential(&self, user: &User) -> (String, String) {
+        let path = format!("/v3/users/{}/application_credentials", user.id);
+        let body = json!({"application_credential": {"name": unique("credential")}});
+        let request = Request::new("POST", &path).json(&body);
+        let request = request.header("X-Auth-Token", &self.sign_in(user));
+        let made = request.send(self.address).json();
+        let made = &made["application_credential"];
+        (text(&made["id"]), text(&made["secret"]))
     }
 
     /// Makes a token worthless before its time.
@@ -206,17 +251,15 @@ impl Keystone {
         plant("keystone", &recipe(), directory.path(), make);
         let anywhere = format!("{}:0", loopback()).parse().unwrap();
         let (process, address) = serve(&directory, anywhere, variables);
-        let mut keystone = Self {
+        let keystone = Self {
             address,
             admin: Mutex::default(),
-            compute: String::new(),
             variables: variables.to_vec(),
             process: Some(process),
             directory,
         };
         let body = json!({"service": {"type": "compute", "name": "nova"}});
-        let made = keystone.admin("POST", "/v3/services", Some(&body)).json();
-        keystone.compute = text(&made["service"]["id"]);
+        keystone.admin("POST", "/v3/services", Some(&body));
         keystone
     }
 
@@ -230,11 +273,21 @@ impl Keystone {
     }
 
     fn grant(&self, user: &User, role: &str) -> String {
-        let path = format!("/v3/roles?name={role}");
-        let found = self.admin("GET", &path, None).json();
-        let role = text(&found["roles"][0]["id"]);
         let User { id, project, .. } = user;
+        let role = self.role(role);
         format!("/v3/projects/{}/users/{id}/roles/{role}", project.id)
+    }
+
+    fn service(&self, kind: &str) -> String {
+        let path = format!("/v3/services?type={kind}");
+        let found = self.admin("GET", &path, None).json();
+        text(&found["services"][0]["id"])
+    }
+
+    fn role(&self, name: &str) -> String {
+        let path = format!("/v3/roles?name={name}");
+        let found = self.admin("GET", &path, None).json();
+        text(&found["roles"][0]["id"])
     }
 
     #[track_caller]

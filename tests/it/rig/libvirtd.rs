@@ -19,6 +19,7 @@ use super::gateway::{Answer, run};
 use super::process::{Process, peer, tied};
 use super::qemu::{GUEST, sector};
 use super::wait::until;
+use super::xml::of_nova;
 
 /// A guest that sends back what it hears on its first serial line, and sleeps between ticks.
 const ECHO: &[u8] = &[
@@ -204,7 +205,20 @@ impl Libvirtd {
     /// line echoes, a screen is blue.
     #[track_caller]
     pub(crate) fn create(&self, name: &str, devices: &str) {
-        self.virsh_with("create", name, &self.domain(name, devices));
+        self.virsh_with("create", name, &self.domain(name, "", devices));
+    }
+
+    /// The same as Nova would: a server of that name and project. Its id.
+    #[track_caller]
+    pub(crate) fn boot(&self, name: &str, project: &str, devices: &str) -> String {
+        let domain = format!("instance-{name}");
+        let xml = self.domain(&domain, &of_nova(name, project), devices);
+        self.virsh_with("create", &domain, &xml);
+        self.virsh(&["domuuid", &domain])
+            .ok()
+            .stdout
+            .trim()
+            .to_owned()
     }
 
     /// Ends a domain here and starts it on another daemon's machine, as the same one.
@@ -218,7 +232,7 @@ impl Libvirtd {
     /// Defines a domain, which stays off.
     #[track_caller]
     pub(crate) fn define(&self, name: &str, devices: &str) {
-        self.virsh_with("define", name, &self.domain(name, devices));
+        self.virsh_with("define", name, &self.domain(name, "", devices));
     }
 
     /// Runs a command of virsh against this daemon.
@@ -244,7 +258,7 @@ impl Libvirtd {
         self.virsh(&[verb, file.to_str().unwrap()]).ok();
     }
 
-    fn domain(&self, name: &str, devices: &str) -> String {
+    fn domain(&self, name: &str, metadata: &str, devices: &str) -> String {
         let guest = if devices.contains("<log") {
             "talk"
         } else if devices.contains("<serial") {
@@ -254,7 +268,7 @@ impl Libvirtd {
         };
         let image = self.directory.path().join(guest);
         format!(
-            "<domain type='qemu'><name>{name}</name><memory unit='MiB'>16</memory><vcpu>1</vcpu>\
+            "<domain type='qemu'><name>{name}</name>{metadata}<memory unit='MiB'>16</memory><vcpu>1</vcpu>\
              <os><type arch='x86_64' machine='pc'>hvm</type><boot dev='fd'/></os>\
              <devices><emulator>{}</emulator>\
              <disk type='file' device='floppy'><driver name='qemu' type='raw'/>\

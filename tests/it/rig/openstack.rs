@@ -20,13 +20,15 @@ pub(crate) struct Client {
 
 impl Client {
     /// One who has a key of the compute API at that URL, and no Keystone.
+    ///
+    /// `server list` of the client insists on an identity service that it then does not ask.
     pub(crate) fn with_key(compute: &str, key: &str) -> Self {
-        Self::new(&[("OS_TOKEN", key)]).arguments(&[
-            "--os-auth-type",
-            "admin_token",
-            "--os-endpoint",
-            compute,
-        ])
+        let client = Self::new(&[
+            ("OS_TOKEN", key),
+            ("OS_IDENTITY_API_VERSION", "3"),
+            ("OS_IDENTITY_ENDPOINT_OVERRIDE", compute),
+        ]);
+        client.arguments(&["--os-auth-type", "admin_token", "--os-endpoint", compute])
     }
 
     /// A user of that Keystone, whose catalogue has the compute API under that region.
