@@ -62,6 +62,11 @@ impl Watch {
         self.draining.cancelled().await;
     }
 
+    /// Whether everything is to end.
+    pub fn is_closing(&self) -> bool {
+        self.closing.is_cancelled()
+    }
+
     /// Waits until everything is to end. Cancel-safe.
     pub async fn closing(&self) {
         self.closing.cancelled().await;

@@ -3,6 +3,7 @@
 use std::future::pending;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional_with_sizes};
@@ -78,16 +79,11 @@ async fn serve(way: Way, mut viewer: TcpStream, backend: SocketAddr) -> Result<(
             copy_bidirectional_with_sizes(&mut viewer, &mut target, BUFFER, BUFFER).await?;
         }
         Way::Relay | Way::Greedy => {
-            if let Ok(low) = std::env::var("LOWAT") {
-                socket2::SockRef::from(&viewer).set_tcp_notsent_lowat(low.parse()?)?;
-            }
             let mut settings = relay::Settings::default();
-            if let Ok(slot) = std::env::var("SLOT") {
-                settings.slot = slot.parse()?;
-            }
             if matches!(way, Way::Greedy) {
                 settings.slot = usize::MAX;
             }
+            let settings = Arc::new(settings);
             relay::run(viewer, target, Opening::default(), &settings, pending()).await;
         }
     }

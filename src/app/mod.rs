@@ -9,6 +9,7 @@ mod monitor;
 mod tokens;
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +29,7 @@ use crate::drain::{Drain, Watch};
 use crate::http::{BindError, Limits, Listener, serve};
 use crate::keystone::{self, Keystone};
 use crate::model::{Address, ConsoleKind, Host, Target};
-use crate::proxy::{Proxy, Settings, Workers, relay};
+use crate::proxy::{Bandwidth, Proxy, Settings, Workers, relay};
 use crate::rpc::{self, Client};
 use crate::telemetry::Metrics;
 use crate::web::{BadPages, Pages};
@@ -392,10 +393,14 @@ fn proxy_settings(config: &Config) -> Settings {
         trusted_proxies: proxy.trusted_proxies.clone(),
         connect_timeout: proxy.connect_timeout.get(),
         max_sessions: proxy.max_sessions,
-        relay: relay::Settings {
+        relay: Arc::new(relay::Settings {
             frame_limit: proxy.max_frame,
             ping_interval: proxy.ping_interval.unless_zero(),
             ..relay::Settings::default()
+        }),
+        bandwidth: Bandwidth {
+            session: NonZero::new(config.limits.session_bandwidth),
+            tenant: NonZero::new(config.limits.tenant_bandwidth),
         },
     }
 }

@@ -197,7 +197,7 @@ impl Proxy {
         let session = Session {
             seat,
             correlation,
-            grant,
+            grant: Box::new(grant),
             viewer: viewer.ip,
         };
         let proxy = Arc::clone(self);

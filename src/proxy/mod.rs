@@ -6,6 +6,7 @@
 //! flow in [`relay`] over [`ws`], which know only each other. Called by the HTTP listener;
 //! calls auth and compute through their facades.
 
+mod bandwidth;
 pub mod close;
 mod console;
 pub mod preamble;
@@ -17,10 +18,12 @@ pub mod target;
 mod workers;
 pub mod ws;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use self::bandwidth::Bandwidth;
 pub use self::workers::Workers;
 
 use crate::auth::Auth;
@@ -41,6 +44,7 @@ pub struct Proxy {
     watch: Watch,
     places: console::Places,
     roster: roster::Roster,
+    bandwidth: bandwidth::Tenants,
     /// Where sessions run, if not where they began.
     workers: Option<Workers>,
 }
@@ -59,7 +63,9 @@ pub struct Settings {
     /// See [`crate::config::Proxy::max_sessions`].
     pub max_sessions: usize,
     /// What the relay goes by.
-    pub relay: relay::Settings,
+    pub relay: Arc<relay::Settings>,
+    /// Bytes per second that may pass.
+    pub bandwidth: Bandwidth,
 }
 
 impl Proxy {
@@ -72,6 +78,7 @@ impl Proxy {
         watch: Watch,
     ) -> Self {
         let places = console::Places::new(settings.max_sessions);
+        let bandwidth = bandwidth::Tenants::new(settings.bandwidth);
         Self {
             auth,
             compute,
@@ -81,6 +88,7 @@ impl Proxy {
             watch,
             places,
             roster: roster::Roster::default(),
+            bandwidth,
             workers: None,
         }
     }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::upgrade::OnUpgrade;
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::Proxy;
-use super::close::{self, ABNORMAL, ENDED, LOST, NO_CODE, Verdict};
+use super::close::{ABNORMAL, ENDED, LOST, NO_CODE};
 use super::relay::{self, End, Opening, Report};
 use super::roster::Seat;
 use super::target::{Connected, Stream};
@@ -23,13 +24,18 @@ use crate::telemetry::TypeLabel;
 /// How long a refused viewer may take to hear it.
 const REFUSAL: Duration = Duration::from_secs(2);
 
+/// Bytes that may wait in the kernel for a slow viewer: more would be stale pictures, up to 4 MiB of
+/// them. It costs a fast viewer nothing; see docs/performance.md.
+const UNSENT: u32 = 128 << 10;
+
 /// Who looks at what.
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) seat: Seat,
     pub(super) correlation: CorrelationId,
-    /// With the target it is at now.
-    pub(super) grant: Grant,
+    /// With the target it is at now. Boxed, as what is large is all over here: a session is held for
+    /// hours, and there are thousands.
+    pub(super) grant: Box<Grant>,
     pub(super) viewer: Option<IpAddr>,
 }
 
@@ -73,6 +79,7 @@ pub(super) async fn run(
         target_bytes: connected.greeting,
         meter: Arc::clone(&seat.live().meter),
         signature: format!(" [{correlation}]").into(),
+        caps: proxy.bandwidth.caps(&grant),
         ..Opening::default()
     };
     let report = relay(proxy, &seat, viewer, connected.stream, opening).await;
@@ -99,19 +106,16 @@ async fn relay(
     opening: Opening,
 ) -> Report {
     let settings = &proxy.settings.relay;
-    let stop = async move {
-        tokio::select! {
-            () = proxy.watch.closing() => close::ending(Verdict::Closing),
-            ending = seat.ended() => ending,
-        }
-    };
+    let stop = seat.ended();
     match target {
-        Stream::Tcp(target) => relay::run(viewer, target, opening, settings, stop).await,
-        Stream::Unix(target) => relay::run(viewer, target, opening, settings, stop).await,
-        Stream::Handed(target) => match target {
-            Display::Socket(target) => relay::run(viewer, target, opening, settings, stop).await,
-            Display::Line(target) => relay::run(viewer, target, opening, settings, stop).await,
-        },
+        Stream::Tcp(target) => Box::pin(relay::run(viewer, target, opening, settings, stop)).await,
+        Stream::Unix(target) => Box::pin(relay::run(viewer, target, opening, settings, stop)).await,
+        Stream::Handed(Display::Socket(target)) => {
+            Box::pin(relay::run(viewer, target, opening, settings, stop)).await
+        }
+        Stream::Handed(Display::Line(target)) => {
+            Box::pin(relay::run(viewer, target, opening, settings, stop)).await
+        }
     }
 }
 
@@ -125,7 +129,8 @@ pub(super) async fn refuse(upgrade: OnUpgrade, code: u16, reason: &str) {
 /// The viewer's stream once the 101 has left, and what it sent behind its request.
 async fn take_stream(upgrade: OnUpgrade) -> Option<(TcpStream, Vec<u8>)> {
     let (stream, early) = upgraded_stream(upgrade).await?;
-    if let Err(error) = resolve::prepare(&stream) {
+    let unsent = |()| SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
+    if let Err(error) = resolve::prepare(&stream).and_then(unsent) {
         tracing::debug!(%error, "the viewer left before the session began");
     }
     Some((stream, early.to_vec()))

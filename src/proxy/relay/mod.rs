@@ -137,7 +137,7 @@ pub fn run<V, T, S>(
     viewer: V,
     target: T,
     opening: Opening,
-    settings: &Settings,
+    settings: &Arc<Settings>,
     stop: S,
 ) -> Relay<V, T, S>
 where

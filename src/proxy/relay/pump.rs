@@ -59,7 +59,7 @@ pub struct Relay<V, T, S: Future> {
     filter: Option<Box<dyn Filter>>,
     throttle: Option<Box<Throttle>>,
     signature: Box<str>,
-    settings: Settings,
+    settings: Arc<Settings>,
 }
 
 /// What becomes of the bytes a side sends.
@@ -117,7 +117,13 @@ where
     T: AsyncRead + AsyncWrite + Unpin,
     S: Future<Output = Ending>,
 {
-    pub(super) fn new(v: V, target: T, opening: Opening, settings: &Settings, stop: S) -> Self {
+    pub(super) fn new(
+        v: V,
+        target: T,
+        opening: Opening,
+        settings: &Arc<Settings>,
+        stop: S,
+    ) -> Self {
         let mut relay = Self {
             viewer: v,
             target,
@@ -143,7 +149,7 @@ where
             filter: opening.filter,
             throttle: Throttle::new(opening.caps),
             signature: opening.signature,
-            settings: settings.clone(),
+            settings: Arc::clone(settings),
         };
         relay.set_ping_timer();
         relay.open(opening.viewer_bytes, opening.target_bytes);

@@ -27,11 +27,11 @@ struct Rig<V, T> {
     relay: JoinHandle<Report>,
 }
 
-fn patient() -> Settings {
-    Settings {
+fn patient() -> Arc<Settings> {
+    Arc::new(Settings {
         ping_interval: None,
         ..Settings::default()
-    }
+    })
 }
 
 async fn told(stop: oneshot::Receiver<Ending>) -> Ending {
@@ -41,7 +41,12 @@ async fn told(stop: oneshot::Receiver<Ending>) -> Ending {
     }
 }
 
-fn start<V, T>(viewer: (V, V), target: (T, T), opening: Opening, settings: &Settings) -> Rig<V, T>
+fn start<V, T>(
+    viewer: (V, V),
+    target: (T, T),
+    opening: Opening,
+    settings: &Arc<Settings>,
+) -> Rig<V, T>
 where
     V: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -56,7 +61,7 @@ where
     }
 }
 
-fn piped(size: usize, settings: &Settings) -> Rig<DuplexStream, DuplexStream> {
+fn piped(size: usize, settings: &Arc<Settings>) -> Rig<DuplexStream, DuplexStream> {
     start(duplex(size), duplex(size), Opening::default(), settings)
 }
 
@@ -69,7 +74,7 @@ async fn tcp_pair() -> (TcpStream, TcpStream) {
     (near, far)
 }
 
-async fn wired(settings: &Settings) -> Rig<TcpStream, TcpStream> {
+async fn wired(settings: &Arc<Settings>) -> Rig<TcpStream, TcpStream> {
     start(
         tcp_pair().await,
         tcp_pair().await,
@@ -457,7 +462,7 @@ async fn a_flood_of_pings_to_a_viewer_that_reads_nothing_is_bounded() {
 
 #[tokio::test(start_paused = true)]
 async fn a_ping_is_sent_each_interval_and_a_viewer_that_answers_is_kept() {
-    let mut rig = piped(64, &Settings::default());
+    let mut rig = piped(64, &Arc::default());
     let started = Instant::now();
 
     for _ in 0..10 {
@@ -471,7 +476,7 @@ async fn a_ping_is_sent_each_interval_and_a_viewer_that_answers_is_kept() {
 
 #[tokio::test(start_paused = true)]
 async fn a_viewer_that_answers_no_ping_is_given_up() {
-    let mut rig = piped(64, &Settings::default());
+    let mut rig = piped(64, &Arc::default());
     let started = Instant::now();
 
     let (_, close) = until_close(&mut rig.viewer).await;
@@ -485,7 +490,7 @@ async fn a_viewer_that_answers_no_ping_is_given_up() {
 
 #[tokio::test(start_paused = true)]
 async fn a_viewer_whose_bytes_wait_for_the_target_is_not_silent() {
-    let mut rig = piped(64, &Settings::default());
+    let mut rig = piped(64, &Arc::default());
 
     let flood = timeout(
         LONG * 10,
@@ -840,7 +845,7 @@ async fn a_session_is_small() {
         viewer,
         target,
         Opening::default(),
-        &Settings::default(),
+        &Arc::default(),
         pending(),
     );
 
