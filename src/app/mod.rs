@@ -10,6 +10,7 @@ mod monitor;
 mod tokens;
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -29,7 +30,7 @@ use crate::drain::{Drain, Watch};
 use crate::http::{BindError, Limits, Listener, serve};
 use crate::keystone::{self, Keystone};
 use crate::model::{Address, ConsoleKind, Host, Security, Target};
-use crate::proxy::{Proxy, Settings, relay};
+use crate::proxy::{Bandwidth, Proxy, Settings, Workers, relay};
 use crate::rpc::{self, Client};
 use crate::telemetry::Metrics;
 use crate::web::{BadPages, Pages};
@@ -64,6 +65,9 @@ pub enum StartError {
     /// The demo's own port cannot be opened.
     #[error("the demo cannot listen on loopback")]
     Demo(#[source] std::io::Error),
+    /// The threads that relay cannot be started.
+    #[error("cannot start the threads that relay")]
+    Workers(#[source] std::io::Error),
     /// The pages cannot be served.
     #[error(transparent)]
     Web(#[from] BadPages),
@@ -98,6 +102,7 @@ pub struct App {
     drivers: Vec<Box<dyn Driver>>,
     keystone: Option<keystone::Settings>,
     pages: Pages,
+    workers: Workers,
     proxy_alone: bool,
     config: Config,
 }
@@ -153,6 +158,7 @@ impl App {
             keystone: keystone_settings(&config)?,
             demo,
             pages,
+            workers: Workers::start().map_err(StartError::Workers)?,
             proxy_alone: extras.proxy_alone,
             config,
         })
@@ -195,7 +201,9 @@ impl App {
             metrics.clone(),
             watch.clone(),
         );
-        let proxy = Proxy::new(a, c, settings, m, w).with_displays(displays);
+        let proxy = Proxy::new(a, c, settings, m, w)
+            .with_displays(displays)
+            .with_workers(self.workers);
         let proxy = Arc::new(proxy);
         proxy.start();
         let api = Arc::new(Api {
@@ -399,10 +407,14 @@ fn proxy_settings(config: &Config) -> Settings {
         allowed_networks: proxy.allowed_networks.clone(),
         vnc: proxy.vnc.clone(),
         max_sessions: proxy.max_sessions,
-        relay: relay::Settings {
+        relay: Arc::new(relay::Settings {
             frame_limit: proxy.max_frame,
             ping_interval: proxy.ping_interval.unless_zero(),
             ..relay::Settings::default()
+        }),
+        bandwidth: Bandwidth {
+            session: NonZero::new(config.limits.session_bandwidth),
+            tenant: NonZero::new(config.limits.tenant_bandwidth),
         },
     }
 }

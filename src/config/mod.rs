@@ -47,6 +47,8 @@ pub struct Config {
     pub compute: Compute,
     /// OpenStack's identity service.
     pub keystone: Keystone,
+    /// What sessions may use.
+    pub limits: Limits,
     /// Health and metrics.
     pub monitor: Monitor,
     /// The socket of `vncgate token` and its like.
@@ -290,6 +292,16 @@ pub struct FixedInstance {
 
 fn vnc() -> ConsoleKind {
     ConsoleKind::Vnc
+}
+
+/// `[limits]`: what sessions may use.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Bytes per second of one session in each direction; 0: any number.
+    pub session_bandwidth: u64,
+    /// The same of all sessions of one project or, without one, one caller, on this proxy.
+    pub tenant_bandwidth: u64,
 }
 
 /// `[monitor]`: `/healthz`, `/readyz` and `/metrics`.

@@ -12,12 +12,12 @@ use hyper::upgrade::OnUpgrade;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use super::Proxy;
 use super::close::Refusal;
 use super::entry::Entered;
 use super::request::{self, BadHandshake, Client as Viewer, Handshake};
 use super::roster::Seat;
 use super::session::{self, Session};
+use super::{Proxy, Workers};
 use crate::auth::SessionRecord;
 use crate::http::{Body, Peer, Reject};
 use crate::model::{Browser, CorrelationId, Grant, InstanceId, SessionId, TokenId, UnixTime};
@@ -160,14 +160,17 @@ impl Proxy {
         let session = Session {
             seat,
             correlation,
-            grant,
+            grant: Box::new(grant),
             viewer: viewer.ip,
         };
         let proxy = Arc::clone(self);
-        self.watch.spawn_session(async move {
+        let desk = self.workers.as_ref().and_then(Workers::desk);
+        let runtime = desk.as_ref().map(|desk| desk.runtime.clone());
+        let session = async move {
             session::run(&proxy, session, upgrade, entered).await;
-            drop(place);
-        });
+            drop((place, desk));
+        };
+        self.watch.spawn_session_on(runtime.as_ref(), session);
     }
 
     /// Tells the viewer why not; `false` if too many are being told already.

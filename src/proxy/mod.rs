@@ -9,6 +9,7 @@
 //! calls auth and compute through their facades.
 
 mod approach;
+mod bandwidth;
 pub mod close;
 mod console;
 pub mod entry;
@@ -21,11 +22,16 @@ mod rights;
 mod roster;
 mod session;
 pub mod target;
+mod workers;
 pub mod ws;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
+
+pub use self::bandwidth::Bandwidth;
+pub use self::workers::Workers;
 
 use crate::auth::Auth;
 use crate::compute::{Compute, Displays};
@@ -46,6 +52,9 @@ pub struct Proxy {
     watch: Watch,
     places: console::Places,
     roster: roster::Roster,
+    bandwidth: bandwidth::Tenants,
+    /// Where sessions run, if not where they began.
+    workers: Option<Workers>,
 }
 
 /// What of the config the proxy goes by.
@@ -66,7 +75,9 @@ pub struct Settings {
     /// See [`crate::config::Proxy::max_sessions`].
     pub max_sessions: usize,
     /// What the relay goes by.
-    pub relay: relay::Settings,
+    pub relay: Arc<relay::Settings>,
+    /// Bytes per second that may pass.
+    pub bandwidth: Bandwidth,
 }
 
 impl Proxy {
@@ -79,6 +90,7 @@ impl Proxy {
         watch: Watch,
     ) -> Self {
         let places = console::Places::new(settings.max_sessions);
+        let bandwidth = bandwidth::Tenants::new(settings.bandwidth);
         Self {
             auth,
             compute,
@@ -88,6 +100,17 @@ impl Proxy {
             watch,
             places,
             roster: roster::Roster::default(),
+            bandwidth,
+            workers: None,
+        }
+    }
+
+    /// The same, relaying on threads of its own.
+    #[must_use]
+    pub fn with_workers(self, workers: Workers) -> Self {
+        Self {
+            workers: Some(workers),
+            ..self
         }
     }
 

@@ -7,6 +7,7 @@
 //! Knows frames and streams; no token, no instance, no address. RFC 6455 section 7 for the ends.
 
 mod bell;
+mod cap;
 mod filter;
 mod meter;
 mod outbox;
@@ -21,6 +22,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub use self::cap::Cap;
 pub use self::filter::Filter;
 pub use self::meter::Meter;
 pub use self::pump::Relay;
@@ -43,6 +45,8 @@ pub struct Opening {
     pub meter: Arc<Meter>,
     /// Looks into what passes, what is here included; none lets everything pass.
     pub filter: Option<Box<dyn Filter>>,
+    /// What caps its bandwidth, each of them; such as its own cap, and one shared with others.
+    pub caps: Vec<Arc<Cap>>,
     /// What every sentence to the viewer ends in, such as an id to ask about.
     pub signature: Box<str>,
 }
@@ -137,7 +141,7 @@ pub fn run<V, T, S>(
     viewer: V,
     target: T,
     opening: Opening,
-    settings: &Settings,
+    settings: &Arc<Settings>,
     stop: S,
 ) -> Relay<V, T, S>
 where
