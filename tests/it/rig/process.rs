@@ -157,8 +157,14 @@ impl Process {
     /// Waits for the end; the exit code, or minus the signal that killed it.
     #[track_caller]
     pub(crate) fn wait(&mut self) -> i32 {
+        self.wait_within(PATIENCE)
+    }
+
+    /// The same, at most for `limit`.
+    #[track_caller]
+    pub(crate) fn wait_within(&mut self, limit: Duration) -> i32 {
         let what = format!("the end of {}", self.label);
-        let status = within(PATIENCE, &what, || self.child.try_wait().unwrap());
+        let status = within(limit, &what, || self.child.try_wait().unwrap());
         let silent = |_: &Line| None::<()>;
         assert!(self.line_within(PATIENCE, silent).is_none());
         let signal = || -status.signal().unwrap_or_default();
