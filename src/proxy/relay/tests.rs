@@ -27,11 +27,11 @@ struct Rig<V, T> {
     relay: JoinHandle<Report>,
 }
 
-fn patient() -> Settings {
-    Settings {
+fn patient() -> Arc<Settings> {
+    Arc::new(Settings {
         ping_interval: None,
         ..Settings::default()
-    }
+    })
 }
 
 async fn told(stop: oneshot::Receiver<Ending>) -> Ending {
@@ -41,7 +41,12 @@ async fn told(stop: oneshot::Receiver<Ending>) -> Ending {
     }
 }
 
-fn start<V, T>(viewer: (V, V), target: (T, T), opening: Opening, settings: &Settings) -> Rig<V, T>
+fn start<V, T>(
+    viewer: (V, V),
+    target: (T, T),
+    opening: Opening,
+    settings: &Arc<Settings>,
+) -> Rig<V, T>
 where
     V: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -56,7 +61,7 @@ where
     }
 }
 
-fn piped(size: usize, settings: &Settings) -> Rig<DuplexStream, DuplexStream> {
+fn piped(size: usize, settings: &Arc<Settings>) -> Rig<DuplexStream, DuplexStream> {
     start(duplex(size), duplex(size), Opening::default(), settings)
 }
 
@@ -69,7 +74,7 @@ async fn tcp_pair() -> (TcpStream, TcpStream) {
     (near, far)
 }
 
-async fn wired(settings: &Settings) -> Rig<TcpStream, TcpStream> {
+async fn wired(settings: &Arc<Settings>) -> Rig<TcpStream, TcpStream> {
     start(
         tcp_pair().await,
         tcp_pair().await,
@@ -457,7 +462,7 @@ async fn a_flood_of_pings_to_a_viewer_that_reads_nothing_is_bounded() {
 
 #[tokio::test(start_paused = true)]
 async fn a_ping_is_sent_each_interval_and_a_viewer_that_answers_is_kept() {
-    let mut rig = piped(64, &Settings::default());
+    let mut rig = piped(64, &Arc::default());
     let started = Instant::now();
 
     for _ in 0..10 {
@@ -471,7 +476,7 @@ async fn a_ping_is_sent_each_interval_and_a_viewer_that_answers_is_kept() {
 
 #[tokio::test(start_paused = true)]
 async fn a_viewer_that_answers_no_ping_is_given_up() {
-    let mut rig = piped(64, &Settings::default());
+    let mut rig = piped(64, &Arc::default());
     let started = Instant::now();
 
     let (_, close) = until_close(&mut rig.viewer).await;
@@ -485,7 +490,7 @@ async fn a_viewer_that_answers_no_ping_is_given_up() {
 
 #[tokio::test(start_paused = true)]
 async fn a_viewer_whose_bytes_wait_for_the_target_is_not_silent() {
-    let mut rig = piped(64, &Settings::default());
+    let mut rig = piped(64, &Arc::default());
 
     let flood = timeout(
         LONG * 10,
@@ -840,7 +845,7 @@ async fn a_session_is_small() {
         viewer,
         target,
         Opening::default(),
-        &Settings::default(),
+        &Arc::default(),
         pending(),
     );
 
@@ -1183,4 +1188,81 @@ async fn streams_go_on_when_nobody_gives_out_slots_any_more() {
     streams.until(each_moved).await;
 
     assert_eq!(streams.relays.len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_capped_session_keeps_its_rate_in_each_direction() {
+    let cap = Arc::new(Cap::new(std::num::NonZeroU64::new(100_000).unwrap()));
+    let opening = Opening {
+        caps: vec![cap],
+        ..Opening::default()
+    };
+    let rig = start(duplex(1 << 20), duplex(1 << 20), opening, &patient());
+    let (mut viewer_reads, mut viewer_writes) = split(rig.viewer);
+    let (mut target_reads, mut target_writes) = split(rig.target);
+    let (up, down) = (pattern(500_000, 8), pattern(500_000, 9));
+    let frames = as_frames(&up);
+    let started = Instant::now();
+    let (mut got_up, mut got_down) = (vec![0; up.len()], Vec::new());
+
+    let ((), (), ()) = tokio::join!(
+        async { viewer_writes.write_all(&frames).await.unwrap() },
+        async {
+            target_writes.write_all(&down).await.unwrap();
+            while got_down.len() < down.len() {
+                got_down.extend(next_frame(&mut viewer_reads).await.1);
+            }
+        },
+        async {
+            target_reads.read_exact(&mut got_up).await.unwrap();
+        },
+    );
+
+    assert!(got_up == up && got_down == down);
+    let took = started.elapsed().as_secs_f64();
+    assert!((4.7..5.3).contains(&took), "{took} s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn sessions_under_one_cap_share_it() {
+    let cap = Arc::new(Cap::new(std::num::NonZeroU64::new(1_000_000).unwrap()));
+    let mut relays = tokio::task::JoinSet::new();
+    let viewers: Vec<_> = (0..4).map(|_| Thirsty::default()).collect();
+    for viewer in &viewers {
+        let target: Endless = tokio::io::join(tokio::io::repeat(7), Deaf);
+        let opening = Opening {
+            caps: vec![Arc::clone(&cap)],
+            ..Opening::default()
+        };
+        relays.spawn(run(viewer.clone(), target, opening, &patient(), pending()));
+    }
+
+    tokio::time::sleep(Duration::from_secs(10)).await;
+
+    let moved: Vec<_> = viewers.iter().map(|viewer| viewer.0.down()).collect();
+    let sum: u64 = moved.iter().sum();
+    assert!((9_900_000..=10_400_000).contains(&sum), "{moved:?}");
+    assert!(moved.iter().all(|each| *each > 1_000_000), "{moved:?}");
+    assert_eq!(relays.len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_capped_session_ends_in_time() {
+    let cap = Arc::new(Cap::new(std::num::NonZeroU64::new(1).unwrap()));
+    let opening = Opening {
+        caps: vec![cap],
+        ..Opening::default()
+    };
+    let mut rig = start(duplex(1 << 20), duplex(1 << 20), opening, &patient());
+    rig.target.write_all(&[0; 1000]).await.unwrap();
+    let started = Instant::now();
+
+    let reason = "draining".to_owned();
+    rig.stop.send(Ending { code: 1001, reason }).unwrap();
+    let (_, close) = until_close(&mut rig.viewer).await;
+    let report = timeout(LONG, rig.relay).await.unwrap().unwrap();
+
+    assert_eq!(close, close_payload(1001, "draining"));
+    assert!(matches!(report.end, End::Stopped(_)));
+    assert!(started.elapsed() <= Duration::from_secs(6));
 }

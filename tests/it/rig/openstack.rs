@@ -31,6 +31,17 @@ impl Client {
         client.arguments(&["--os-auth-type", "admin_token", "--os-endpoint", compute])
     }
 
+    /// One who needs none on that machine.
+    pub(crate) fn without_credentials(compute: &str) -> Self {
+        Self::new(&[]).arguments(&["--os-auth-type", "none", "--os-endpoint", compute])
+    }
+
+    /// One who sends the key as a password, by HTTP's own means.
+    pub(crate) fn with_password(compute: &str, key: &str) -> Self {
+        let client = Self::new(&[("OS_USERNAME", "anybody"), ("OS_PASSWORD", key)]);
+        client.arguments(&["--os-auth-type", "http_basic", "--os-endpoint", compute])
+    }
+
     /// A user of that Keystone, whose catalogue has the compute API under that region.
     pub(crate) fn with_user(keystone: &Keystone, user: &User, region: &str) -> Self {
         Self::new(&[
