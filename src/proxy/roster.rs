@@ -89,13 +89,11 @@ impl Live {
 
     fn poll_verdict(&self, cx: &Context<'_>) -> Poll<Verdict> {
         let mut gavel = self.gavel();
-        match gavel.verdict {
-            Some(verdict) => Poll::Ready(verdict),
-            None => {
-                gavel.session = Some(cx.waker().clone());
-                Poll::Pending
-            }
+        if let Some(verdict) = gavel.verdict {
+            return Poll::Ready(verdict);
         }
+        gavel.session = Some(cx.waker().clone());
+        Poll::Pending
     }
 
     fn gavel(&self) -> MutexGuard<'_, Gavel> {

@@ -152,7 +152,7 @@ impl Throttle {
             *pause = None;
             match take_of_all(&self.caps, way, want) {
                 Ok(granted) => return Poll::Ready(granted),
-                Err(wait) => *pause = Some(Box::pin(sleep(wait))),
+                Err(later) => *pause = Some(Box::pin(sleep(later))),
             }
         }
     }

@@ -149,4 +149,6 @@ where
 }
 
 #[cfg(test)]
+mod differential;
+#[cfg(test)]
 mod tests;
