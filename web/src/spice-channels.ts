@@ -13,6 +13,8 @@ import { create_rgba_png } from "spice/png.js";
 import type { Options, SpiceConn } from "spice/spiceconn.js";
 import { SpiceLinkHeader, SpiceLinkMess, SpiceMiniData, SpiceMsgChannels } from "spice/spicemsg.js";
 
+import { wholeTicket } from "./ticket.js";
+
 /** Who uses the channels. */
 export interface User {
   /** A channel's socket, before it opens. */
@@ -39,6 +41,10 @@ function steady<T extends Constructor<SpiceConn>>(Base: T) {
       if (this.ws?.readyState === WebSocket.OPEN) {
         super.send_msg(message);
       }
+    }
+
+    override send_ticket(ticket: number[]): void {
+      super.send_ticket(wholeTicket(ticket));
     }
 
     override process_channel_message(message: SpiceMiniData): boolean {

@@ -25,12 +25,22 @@ declare module "spice/spiceconn.js" {
     readonly onerror: (error: unknown) => void;
     channel_type(): string;
     send_hdr(): void;
+    send_ticket(ticket: number[]): void;
     send_msg(message: import("spice/spicemsg.js").SpiceMiniData): void;
     process_channel_message(message: import("spice/spicemsg.js").SpiceMiniData): boolean;
     log_info(...words: unknown[]): void;
     log_warn(...words: unknown[]): void;
     log_err(...words: unknown[]): void;
   }
+}
+
+declare module "spice/ticket.js" {
+  interface PublicKey {
+    n: { bitLength(): number };
+    doPublic(number: unknown): { toString(radix: number): string };
+  }
+
+  export function rsa_encrypt(key: PublicKey, text: string): number[];
 }
 
 declare module "spice/main.js" {
