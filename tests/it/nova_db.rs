@@ -380,6 +380,24 @@ fn a_server_over_tls_must_be_the_one_that_the_authority_vouches_for() {
 }
 
 #[test]
+fn a_certificate_for_another_host_is_refused_unless_the_url_says_otherwise() {
+    let cell = MariaDb::with_tls_as("db.example");
+    let peer = Peer::echo();
+    let (instance, console) = console(&peer);
+    cell.add(&instance, std::slice::from_ref(&console));
+    let strict = format!("{}?ssl_ca={}", cell.url(), cell.authority().display());
+    let lenient = format!("{strict}&ssl_check_hostname=false");
+
+    let gateway_of = |url: &str| gateway(&[url]).start();
+    let refusing = gateway_of(&strict);
+    refuses(&refusing, &console.token, 4011, "cannot be asked just now");
+    shows(&gateway_of(&lenient), &console.token);
+
+    let log = refusing.text(Stream::Err);
+    assert!(log.contains("certificate not valid for name"), "{log}");
+}
+
+#[test]
 fn a_password_can_be_put_right_without_a_restart() {
     for (cell, url) in both() {
         let peer = Peer::echo();
