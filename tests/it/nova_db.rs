@@ -164,6 +164,30 @@ fn an_address_that_nova_gave_to_another_instance_since_is_not_dialled() {
 }
 
 #[test]
+fn a_row_that_leads_out_of_the_allowed_networks_is_not_dialled() {
+    let cell = MariaDb::start();
+    let peer = Peer::echo();
+    let (instance, console) = console(&peer);
+    cell.add(&instance, std::slice::from_ref(&console));
+    let within = |network: &str| {
+        let networks = vec![network];
+        let setup = gateway(&[&cell.url()]).set("proxy", "allowed_networks", networks);
+        setup.start()
+    };
+
+    let (inside, outside) = (within("127.0.0.0/8"), within("10.0.0.0/8"));
+    refuses(
+        &outside,
+        &console.token,
+        4005,
+        "outside the allowed networks",
+    );
+    shows(&inside, &console.token);
+
+    assert_eq!(peer.connections(), 1);
+}
+
+#[test]
 fn every_cell_is_asked_and_one_that_is_down_holds_up_no_other() {
     let mut first = MariaDb::start();
     let second = Postgres::start();
@@ -377,6 +401,24 @@ fn a_server_over_tls_must_be_the_one_that_the_authority_vouches_for() {
     assert!(opens(&format!("{full}{ca}")));
     assert!(!opens(&format!("{full}{other}")));
     assert!(!opens(&format!("{}?sslmode=disable", postgres.url())));
+}
+
+#[test]
+fn a_certificate_for_another_host_is_refused_unless_the_url_says_otherwise() {
+    let cell = MariaDb::with_tls_as("db.example");
+    let peer = Peer::echo();
+    let (instance, console) = console(&peer);
+    cell.add(&instance, std::slice::from_ref(&console));
+    let strict = format!("{}?ssl_ca={}", cell.url(), cell.authority().display());
+    let lenient = format!("{strict}&ssl_check_hostname=false");
+
+    let gateway_of = |url: &str| gateway(&[url]).start();
+    let refusing = gateway_of(&strict);
+    refuses(&refusing, &console.token, 4011, "cannot be asked just now");
+    shows(&gateway_of(&lenient), &console.token);
+
+    let log = refusing.text(Stream::Err);
+    assert!(log.contains("certificate not valid for name"), "{log}");
 }
 
 #[test]

@@ -39,12 +39,19 @@ pub(crate) struct MariaDb {
 impl MariaDb {
     /// One that speaks plainly.
     pub(crate) fn start() -> Self {
-        Self::new(false)
+        let address = free_address();
+        Self::new(address, None)
     }
 
     /// One that takes connections over TLS alone; [`MariaDb::authority`] vouches for it.
     pub(crate) fn with_tls() -> Self {
-        Self::new(true)
+        let address = free_address();
+        Self::new(address, Some(&address.ip().to_string()))
+    }
+
+    /// The same with a certificate for this name, wherever it listens.
+    pub(crate) fn with_tls_as(name: &str) -> Self {
+        Self::new(free_address(), Some(name))
     }
 
     /// Where it listens.
@@ -112,21 +119,20 @@ impl MariaDb {
         });
     }
 
-    fn new(tls: bool) -> Self {
+    fn new(address: SocketAddr, certificate: Option<&str>) -> Self {
         let directory = TempDir::with_prefix("vncgate-mariadb-").unwrap();
         let data = directory.path().join("data");
         fs::create_dir(&data).unwrap();
         plant("mariadb", &recipe(), &data, make);
-        let address = free_address();
-        if tls {
+        if let Some(name) = certificate {
             let pki = directory.path().join("pki");
             let authority = Authority::new(&pki, "ca.pem");
-            authority.vouch_for(&address.ip().to_string(), "cert.pem", "key.pem");
+            authority.vouch_for(name, "cert.pem", "key.pem");
         }
         let mut server = Self {
             address,
             directory,
-            tls,
+            tls: certificate.is_some(),
             process: None,
         };
         server.restart();

@@ -81,3 +81,50 @@ async fn accept(listener: &UnixListener) -> io::Result<UnixStream> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::drain::Drain;
+
+    #[tokio::test]
+    async fn a_passage_leads_to_a_name_and_ends_with_the_side_that_is_given_up() {
+        let server = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = server.local_addr().unwrap().port();
+        let door = Door::Tcp("localhost".parse().unwrap(), port);
+        let drain = Drain::default();
+
+        let passage = Passage::open(&door, &drain.watch()).await.unwrap();
+        let mut near = UnixStream::connect(passage.path(&door)).await.unwrap();
+        let (mut far, _) = server.accept().await.unwrap();
+        let mut heard = [0; 4];
+        near.write_all(b"ping").await.unwrap();
+        far.read_exact(&mut heard).await.unwrap();
+        far.write_all(b"pong").await.unwrap();
+        near.read_exact(&mut heard).await.unwrap();
+        drop(near);
+
+        assert_eq!(&heard, b"pong");
+        assert_eq!(far.read(&mut heard).await.unwrap(), 0);
+        let again = UnixStream::connect(passage.path(&door)).await;
+        assert!(again.is_err(), "it is for one connection");
+    }
+
+    #[tokio::test]
+    async fn where_nobody_listens_no_passage_is_opened() {
+        let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = closed.local_addr().unwrap().port();
+        drop(closed);
+        let drain = Drain::default();
+
+        for door in [
+            Door::Tcp("127.0.0.1".parse().unwrap(), port),
+            Door::Unix("/nowhere/mysqld.sock".into()),
+        ] {
+            assert!(Passage::open(&door, &drain.watch()).await.is_err());
+        }
+    }
+}
