@@ -64,6 +64,8 @@ mod serial;
 #[cfg(test)]
 mod sessions;
 #[cfg(test)]
+mod soak;
+#[cfg(test)]
 mod spice;
 #[cfg(test)]
 mod standalone;

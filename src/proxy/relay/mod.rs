@@ -153,4 +153,6 @@ where
 }
 
 #[cfg(test)]
+mod differential;
+#[cfg(test)]
 mod tests;

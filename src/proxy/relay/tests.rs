@@ -2,7 +2,6 @@ use std::future::pending;
 use std::io::ErrorKind;
 use std::pin::pin;
 
-use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex, split};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -93,7 +92,7 @@ impl<V, T> Rig<V, T> {
 }
 
 /// A client frame.
-fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+pub(super) fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![first];
     match payload.len() {
         short @ 0..126 => frame.push(0x80 | u8::try_from(short).unwrap()),
@@ -134,7 +133,7 @@ async fn next_frame(viewer: &mut (impl AsyncRead + Unpin)) -> (u8, Vec<u8>) {
 }
 
 /// Server frames up to the close frame: the payload of the binary ones, and the close frame's.
-async fn until_close(viewer: &mut (impl AsyncRead + Unpin)) -> (Vec<u8>, Vec<u8>) {
+pub(super) async fn until_close(viewer: &mut (impl AsyncRead + Unpin)) -> (Vec<u8>, Vec<u8>) {
     let mut bytes = Vec::new();
     loop {
         match next_frame(viewer).await {
@@ -145,7 +144,7 @@ async fn until_close(viewer: &mut (impl AsyncRead + Unpin)) -> (Vec<u8>, Vec<u8>
     }
 }
 
-async fn to_end(stream: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
+pub(super) async fn to_end(stream: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
     let mut bytes = Vec::new();
     timeout(LONG, stream.read_to_end(&mut bytes))
         .await
@@ -885,119 +884,6 @@ async fn a_refused_viewer_that_stays_is_left() {
     .await;
 
     assert_eq!(started.elapsed().as_secs(), 5);
-}
-
-/// A relay as one would write it in an afternoon: one frame, one write.
-async fn plain_relay(viewer: DuplexStream, target: DuplexStream) {
-    let (mut from_viewer, mut to_viewer) = split(viewer);
-    let (mut from_target, mut to_target) = split(target);
-    let up = async {
-        while let Ok(first) = from_viewer.read_u8().await {
-            let length = match from_viewer.read_u8().await.unwrap() & 0x7f {
-                126 => u64::from(from_viewer.read_u16().await.unwrap()),
-                127 => from_viewer.read_u64().await.unwrap(),
-                short => u64::from(short),
-            };
-            let mut mask = [0; 4];
-            from_viewer.read_exact(&mut mask).await.unwrap();
-            let mut payload = vec![0; usize::try_from(length).unwrap()];
-            from_viewer.read_exact(&mut payload).await.unwrap();
-            for (byte, key) in payload.iter_mut().zip(mask.iter().cycle()) {
-                *byte ^= key;
-            }
-            if first & 0x0f < 8 {
-                to_target.write_all(&payload).await.unwrap();
-            }
-        }
-        to_target.shutdown().await.unwrap();
-    };
-    let down = async {
-        let mut bytes = [0; 100];
-        loop {
-            let read = from_target.read(&mut bytes).await.unwrap();
-            if read == 0 {
-                break;
-            }
-            let header = [BINARY, u8::try_from(read).unwrap()];
-            to_viewer.write_all(&header).await.unwrap();
-            to_viewer.write_all(&bytes[..read]).await.unwrap();
-        }
-        to_viewer.write_all(&[CLOSE, 0]).await.unwrap();
-    };
-    tokio::join!(up, down);
-}
-
-/// What came out at both ends of a relay: at the viewer, and at the target.
-type Through = (Vec<u8>, Vec<u8>);
-
-/// Sends frames and bytes through a relay's two pipes, the viewer ending first.
-async fn through(
-    viewer: DuplexStream,
-    target: DuplexStream,
-    frames: &[Vec<u8>],
-    down: &[Vec<u8>],
-) -> Through {
-    let (mut viewer_reads, mut viewer_writes) = split(viewer);
-    let (mut target_reads, mut target_writes) = split(target);
-    let viewer_sends = async {
-        for frame in frames {
-            viewer_writes.write_all(frame).await.unwrap();
-        }
-        viewer_writes.shutdown().await.unwrap();
-    };
-    let target_sends = async move {
-        for bytes in down {
-            target_writes.write_all(bytes).await.unwrap();
-        }
-        target_writes
-    };
-    let target_hears = to_end(&mut target_reads);
-    let ends = async {
-        let ((), mut target_writes, heard) = tokio::join!(viewer_sends, target_sends, target_hears);
-        target_writes.shutdown().await.unwrap();
-        heard
-    };
-    let (at_target, at_viewer) = tokio::join!(ends, until_close(&mut viewer_reads));
-    (at_viewer.0, at_target)
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
-
-    #[test]
-    fn random_traffic_passes_as_through_a_plain_relay(
-        frames in proptest::collection::vec(
-            (
-                prop_oneof![Just(BINARY), Just(PONG), Just(0x89)],
-                proptest::collection::vec(any::<u8>(), 0..126),
-            ),
-            0..20,
-        ),
-        down in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..500), 0..20),
-        size in 1_usize..300,
-    ) {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build()
-            .unwrap();
-        let frames: Vec<_> = frames.iter().map(|(first, bytes)| masked(*first, bytes)).collect();
-
-        let (ours, plain) = runtime.block_on(async {
-            let (viewer, target) = (duplex(size), duplex(size));
-            let relay = run(viewer.1, target.1, Opening::default(), &patient(), pending());
-            let relay = tokio::spawn(relay);
-            let ours = through(viewer.0, target.0, &frames, &down).await;
-            relay.await.unwrap();
-            let (viewer, target) = (duplex(size), duplex(size));
-            let relay = tokio::spawn(plain_relay(viewer.1, target.1));
-            let plain = through(viewer.0, target.0, &frames, &down).await;
-            relay.abort();
-            (ours, plain)
-        });
-
-        prop_assert_eq!(ours, plain);
-    }
 }
 
 #[tokio::test]
