@@ -31,6 +31,12 @@ impl Plan<'_> {
             self.other_urls();
         }
         self.origins();
+        if self.role == Role::Proxy {
+            let remark = "The networks of the compute hosts. Without this key consoles are dialled \
+                          wherever Nova's tokens say, as Nova does.";
+            let key = Key::new(remark, "allowed_networks", list(["192.0.2.0/24"]));
+            self.draft.suggest(Place::Proxy, key);
+        }
         if self.console == Console::Novnc || self.role == Role::All {
             self.vnc_security();
         }
