@@ -5,12 +5,13 @@
 //! renews leases, one hears what auth wants ended, one what compute says has stopped. An auth or a
 //! compute that cannot be asked ends nothing.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use dashmap::DashMap;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 
 use super::Proxy;
@@ -46,15 +47,15 @@ pub(super) struct Live {
     pub(super) record: SessionRecord,
     pub(super) meter: Arc<Meter>,
     since: Instant,
-    input: Input,
-    verdict: watch::Sender<Option<Verdict>>,
+    gavel: Mutex<Gavel>,
 }
 
-/// When the viewer last did something, to the tick.
-#[derive(Debug)]
-struct Input {
-    seen: AtomicU64,
-    at: AtomicU64,
+/// What ends a session, and the session that waits for it: thousands of quiet ones are held, so it
+/// is as small as can be.
+#[derive(Debug, Default)]
+struct Gavel {
+    verdict: Option<Verdict>,
+    session: Option<Waker>,
 }
 
 /// A session's place on the roster and in auth's registry; both end with it.
@@ -67,39 +68,52 @@ pub(super) struct Seat {
 
 impl Live {
     fn new(record: SessionRecord) -> Self {
-        let at = AtomicU64::new(record.started.0);
         Self {
             record,
             meter: Arc::default(),
             since: Instant::now(),
-            input: Input {
-                seen: AtomicU64::new(0),
-                at,
-            },
-            verdict: watch::Sender::new(None),
+            gavel: Mutex::default(),
         }
     }
 
     /// Ends the session; the first verdict stands.
     fn end(&self, verdict: Verdict) {
-        let _first = self.verdict.send_if_modified(|known| {
-            let first = known.is_none();
-            if first {
-                *known = Some(verdict);
+        let mut gavel = self.gavel();
+        if gavel.verdict.is_none() {
+            gavel.verdict = Some(verdict);
+            if let Some(session) = gavel.session.take() {
+                session.wake();
             }
-            first
-        });
+        }
     }
 
+    fn poll_verdict(&self, cx: &Context<'_>) -> Poll<Verdict> {
+        let mut gavel = self.gavel();
+        if let Some(verdict) = gavel.verdict {
+            return Poll::Ready(verdict);
+        }
+        gavel.session = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn gavel(&self) -> MutexGuard<'_, Gavel> {
+        self.gavel.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the clock has to be looked at for it.
+    fn is_timed(&self) -> bool {
+        let terms = &self.record.terms;
+        terms.idle_timeout.is_some() || terms.max_session.is_some()
+    }
+
+    /// When the viewer last did something.
     fn last_input(&self) -> UnixTime {
-        UnixTime(self.input.at.load(Ordering::Relaxed))
+        let meter = &self.meter;
+        let after = meter.last_input().saturating_duration_since(meter.began());
+        UnixTime(self.record.started.0.saturating_add(after.as_secs()))
     }
 
     fn look_at_the_clock(&self, now: UnixTime) {
-        let inputs = self.meter.inputs();
-        if self.input.seen.swap(inputs, Ordering::Relaxed) != inputs {
-            self.input.at.store(now.0, Ordering::Relaxed);
-        }
         let terms = &self.record.terms;
         let idle = now.after(self.last_input());
         if terms.idle_timeout.is_some_and(|limit| idle >= limit) {
@@ -137,14 +151,16 @@ impl Seat {
     /// The session has begun.
     pub(super) fn open(&mut self) {
         self.opened = true;
+        // It may have come too late to be told with the others.
+        if self.proxy.watch.is_closing() {
+            self.live.end(Verdict::Closing);
+        }
     }
 
-    /// Waits until somebody ends the session. Cancel-safe.
+    /// Waits until somebody ends the session. Cancel-safe; one may wait at a time.
     pub(super) async fn ended(&self) -> Ending {
-        let mut verdicts = self.live.verdict.subscribe();
-        let verdict = verdicts.wait_for(Option::is_some).await;
-        let verdict = verdict.ok().and_then(|verdict| *verdict);
-        close::ending(verdict.unwrap_or(Verdict::Closing))
+        let live = &self.live;
+        close::ending(poll_fn(|cx| live.poll_verdict(cx)).await)
     }
 }
 
@@ -183,6 +199,15 @@ impl Proxy {
         self.keep(|proxy| async move { proxy.keep_leases().await });
         self.keep(|proxy| async move { proxy.hear_orders().await });
         self.keep(|proxy| async move { proxy.hear_of_ends().await });
+        self.watch
+            .spawn_service(Arc::clone(self).end_all_at_closing());
+    }
+
+    async fn end_all_at_closing(self: Arc<Self>) {
+        self.watch.closing().await;
+        for live in &self.roster.live {
+            live.end(Verdict::Closing);
+        }
     }
 
     fn keep<F: Future<Output = ()> + Send + 'static>(
@@ -205,7 +230,7 @@ impl Proxy {
         loop {
             let _now = ticks.tick().await;
             let now = UnixTime::now();
-            for live in &self.roster.live {
+            for live in self.roster.live.iter().filter(|live| live.is_timed()) {
                 live.look_at_the_clock(now);
             }
         }
