@@ -454,13 +454,6 @@ fn gatekeeper(config: &Config, keystone: Option<Keystone>) -> Gatekeeper {
     }
 }
 
-fn limits(config: &Config) -> Limits {
-    Limits {
-        connections: config.proxy.max_connections,
-        header_timeout: config.proxy.header_timeout.get(),
-    }
-}
-
 fn nova_settings(config: &Config) -> NovaSettings {
     NovaSettings {
         public_url: config.api.public_url.clone(),
