@@ -115,6 +115,7 @@ fn as_user(setup: Setup, url: &str, user: &User) -> Setup {
         .set("keystone", "username", &*user.name)
         .set("keystone", "password_file", secret.to_str().unwrap())
         .set("keystone", "project", &*user.project.name)
+        .set("keystone", "timeout", "30s")
 }
 
 #[test]

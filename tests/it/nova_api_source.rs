@@ -54,7 +54,8 @@ impl Cloud {
             .set("keystone", "region", keystone.region(&nova.url()))
             .set("keystone", "username", &*user.name)
             .set("keystone", "password_file", secret.to_str().unwrap())
-            .set("keystone", "project", &*user.project.name);
+            .set("keystone", "project", &*user.project.name)
+            .set("keystone", "timeout", "10s");
         Self {
             gateway: change(setup, &nova).start(),
             nova,
@@ -197,7 +198,7 @@ fn a_foreign_page_is_refused_with_4003_and_our_own_is_not() {
 fn whatever_nova_answers_but_yes_and_no_is_4011_and_heals() {
     let admin = Keystone::shared().user(&Keystone::shared().project(), "admin");
     let cloud = Cloud::with(Keystone::shared(), &admin, |setup, _| {
-        setup.set("keystone", "timeout", "1s")
+        setup.set("keystone", "timeout", "3s")
     });
     for mood in [
         Mood::Failing(500),
