@@ -1,6 +1,6 @@
 //! Embeds the pages of `web/dist` as a table of static bytes.
 //!
-//! `web/mod.rs` includes the table. Each file is kept plain and, where that is smaller, gzipped;
+//! `web/embedded.rs` includes the table. Each file is kept gzipped, where that is smaller, else plain;
 //! its `ETag` is its own hash. `VNCGATE_WITHOUT_WEB=1` embeds one small page instead, for those
 //! who build without Node.js.
 
@@ -79,18 +79,17 @@ fn collect(root: &Path, folder: &Path, pages: &mut Vec<Page>) -> Result<(), Box<
 /// Writes the bytes beside the table and returns their line in it.
 fn entry(out: &Path, number: usize, path: &str, plain: &[u8]) -> Result<String, Box<dyn Error>> {
     let gzip = gzipped(plain)?;
-    fs::write(out.join(format!("{number}.page")), plain)?;
-    let include = |name: String| format!("include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{name}\"))");
-    let gzip = if gzip.len() < plain.len() {
-        fs::write(out.join(format!("{number}.page.gz")), gzip)?;
-        format!("Some({})", include(format!("{number}.page.gz")))
+    let (form, bytes) = if gzip.len() < plain.len() {
+        ("Gzip", &*gzip)
     } else {
-        "None".to_owned()
+        ("Plain", plain)
     };
+    let name = format!("{number}.page");
+    fs::write(out.join(&name), bytes)?;
     Ok(format!(
-        "Asset {{ path: \"/{path}\", hash: \"{}\", plain: {}, gzip: {gzip} }},\n",
+        "Asset {{ path: \"/{path}\", hash: \"{}\", \
+         kept: Kept::{form}(include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{name}\"))) }},\n",
         hash(plain),
-        include(format!("{number}.page")),
     ))
 }
 

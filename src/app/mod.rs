@@ -4,6 +4,7 @@
 //! runs; [`App::addresses`] tells where they are; [`App::run`] serves until the drain ends. The
 //! only module that knows every role.
 
+mod certificates;
 mod front;
 mod monitor;
 mod tokens;
@@ -28,7 +29,7 @@ use crate::demo::Demo;
 use crate::drain::{Drain, Watch};
 use crate::http::{BindError, Limits, Listener, serve};
 use crate::keystone::{self, Keystone};
-use crate::model::{Address, ConsoleKind, Host, Target};
+use crate::model::{Address, ConsoleKind, Host, Security, Target};
 use crate::proxy::{Bandwidth, Proxy, Settings, Workers, relay};
 use crate::rpc::{self, Client};
 use crate::telemetry::Metrics;
@@ -181,11 +182,10 @@ impl App {
     pub fn run(self, drain: &Drain) -> Running {
         let watch = drain.watch();
         let metrics = Metrics::default();
-        let keystone = self
-            .keystone
-            .map(|settings| Keystone::new(settings, &watch));
+        let keystone = self.keystone.map(|it| Keystone::new(it, &watch));
         let compute = Compute::new(self.drivers);
         compute.start(&watch);
+        certificates::start(&self.config, &metrics, &watch);
         let displays = compute.displays();
         let compute = Client::Near(rpc::serve(compute, &watch));
         let urls = urls(&self.config, &self.addresses);
@@ -201,10 +201,8 @@ impl App {
             metrics.clone(),
             watch.clone(),
         );
-        let proxy = Proxy::new(a, c, settings, m, w)
-            .with_displays(displays)
-            .with_workers(self.workers);
-        let proxy = Arc::new(proxy);
+        let proxy = Proxy::new(a, c, settings, m, w).with_displays(displays);
+        let proxy = Arc::new(proxy.with_workers(self.workers));
         proxy.start();
         let api = Arc::new(Api {
             gatekeeper: gatekeeper(&self.config, keystone),
@@ -350,6 +348,8 @@ fn hypervisor(host: &Hypervisor, address: &Host) -> Result<libvirt::Settings, St
         readonly: host.readonly,
         credentials,
         optional: false,
+        security: host.vnc.clone(),
+        passwords: host.passwords,
     })
 }
 
@@ -361,6 +361,7 @@ fn entry(name: &str, address: Address) -> Entry {
         kind,
         target: address.into(),
         project: None,
+        security: Security::default(),
     }
 }
 
@@ -372,6 +373,7 @@ fn listed_entry(instance: &FixedInstance) -> Entry {
         internal_access_path,
         project,
         kind,
+        vnc,
     } = instance.clone();
     Entry {
         id,
@@ -382,6 +384,14 @@ fn listed_entry(instance: &FixedInstance) -> Entry {
             ..address.into()
         },
         project,
+        security: vnc,
+    }
+}
+
+fn limits(config: &Config) -> Limits {
+    Limits {
+        connections: config.proxy.max_connections,
+        header_timeout: config.proxy.header_timeout.get(),
     }
 }
 
@@ -392,6 +402,8 @@ fn proxy_settings(config: &Config) -> Settings {
         allowed_origins: proxy.allowed_origins.clone(),
         trusted_proxies: proxy.trusted_proxies.clone(),
         connect_timeout: proxy.connect_timeout.get(),
+        allowed_networks: proxy.allowed_networks.clone(),
+        vnc: proxy.vnc.clone(),
         max_sessions: proxy.max_sessions,
         relay: Arc::new(relay::Settings {
             frame_limit: proxy.max_frame,
@@ -461,13 +473,6 @@ fn urls(config: &Config, addresses: &Addresses) -> Urls {
         .as_ref()
         .map_or("vnc.html", |_| "vnc.html?autoconnect=true");
     Urls::new(&config.proxy, &own_url(addresses), page)
-}
-
-fn limits(config: &Config) -> Limits {
-    Limits {
-        connections: config.proxy.max_connections,
-        header_timeout: config.proxy.header_timeout.get(),
-    }
 }
 
 /// How this machine reaches the first listener.

@@ -1,17 +1,24 @@
 //! The proxy role: journey B, from a WebSocket upgrade to a relayed console.
 //!
 //! `request` reads the upgrade, `console` takes it through token, origin and target, `target`
-//! dials (and `preamble` asks there for one console of several), `session` lives as long as the
-//! viewer, `roster` watches over all sessions, `close` says in words why one ended. The bytes
+//! dials (and `preamble` asks there for one console of several), `entry` and `reception` shake
+//! hands with the VNC server and the viewer by the rules in [`rfb`] (`approach` says how), `session`
+//! lives as long as the viewer, `roster` watches over all sessions, `close` says in words why one
+//! ended. The bytes
 //! flow in [`relay`] over [`ws`], which know only each other. Called by the HTTP listener;
 //! calls auth and compute through their facades.
 
+mod approach;
 mod bandwidth;
 pub mod close;
 mod console;
+pub mod entry;
 pub mod preamble;
+mod reception;
 pub mod relay;
 pub mod request;
+pub mod rfb;
+mod rights;
 mod roster;
 mod session;
 pub mod target;
@@ -29,6 +36,7 @@ pub use self::workers::Workers;
 use crate::auth::Auth;
 use crate::compute::{Compute, Displays};
 use crate::drain::Watch;
+use crate::model::Security;
 use crate::rpc::Client;
 use crate::telemetry::Metrics;
 
@@ -60,6 +68,10 @@ pub struct Settings {
     pub trusted_proxies: Vec<IpNet>,
     /// See [`crate::config::Proxy::connect_timeout`].
     pub connect_timeout: Duration,
+    /// See [`crate::config::Proxy::allowed_networks`].
+    pub allowed_networks: Vec<IpNet>,
+    /// See [`crate::config::Proxy::vnc`].
+    pub vnc: Security,
     /// See [`crate::config::Proxy::max_sessions`].
     pub max_sessions: usize,
     /// What the relay goes by.

@@ -11,9 +11,12 @@ use tokio::time::Instant;
 
 use super::Proxy;
 use super::close::{ABNORMAL, ENDED, LOST, NO_CODE};
-use super::relay::{self, End, Opening, Report};
+use super::entry::Entered;
+use super::reception::receive;
+use super::relay::{self, End, Ending, Opening, Report};
+use super::rights;
 use super::roster::Seat;
-use super::target::{Connected, Stream};
+use super::target::Stream;
 use super::workers::{adopt, adopt_tcp};
 use crate::compute::Display;
 use crate::http::upgraded_stream;
@@ -40,16 +43,11 @@ pub(super) struct Session {
 }
 
 /// Relays until somebody leaves. A line in the log at the start and one at the end.
-pub(super) async fn run(
-    proxy: &Proxy,
-    session: Session,
-    upgrade: OnUpgrade,
-    mut connected: Connected,
-) {
+pub(super) async fn run(proxy: &Proxy, session: Session, upgrade: OnUpgrade, mut entered: Entered) {
     let Some((mut viewer, viewer_bytes)) = take_stream(upgrade).await else {
         return;
     };
-    let adopted = adopt_tcp(&mut viewer).and_then(|()| adopt(&mut connected.stream));
+    let adopted = adopt_tcp(&mut viewer).and_then(|()| adopt(&mut entered.stream));
     if let Err(error) = adopted {
         tracing::warn!(%error, "a session ended before it began");
         return;
@@ -66,23 +64,24 @@ pub(super) async fn run(
     tracing::info!(
         session = %id, %correlation, instance = %grant.instance, name = grant.instance_name,
         r#type = %grant.console_type, address = %grant.target, caller = grant.caller, peer,
-        "session started"
+        rights = %grant.rights, "session started"
     );
     let label = TypeLabel::from(grant.console_type);
     proxy.metrics.sessions.get_or_create(&label).inc();
     proxy.metrics.sessions_active.get_or_create(&label).inc();
     let started = Instant::now();
-    let way = connected.stream.way();
+    let way = entered.stream.way();
+    let security = entered.scheme.map(tracing::field::display);
 
     let opening = Opening {
         viewer_bytes,
-        target_bytes: connected.greeting,
         meter: Arc::clone(&seat.live().meter),
+        filter: rights::filter(grant.console_type.kind(), grant.rights),
         signature: format!(" [{correlation}]").into(),
         caps: proxy.bandwidth.caps(&grant),
         ..Opening::default()
     };
-    let report = relay(proxy, &seat, viewer, connected.stream, opening).await;
+    let report = serve(proxy, &seat, (viewer, entered), opening).await;
     drop(seat);
 
     proxy.metrics.sessions_active.get_or_create(&label).dec();
@@ -93,9 +92,50 @@ pub(super) async fn run(
     tracing::info!(
         session = %id, %correlation, instance = %grant.instance, name = grant.instance_name,
         r#type = %grant.console_type, address = %grant.target, caller = grant.caller, peer,
-        way, code, why, up = report.up, down = report.down, seconds,
+        way, security, rights = %grant.rights, code, why, up = report.up, down = report.down, seconds,
         "session ended"
     );
+}
+
+/// Lets the viewer in, where there is something to shake hands on, and relays.
+async fn serve(
+    proxy: &Proxy,
+    seat: &Seat,
+    (mut viewer, mut entered): (TcpStream, Entered),
+    mut opening: Opening,
+) -> Report {
+    if entered.scheme.is_none() {
+        opening.target_bytes = entered.early;
+        return relay(proxy, seat, viewer, entered.stream, opening).await;
+    }
+    let early = std::mem::take(&mut opening.viewer_bytes);
+    let settings = &proxy.settings;
+    let (frames, limit) = (&settings.relay, settings.connect_timeout);
+    let received = tokio::select! {
+        biased;
+        ending = seat.ended() => Err(End::Stopped(ending)),
+        // Boxed: what the handshake needs is not to be held for the session.
+        received = Box::pin(receive(&mut viewer, early, &mut entered, frames, limit)) => received,
+    };
+    match received {
+        Ok(received) => {
+            opening.decoder = Some(received.decoder);
+            opening.viewer_payload = received.payload;
+            opening.target_bytes = entered.early;
+            relay(proxy, seat, viewer, entered.stream, opening).await
+        }
+        Err(end) => {
+            if let End::Stopped(Ending { code, reason }) = &end {
+                let reason = format!("{reason}{}", opening.signature);
+                relay::refuse(viewer, *code, &reason, REFUSAL).await;
+            }
+            Report {
+                up: 0,
+                down: 0,
+                end,
+            }
+        }
+    }
 }
 
 async fn relay(
@@ -116,6 +156,7 @@ async fn relay(
         Stream::Handed(Display::Line(target)) => {
             Box::pin(relay::run(viewer, target, opening, settings, stop)).await
         }
+        Stream::Tls(target) => Box::pin(relay::run(viewer, target, opening, settings, stop)).await,
     }
 }
 

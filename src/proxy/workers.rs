@@ -89,7 +89,7 @@ pub(super) fn adopt(stream: &mut Stream) -> io::Result<()> {
             *stream = UnixStream::from_std(own.into())?;
             Ok(())
         }
-        Stream::Handed(Display::Line(_)) => Ok(()),
+        Stream::Handed(Display::Line(_)) | Stream::Tls(_) => Ok(()),
     }
 }
 

@@ -54,7 +54,11 @@ mod relay;
 #[cfg(test)]
 mod rig;
 #[cfg(test)]
+mod rights;
+#[cfg(test)]
 mod secrets;
+#[cfg(test)]
+mod security;
 #[cfg(test)]
 mod serial;
 #[cfg(test)]

@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::Config;
+use crate::config::{Config, TokenSource};
 
 const CANARY: &str = "canary-5e1f00d";
 
@@ -137,7 +137,7 @@ fn without_a_database_nova_is_asked() {
     let authtoken = "[keystone_authtoken]\nauth_url = http://k:5000\nusername = nova\n\
                      password = p\nuser_domain_id = default\n";
     let (_, config, _) = migrated(authtoken, &[]);
-    // AWAIT assert_eq!(config.auth.source, TokenSource::NovaApi);
+    assert_eq!(config.auth.source, TokenSource::NovaApi);
     assert_eq!(config.keystone.user_domain, "Default");
     assert_eq!(
         config.keystone.password_file,

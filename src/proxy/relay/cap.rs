@@ -152,7 +152,7 @@ impl Throttle {
             *pause = None;
             match take_of_all(&self.caps, way, want) {
                 Ok(granted) => return Poll::Ready(granted),
-                Err(later) => *pause = Some(Box::pin(sleep(later))),
+                Err(rest) => *pause = Some(Box::pin(sleep(rest))),
             }
         }
     }

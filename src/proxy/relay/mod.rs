@@ -28,13 +28,17 @@ pub use self::meter::Meter;
 pub use self::pump::Relay;
 pub use self::refuse::refuse;
 pub use self::turns::serve_turns;
-use super::ws::Violation;
+use super::ws::{Decoder, Violation};
 
 /// What was read from either side before the relay began, and where to count.
 #[derive(Debug, Default)]
 pub struct Opening {
     /// Frames the viewer sent right behind its request.
     pub viewer_bytes: Vec<u8>,
+    /// In the middle of the viewer's frames, if it has already been listened to.
+    pub decoder: Option<Decoder>,
+    /// What the viewer sent for the target meanwhile; goes before the frames.
+    pub viewer_payload: Vec<u8>,
     /// Bytes of the target, such as its greeting; they become the first frame.
     pub target_bytes: Vec<u8>,
     /// Counts the session's payload while it runs.

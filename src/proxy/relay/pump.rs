@@ -127,7 +127,9 @@ where
         let mut relay = Self {
             viewer: v,
             target,
-            decoder: Decoder::new(settings.frame_limit),
+            decoder: opening
+                .decoder
+                .unwrap_or_else(|| Decoder::new(settings.frame_limit)),
             to_viewer: Outbox::default(),
             to_target: Outbox::default(),
             pong: Vec::new(),
@@ -152,6 +154,7 @@ where
             settings: Arc::clone(settings),
         };
         relay.set_ping_timer();
+        relay.open_up(&opening.viewer_payload);
         relay.open(opening.viewer_bytes, opening.target_bytes);
         relay
     }
@@ -166,14 +169,17 @@ where
             self.to_viewer.push(&frame(kept));
         }
         let found = self.decode(&mut viewer_bytes);
-        let payload = viewer_bytes.get(found.payload).unwrap_or_default();
+        self.open_up(viewer_bytes.get(found.payload).unwrap_or_default());
+        self.on_last_frame(found.end);
+    }
+
+    fn open_up(&mut self, payload: &[u8]) {
         self.meter.count_up(payload.len());
         match self.filter_up(payload) {
             Ok(None) => self.to_target.push(payload),
             Ok(Some(kept)) => self.to_target.push(&kept),
             Err(ending) => self.on_stop(ending),
         }
-        self.on_last_frame(found.end);
     }
 
     /// What the filter leaves of `payload`; none if there is no filter.
