@@ -1,7 +1,7 @@
 //! Embeds the pages of `web/dist` as a table of static bytes.
 //!
-//! `web/embedded.rs` includes the table. Each file is kept gzipped, where that is smaller, else plain;
-//! its `ETag` is its own hash. `VNCGATE_WITHOUT_WEB=1` embeds one small page instead, for those
+//! `web/embedded.rs` includes the table. Each file is kept gzipped alone; its `ETag` is its own
+//! hash. `VNCGATE_WITHOUT_WEB=1` embeds one small page instead, for those
 //! who build without Node.js.
 
 use std::error::Error;
@@ -78,17 +78,11 @@ fn collect(root: &Path, folder: &Path, pages: &mut Vec<Page>) -> Result<(), Box<
 
 /// Writes the bytes beside the table and returns their line in it.
 fn entry(out: &Path, number: usize, path: &str, plain: &[u8]) -> Result<String, Box<dyn Error>> {
-    let gzip = gzipped(plain)?;
-    let (form, bytes) = if gzip.len() < plain.len() {
-        ("Gzip", &*gzip)
-    } else {
-        ("Plain", plain)
-    };
-    let name = format!("{number}.page");
-    fs::write(out.join(&name), bytes)?;
+    let name = format!("{number}.page.gz");
+    fs::write(out.join(&name), gzipped(plain)?)?;
     Ok(format!(
         "Asset {{ path: \"/{path}\", hash: \"{}\", \
-         kept: Kept::{form}(include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{name}\"))) }},\n",
+         gzip: include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{name}\")) }},\n",
         hash(plain),
     ))
 }

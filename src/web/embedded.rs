@@ -12,13 +12,8 @@ use super::{File, content_type};
 pub(super) struct Asset {
     pub(super) path: &'static str,
     hash: &'static str,
-    kept: Kept,
-}
-
-/// In whichever form is smaller, and in no other: the binary carries each page once.
-enum Kept {
-    Plain(&'static [u8]),
-    Gzip(&'static [u8]),
+    /// In no other form: the binary carries each page once.
+    gzip: &'static [u8],
 }
 
 pub(super) static ASSETS: &[Asset] = include!(concat!(env!("OUT_DIR"), "/pages.rs"));
@@ -48,12 +43,11 @@ impl Asset {
     /// Two forms are two representations, so each has its own strong tag. The few clients that take
     /// no gzip wait while it is undone for them.
     fn file(&self, gzip: bool) -> Option<File> {
-        let (bytes, gzip) = match self.kept {
-            Kept::Plain(bytes) => (Bytes::from_static(bytes), false),
-            Kept::Gzip(bytes) if gzip => (Bytes::from_static(bytes), true),
-            Kept::Gzip(bytes) => (inflated(bytes)?, false),
+        let (bytes, form) = if gzip {
+            (Bytes::from_static(self.gzip), "-gzip")
+        } else {
+            (inflated(self.gzip)?, "")
         };
-        let form = if gzip { "-gzip" } else { "" };
         Some(File {
             bytes,
             content_type: content_type(self.path),

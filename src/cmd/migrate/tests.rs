@@ -174,6 +174,24 @@ fn nova_that_ended_tls_gets_plain_http_on_loopback_alone() {
 }
 
 #[test]
+fn vnc_servers_are_met_as_nova_meets_them() {
+    let text = "[vnc]\nauth_schemes = vencrypt, none\nvencrypt_ca_certs = /ca.pem\n\
+                vencrypt_client_cert = /cert.pem\nvencrypt_client_key = /key.pem\n";
+    let (printed, _, _) = migrated(text, &[]);
+    for line in [
+        "security = [\"x509none\", \"none\"]\n",
+        "ca_file = \"/ca.pem\"\n",
+        "cert_file = \"/cert.pem\"\n",
+        "key_file = \"/key.pem\"\n",
+        "verify = \"ca\"\n",
+    ] {
+        assert!(printed.contains(line), "{line}{printed}");
+    }
+    let (printed, _, _) = migrated(text, &["--console", "serial"]);
+    assert!(!printed.contains("[proxy.vnc]"), "{printed}");
+}
+
+#[test]
 fn every_option_about_consoles_that_is_not_carried_over_is_named() {
     let text = "[vnc]\nteleport = 1\n[DEFAULT]\nrecord = /r\nconsole_colour = 2\nosapi = 3\n\
                 [SPICE]\nx = 4\n";
