@@ -201,10 +201,8 @@ impl App {
             metrics.clone(),
             watch.clone(),
         );
-        let proxy = Proxy::new(a, c, settings, m, w)
-            .with_displays(displays)
-            .with_workers(self.workers);
-        let proxy = Arc::new(proxy);
+        let proxy = Proxy::new(a, c, settings, m, w).with_displays(displays);
+        let proxy = Arc::new(proxy.with_workers(self.workers));
         proxy.start();
         let api = Arc::new(Api {
             gatekeeper: gatekeeper(&self.config, keystone),

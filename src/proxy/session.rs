@@ -114,7 +114,8 @@ async fn serve(
     let received = tokio::select! {
         biased;
         ending = seat.ended() => Err(End::Stopped(ending)),
-        received = receive(&mut viewer, early, &mut entered, frames, limit) => received,
+        // Boxed: what the handshake needs is not to be held for the session.
+        received = Box::pin(receive(&mut viewer, early, &mut entered, frames, limit)) => received,
     };
     match received {
         Ok(received) => {
