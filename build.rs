@@ -46,7 +46,9 @@ fn embed() -> Result<(), Box<dyn Error>> {
 fn pages() -> Result<Vec<Page>, Box<dyn Error>> {
     if env::var(WITHOUT).is_ok_and(|value| value == "1") {
         let page = |path: &str| (path.to_owned(), WITHOUT_PAGE.as_bytes().to_vec());
-        return Ok(vec![page("index.html"), page("vnc.html")]);
+        return Ok(["index.html", "spice_auto.html", "vnc.html"]
+            .map(page)
+            .into());
     }
     let root = Path::new(ROOT);
     if !root.join("vnc.html").is_file() {

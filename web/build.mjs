@@ -1,7 +1,8 @@
 // Bundles the pages into dist/, which build.rs embeds. With --test: bundles and runs the tests.
 //
-// noVNC is under the MPL 2.0, which wants its source form on offer with every copy. So the bundle
-// is not minified, its source map holds every file as it came, and both are served.
+// noVNC is under the MPL 2.0 and spice-html5 under the LGPL 3, which want their source form on offer
+// with every copy. So the scripts are not minified, their source maps hold every file as it came,
+// and both are served.
 
 import { build } from "esbuild";
 import { spawnSync } from "node:child_process";
@@ -14,14 +15,31 @@ const here = dirname(fileURLToPath(import.meta.url));
 const common = { absWorkingDir: here, bundle: true, format: "esm", target: "es2022", logLevel: "warning" };
 
 const NOVNC = "node_modules/@novnc/novnc";
+const SPICE = "node_modules/@spice-project/spice-html5";
 const NOTICE =
-  "/*! vncgate's console page. Contains noVNC (MPL-2.0) and pako (MIT): their source form is in\n" +
-  "    the source map beside this file, their licences are in licenses.txt. */";
+  "/*! A page of vncgate. Contains code of others, such as noVNC (MPL-2.0) or spice-html5 (LGPL-3.0):\n" +
+  "    the source form is in the source map beside this file, the licences are in licenses.txt. */";
+
+/** Each page of a console, and the script in it. */
+const CONSOLES = { "vnc.html": "console.js", "spice_auto.html": "spice.js" };
+
+/** What licenses.txt says besides its introduction. */
+const LICENCES = [
+  ["noVNC: AUTHORS", NOVNC, "AUTHORS"],
+  ["noVNC: LICENSE.txt", NOVNC, "LICENSE.txt"],
+  ["noVNC: Mozilla Public License 2.0", NOVNC, "docs/LICENSE.MPL-2.0"],
+  ["noVNC: core/crypto/des.js", NOVNC, "core/crypto/des.js"],
+  ["pako: the MIT licence", NOVNC, "vendor/pako/LICENSE"],
+  ["spice-html5: GNU Lesser General Public License 3", SPICE, "COPYING.LESSER"],
+  ["spice-html5: GNU General Public License 3", SPICE, "COPYING"],
+  ["spice-html5: src/thirdparty/jsbn.js", SPICE, "src/thirdparty/jsbn.js"],
+  ["spice-html5: src/thirdparty/sha1.js", SPICE, "src/thirdparty/sha1.js"],
+];
 
 async function bundle() {
   const result = await build({
     ...common,
-    entryPoints: ["src/console.ts", "pages/style.css"],
+    entryPoints: ["src/console.ts", "src/spice.ts", "pages/style.css"],
     entryNames: "[name]-[hash]",
     outdir: "dist/assets",
     sourcemap: true,
@@ -38,9 +56,9 @@ async function bundle() {
   );
 }
 
-async function page(name, assets) {
-  const template = await readFile(join(here, "pages", name), "utf8");
-  const filled = template.replace(/{{(.+?)}}/g, (_, asset) => {
+async function page(name, assets, template = name) {
+  const text = await readFile(join(here, "pages", template), "utf8");
+  const filled = text.replace(/{{(.+?)}}/g, (_, asset) => {
     const file = assets.get(asset);
     if (!file) {
       throw new Error(`${name} wants ${asset}, which is not built`);
@@ -51,37 +69,38 @@ async function page(name, assets) {
 }
 
 async function licences(assets) {
-  const read = (path) => readFile(join(here, NOVNC, path), "utf8");
-  const { version } = JSON.parse(await read("package.json"));
-  const script = assets.get("console.js");
-  const intro = (await readFile(join(here, "pages/licenses.txt"), "utf8"))
-    .replaceAll("{{version}}", version)
-    .replaceAll("{{map}}", `${script}.map`)
-    .replaceAll("{{script}}", script);
-  const parts = [
-    ["noVNC: AUTHORS", "AUTHORS"],
-    ["noVNC: LICENSE.txt", "LICENSE.txt"],
-    ["noVNC: Mozilla Public License 2.0", "docs/LICENSE.MPL-2.0"],
-    ["noVNC: core/crypto/des.js", "core/crypto/des.js"],
-    ["pako: the MIT licence", "vendor/pako/LICENSE"],
-  ];
+  const read = (...path) => readFile(join(here, ...path), "utf8");
+  const version = async (from) => JSON.parse(await read(from, "package.json")).version;
+  const intro = (await read("pages/licenses.txt"))
+    .replaceAll("{{novnc}}", await version(NOVNC))
+    .replaceAll("{{spice}}", await version(SPICE))
+    .replaceAll("{{scripts}}", Object.values(CONSOLES).map((script) => assets.get(script)).join("\n  "));
   const rule = "=".repeat(72);
   const texts = await Promise.all(
-    parts.map(async ([heading, path]) => {
-      const text = await read(path);
-      // Of a script, the notice at its head.
-      const notice = path.endsWith(".js") ? text.slice(0, text.indexOf("*/") + 2) : text;
-      return `${rule}\n${heading}\n${rule}\n\n${notice}\n`;
+    LICENCES.map(async ([heading, from, path]) => {
+      const text = await read(from, path);
+      return `${rule}\n${heading}\n${rule}\n\n${path.endsWith(".js") ? notice(text) : text}\n`;
     }),
   );
   await writeFile(join(here, "dist/licenses.txt"), [intro, ...texts].join("\n"));
+}
+
+/** Of a script, the comments at its head, which hold its licence. */
+function notice(script) {
+  const [found = ""] = /^(?:\s*(?:\/\/.*|\/\*[\s\S]*?\*\/))+/.exec(script) ?? [];
+  if (!/copyright/i.test(found)) {
+    throw new Error("a script lost its notice");
+  }
+  return found.trim();
 }
 
 async function pages() {
   await rm(join(here, "dist"), { recursive: true, force: true });
   await mkdir(join(here, "dist"), { recursive: true });
   const assets = await bundle();
-  await page("vnc.html", assets);
+  for (const [name, script] of Object.entries(CONSOLES)) {
+    await page(name, new Map([...assets, ["script", assets.get(script)]]), "console.html");
+  }
   await page("index.html", assets);
   await licences(assets);
   await cp(join(here, "pages/favicon.svg"), join(here, "dist/favicon.svg"));

@@ -1,12 +1,13 @@
 //! The api role: who is asking, may they, and what do they get.
 //!
-//! Our own dialect, `/v1`, described by `openapi.json` beside this file. The admin socket speaks
-//! it too. Journey A of docs/design.md begins here: [`Api::answer`] finds the caller and the
+//! Two dialects: our own, `/v1`, described by `openapi.json` beside this file, which the admin
+//! socket speaks too; and Nova's (`nova`), for the clients of OpenStack. Journey A of docs/design.md begins here: [`Api::answer`] finds the caller and the
 //! route, `console` makes the URL. Knows the facades of auth and compute, no store, no driver.
 
 mod console;
 mod error;
 mod identity;
+mod nova;
 mod urls;
 mod view;
 
@@ -20,6 +21,7 @@ use tokio::time::timeout;
 
 pub use console::ConsoleRequest;
 pub use identity::{Caller, Gatekeeper, Who};
+pub use nova::Settings as NovaSettings;
 pub use urls::Urls;
 pub use view::{
     ConsoleView, InstanceView, InstancesView, SessionView, SessionsView, TermsView, TokenView,
@@ -47,6 +49,8 @@ pub struct Api {
     pub gatekeeper: Gatekeeper,
     /// Where consoles are opened.
     pub urls: Urls,
+    /// What Nova's dialect goes by.
+    pub nova: NovaSettings,
     /// The longest, and usual, life of a URL.
     pub url_ttl: Duration,
     /// The usual terms of a token.
@@ -62,27 +66,37 @@ pub struct Api {
 }
 
 impl Api {
-    /// Whether a path is the API's; all others are pages.
-    pub fn owns(path: &str) -> bool {
-        path == "/openapi.json" || path == "/v1" || path.starts_with("/v1/")
+    /// Whether a request is the API's; all others are for pages.
+    pub fn owns(request: &Request<Incoming>) -> bool {
+        let path = request.uri().path();
+        let own = path == "/openapi.json" || path == "/v1" || path.starts_with("/v1/");
+        own || nova::owns(request)
     }
 
     /// Answers one request.
     pub async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
-        let method = request.method().clone();
-        let answer = self.route(request, peer).await;
-        let response = answer.unwrap_or_else(|reject| {
-            let (status, code) = (reject.status.as_u16(), reject.code);
-            let (correlation, detail) = (reject.correlation, reject.detail.as_ref());
-            tracing::info!(%peer, %method, status, code, %correlation, detail, "request refused");
-            reject.into_response()
-        });
+        let response = if nova::owns_here(&request) {
+            nova::answer(self, request, peer).await
+        } else {
+            self.answer_own(request, peer).await
+        };
         let status = response.status().as_u16();
         self.metrics
             .api_requests
             .get_or_create(&StatusLabel { status })
             .inc();
         response
+    }
+
+    async fn answer_own(&self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+        let method = request.method().clone();
+        let answer = self.route(request, peer).await;
+        answer.unwrap_or_else(|reject| {
+            let (status, code) = (reject.status.as_u16(), reject.code);
+            let (correlation, detail) = (reject.correlation, reject.detail.as_ref());
+            tracing::info!(%peer, %method, status, code, %correlation, detail, "request refused");
+            reject.into_response()
+        })
     }
 
     /// Makes a URL for this process's own starter.

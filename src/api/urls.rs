@@ -3,12 +3,15 @@ use url::Url;
 use crate::config::Proxy;
 use crate::model::ConsoleType;
 
+/// The built-in page of SPICE consoles, under the name that Nova's default has.
+const SPICE_PAGE: &str = "spice_auto.html";
+
 /// The access URLs' bases, by console type.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Urls {
     novnc: Url,
     xvpvnc: Option<Url>,
-    spice: Option<Url>,
+    spice: Url,
     spice_direct: Option<Url>,
     serial: Url,
     mks: Option<Url>,
@@ -25,7 +28,10 @@ impl Urls {
                 .clone()
                 .unwrap_or_else(|| under(public, page)),
             xvpvnc: proxy.xvpvnc_url.clone(),
-            spice: proxy.spice_url.clone(),
+            spice: proxy
+                .spice_url
+                .clone()
+                .unwrap_or_else(|| under(public, SPICE_PAGE)),
             spice_direct: proxy.spice_direct_url.clone(),
             mks: proxy.mks_url.clone(),
             serial: proxy
@@ -40,7 +46,7 @@ impl Urls {
         match console_type {
             ConsoleType::Novnc => Some(&self.novnc),
             ConsoleType::Xvpvnc => self.xvpvnc.as_ref(),
-            ConsoleType::SpiceHtml5 => self.spice.as_ref(),
+            ConsoleType::SpiceHtml5 => Some(&self.spice),
             ConsoleType::SpiceDirect => self.spice_direct.as_ref(),
             ConsoleType::Serial => Some(&self.serial),
             ConsoleType::Webmks => self.mks.as_ref(),
@@ -102,8 +108,16 @@ mod tests {
     }
 
     #[test]
-    fn spice_has_a_base_only_if_it_is_configured() {
-        let urls = Urls::new(&Proxy::default(), &"http://h".parse().unwrap(), "vnc.html");
-        assert_eq!(urls.base(ConsoleType::SpiceHtml5), None);
+    fn spice_opens_the_built_in_page_unless_another_is_configured() {
+        let spice = |proxy: &Proxy| {
+            let urls = Urls::new(proxy, &"http://h".parse().unwrap(), "vnc.html");
+            urls.base(ConsoleType::SpiceHtml5).unwrap().to_string()
+        };
+        assert_eq!(spice(&Proxy::default()), "http://h/spice_auto.html");
+        let configured = Proxy {
+            spice_url: Some("https://c.example/spice.html".parse().unwrap()),
+            ..Proxy::default()
+        };
+        assert_eq!(spice(&configured), "https://c.example/spice.html");
     }
 }

@@ -23,7 +23,7 @@ impl Service for Front {
             return self.proxy.open_console(request, peer).await;
         }
         match &self.api {
-            Some(api) if Api::owns(request.uri().path()) => api.answer(request, peer).await,
+            Some(api) if Api::owns(&request) => api.answer(request, peer).await,
             _ => self.pages.respond(&request).await,
         }
     }

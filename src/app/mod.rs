@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use url::Url;
 
-use crate::api::{Api, Gatekeeper, Urls};
+use crate::api::{Api, Gatekeeper, NovaSettings, Urls};
 use crate::auth::{self, Auth};
 use crate::compute::Compute;
 use crate::compute::driver::libvirt::sasl::Credentials;
@@ -174,6 +174,7 @@ impl App {
         let api = Arc::new(Api {
             gatekeeper: gatekeeper(&self.config),
             urls: urls(&self.config, &self.addresses),
+            nova: nova(&self.config),
             url_ttl: self.config.auth.url_ttl.get(),
             terms: self.config.auth.terms(),
             auth: auth.clone(),
@@ -181,10 +182,7 @@ impl App {
             metrics: metrics.clone(),
             watch: watch.clone(),
         });
-        let limits = Limits {
-            connections: self.config.proxy.max_connections,
-            header_timeout: self.config.proxy.header_timeout.get(),
-        };
+        let limits = limits(&self.config.proxy);
         let shared_api = self.api_only.is_empty().then(|| Arc::clone(&api));
         let front = Arc::new(Front {
             proxy,
@@ -364,6 +362,21 @@ fn proxy_settings(config: &Config) -> Settings {
             ping_interval: proxy.ping_interval.unless_zero(),
             ..relay::Settings::default()
         },
+    }
+}
+
+fn nova(config: &Config) -> NovaSettings {
+    NovaSettings {
+        public_url: config.api.public_url.clone(),
+        trusted_proxies: config.proxy.trusted_proxies.clone(),
+        identity_url: None,
+    }
+}
+
+fn limits(proxy: &config::Proxy) -> Limits {
+    Limits {
+        connections: proxy.max_connections,
+        header_timeout: proxy.header_timeout.get(),
     }
 }
 

@@ -18,7 +18,8 @@ use tokio::time::timeout;
 
 use crate::drain::Watch;
 use crate::model::{
-    Address, ConsoleKind, ConsoleType, Instance, InstanceId, InstanceRef, PowerState, Target,
+    Address, Binding, ConsoleKind, ConsoleType, Grant, Instance, InstanceId, InstanceRef,
+    PowerState, Target,
 };
 use crate::rpc::{Client, Cursor, Feed, HOLD, News, Role, Unreachable};
 use driver::{Driver, Ends, ask_all, ask_until};
@@ -339,6 +340,17 @@ impl Client<Compute> {
         match self.call(request).await? {
             Reply::Target(target) => Ok(target),
             other => Err(stray(&other)),
+        }
+    }
+
+    /// Where the console of a grant is now; dial this. What somebody else's token stands for is
+    /// checked as far as its instance is known here. Errors: as of `recheck`.
+    pub async fn current(&self, grant: &Grant) -> Result<Target, ComputeError> {
+        let stored = grant.target.clone();
+        let current = self.recheck(grant.instance, grant.console_type, stored.clone());
+        match (current.await, grant.binding) {
+            (Err(ComputeError::NoSuchInstance { .. }), Binding::Target) => Ok(stored),
+            (current, _) => current,
         }
     }
 

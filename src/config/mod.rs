@@ -107,6 +107,9 @@ pub struct Proxy {
 pub struct Api {
     /// A listener of its own; empty: the proxy's.
     pub listen: Vec<SocketAddr>,
+    /// How clients reach it, where a reverse proxy hides that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub public_url: Option<Url>,
     /// The keys that may call it.
     pub key: Vec<Key>,
 }
@@ -413,6 +416,10 @@ impl Config {
 
     fn check(&self) -> Result<(), ConfigError> {
         self.proxy.check()?;
+        let api_url = &self.api.public_url;
+        api_url
+            .as_ref()
+            .map_or(Ok(()), |url| check_url("api.public_url", url))?;
         self.compute.check()?;
         longer_than_zero("auth.url_ttl", self.auth.url_ttl)?;
         whole_seconds("auth.idle_timeout", self.auth.idle_timeout)?;
@@ -521,8 +528,8 @@ fn check_url(key: &'static str, url: &Url) -> Result<(), ConfigError> {
         Some(format!("`{url}` has no host"))
     } else if !url.username().is_empty() || url.password().is_some() {
         Some("a URL that is handed out must not hold a user or password".to_owned())
-    } else if key == "proxy.public_url" && (url.query().is_some() || url.fragment().is_some()) {
-        Some("takes no query or fragment; set proxy.novnc_url for these".to_owned())
+    } else if key.ends_with(".public_url") && (url.query().is_some() || url.fragment().is_some()) {
+        Some("takes no query or fragment".to_owned())
     } else {
         None
     };

@@ -27,7 +27,7 @@ fn the_example_shows_every_key_there_is() {
         admin = { socket = "/s" }
         web = { root = "/w" }
         compute = { discover = true, host = [{ name = "n", address = "h", user = "u", password_file = "/p" }], instance = [{ name = "n", id = "11111111-1111-4111-8111-111111111111", address = "h:1", internal_access_path = "a", project = "p" }] }
-        api = { key = [{ name = "n", sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", project = "p", role = "reader" }] }
+        api = { public_url = "http://h", key = [{ name = "n", sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", project = "p", role = "reader" }] }
     "#;
     let everything = Config::parse(everything).unwrap();
     let keys = keys_of(&toml::to_string(&everything).unwrap());

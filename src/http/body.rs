@@ -58,24 +58,32 @@ pub async fn read_json<T: DeserializeOwned>(request: Request<Incoming>) -> Resul
         let why = "the body must be application/json";
         return Err(Reject::new(status, "unsupported-media-type", why));
     }
-    let bytes = Limited::new(body, LARGEST)
-        .collect()
-        .await
-        .map_err(|error| {
-            let large = error.is::<http_body_util::LengthLimitError>();
-            let (status, code) = if large {
-                (StatusCode::PAYLOAD_TOO_LARGE, "too-large")
-            } else {
-                (StatusCode::BAD_REQUEST, "broken-body")
-            };
-            Reject::new(status, code, format!("the body cannot be read: {error}"))
-        })?;
-    serde_json::from_slice(&bytes.to_bytes()).map_err(|error| {
+    let bytes = collect(body).await?;
+    serde_json::from_slice(&bytes).map_err(|error| {
         let no_json = error.is_syntax() || error.is_eof();
         let what = if no_json { "no JSON: " } else { "" };
         let why = format!("{what}{error}");
         Reject::new(StatusCode::BAD_REQUEST, "bad-body", why)
     })
+}
+
+/// Reads a request's body, whatever it is. Errors: it breaks off; over 64 KiB.
+pub async fn read_body(request: Request<Incoming>) -> Result<Bytes, Reject> {
+    collect(request.into_body()).await
+}
+
+async fn collect(body: Incoming) -> Result<Bytes, Reject> {
+    let collected = Limited::new(body, LARGEST).collect().await;
+    let collected = collected.map_err(|error| {
+        let large = error.is::<http_body_util::LengthLimitError>();
+        let (status, code) = if large {
+            (StatusCode::PAYLOAD_TOO_LARGE, "too-large")
+        } else {
+            (StatusCode::BAD_REQUEST, "broken-body")
+        };
+        Reject::new(status, code, format!("the body cannot be read: {error}"))
+    });
+    Ok(collected?.to_bytes())
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

@@ -10,7 +10,7 @@ mod listen;
 mod reject;
 mod serve;
 
-pub use body::{Body, answer, json, read_json, text};
+pub use body::{Body, answer, json, read_body, read_json, text};
 pub use client::{Answer, CallError, call_over_unix};
 pub use listen::{BindError, Listener};
 pub use reject::Reject;

@@ -18,11 +18,9 @@ use super::roster::Seat;
 use super::session::{self, Session};
 use super::{Proxy, target};
 use crate::auth::SessionRecord;
-use crate::compute::ComputeError;
 use crate::http::{Body, Peer, Reject};
 use crate::model::{
-    Address, Binding, Browser, CorrelationId, Grant, InstanceId, SessionId, Target, TokenId,
-    UnixTime,
+    Address, Browser, CorrelationId, Grant, InstanceId, SessionId, TokenId, UnixTime,
 };
 
 /// Refused viewers that are being told so at one time; further ones get a bare 503.
@@ -104,7 +102,7 @@ impl Proxy {
         let grant = self.auth.redeem(&token).await?;
         *wanted = Some((grant.instance, grant.instance_name.clone()));
         request::check_origin(headers, viewer, &grant.base, &self.settings.allowed_origins)?;
-        let target = self.current(&grant).await?;
+        let target = self.compute.current(&grant).await?;
         let grant = Grant { target, ..grant };
         let browser = browser(viewer, headers);
         let record = self.record(&grant, token.hash().id(), viewer, browser);
@@ -143,19 +141,6 @@ impl Proxy {
             browser,
             started: UnixTime::now(),
             terms: grant.terms,
-        }
-    }
-
-    /// Where the console is now. What a foreign token stands for is checked as far as the instance
-    /// is known here.
-    async fn current(&self, grant: &Grant) -> Result<Target, ComputeError> {
-        let stored = grant.target.clone();
-        let current = self
-            .compute
-            .recheck(grant.instance, grant.console_type, stored.clone());
-        match (current.await, grant.binding) {
-            (Err(ComputeError::NoSuchInstance { .. }), Binding::Target) => Ok(stored),
-            (current, _) => current,
         }
     }
 

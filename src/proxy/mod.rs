@@ -8,6 +8,7 @@
 
 pub mod close;
 mod console;
+mod input;
 pub mod relay;
 pub mod request;
 mod roster;

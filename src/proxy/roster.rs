@@ -6,19 +6,18 @@
 //! compute that cannot be asked ends nothing.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use dashmap::DashMap;
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-use super::Proxy;
 use super::close::{self, Verdict};
 use super::relay::{Ending, Meter};
+use super::{Proxy, input};
 use crate::auth::{AuthError, BEAT, Beat, LiveSession, Order, Pulse, SessionRecord};
 use crate::compute::ComputeError;
-use crate::model::{InstanceId, InstanceRef, PowerState, SessionId, UnixTime};
+use crate::model::{ConsoleKind, InstanceId, InstanceRef, PowerState, SessionId, UnixTime};
 
 /// How often the clocks of sessions are looked at.
 const TICK: Duration = Duration::from_secs(1);
@@ -45,16 +44,7 @@ pub(super) struct Roster {
 pub(super) struct Live {
     pub(super) record: SessionRecord,
     pub(super) meter: Arc<Meter>,
-    since: Instant,
-    input: Input,
     verdict: watch::Sender<Option<Verdict>>,
-}
-
-/// When the viewer last did something, to the tick.
-#[derive(Debug)]
-struct Input {
-    seen: AtomicU64,
-    at: AtomicU64,
 }
 
 /// A session's place on the roster and in auth's registry; both end with it.
@@ -65,17 +55,26 @@ pub(super) struct Seat {
     opened: bool,
 }
 
+impl Roster {
+    /// Whether a session that is idle by itself is so altogether: SPICE has a session for each
+    /// channel, and the viewer types into one of them.
+    fn is_idle(&self, record: &SessionRecord) -> bool {
+        let is_channel = |live: &Live| {
+            let (its, browser) = (&live.record.token, &live.record.browser);
+            *its == record.token && *browser == record.browser
+        };
+        let mut live = self.live.iter();
+        record.console_type.kind() != ConsoleKind::Spice
+            || live.all(|live| !is_channel(&live) || live.is_idle())
+    }
+}
+
 impl Live {
     fn new(record: SessionRecord) -> Self {
-        let at = AtomicU64::new(record.started.0);
+        let is_input = input::of(record.console_type.kind());
         Self {
             record,
-            meter: Arc::default(),
-            since: Instant::now(),
-            input: Input {
-                seen: AtomicU64::new(0),
-                at,
-            },
+            meter: Arc::new(Meter::new(is_input)),
             verdict: watch::Sender::new(None),
         }
     }
@@ -92,23 +91,18 @@ impl Live {
     }
 
     fn last_input(&self) -> UnixTime {
-        UnixTime(self.input.at.load(Ordering::Relaxed))
+        let after = self.meter.last_input().duration_since(self.meter.began());
+        self.record.started.plus(after)
     }
 
-    fn look_at_the_clock(&self, now: UnixTime) {
-        let inputs = self.meter.inputs();
-        if self.input.seen.swap(inputs, Ordering::Relaxed) != inputs {
-            self.input.at.store(now.0, Ordering::Relaxed);
-        }
-        let terms = &self.record.terms;
-        let idle = now.after(self.last_input());
-        if terms.idle_timeout.is_some_and(|limit| idle >= limit) {
-            self.end(Verdict::Idle);
-        }
-        let since = self.since.elapsed();
-        if terms.max_session.is_some_and(|limit| since >= limit) {
-            self.end(Verdict::Longest);
-        }
+    fn is_idle(&self) -> bool {
+        let limit = self.record.terms.idle_timeout;
+        limit.is_some_and(|limit| self.meter.last_input().elapsed() >= limit)
+    }
+
+    fn is_over(&self) -> bool {
+        let limit = self.record.terms.max_session;
+        limit.is_some_and(|limit| self.meter.began().elapsed() >= limit)
     }
 
     fn beat(&self) -> Beat {
@@ -204,9 +198,12 @@ impl Proxy {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let _now = ticks.tick().await;
-            let now = UnixTime::now();
             for live in &self.roster.live {
-                live.look_at_the_clock(now);
+                if live.is_over() {
+                    live.end(Verdict::Longest);
+                } else if live.is_idle() && self.roster.is_idle(&live.record) {
+                    live.end(Verdict::Idle);
+                }
             }
         }
     }

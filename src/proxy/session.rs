@@ -61,6 +61,7 @@ pub(super) async fn run(proxy: &Proxy, session: Session, upgrade: OnUpgrade, con
         viewer_bytes,
         target_bytes: connected.greeting,
         meter: Arc::clone(&seat.live().meter),
+        filter: None,
         signature: format!(" [{correlation}]").into(),
     };
     let report = relay(proxy, &seat, viewer, connected.stream, opening).await;

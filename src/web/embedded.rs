@@ -15,11 +15,13 @@ pub(super) struct Asset {
 
 pub(super) static ASSETS: &[Asset] = include!(concat!(env!("OUT_DIR"), "/pages.rs"));
 
-/// The names noVNC has given its page over the years; access URLs and bookmarks hold all of them.
+/// The names noVNC and spice-html5 have given their pages; access URLs and bookmarks hold all of
+/// them.
 const ALIASES: &[(&str, &str)] = &[
     ("/", "/index.html"),
     ("/vnc_lite.html", "/vnc.html"),
     ("/vnc_auto.html", "/vnc.html"),
+    ("/spice.html", "/spice_auto.html"),
 ];
 
 /// Their names hold a hash of their content.

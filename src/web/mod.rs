@@ -1,4 +1,5 @@
-//! The pages: ours, embedded at build time, or a distribution's noVNC from a folder.
+//! The pages: a distribution's noVNC from a folder, if there is one, then ours, embedded at build
+//! time.
 //!
 //! Called by whoever answers HTTP, with any request that is neither an upgrade nor the API's.
 //! Never looks at the query, where tokens are; never lists a folder; never redirects, since a
@@ -26,14 +27,8 @@ pub type Page = Response<Full<Bytes>>;
 /// What is served to browsers, and under which policy. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Pages {
-    source: Source,
-    policy: Policy,
-}
-
-#[derive(Clone, Debug)]
-enum Source {
-    Embedded,
-    Folder(Arc<Folder>),
+    folder: Option<(Arc<Folder>, Policy)>,
+    embedded: Policy,
 }
 
 /// The pages cannot be served as configured.
@@ -59,17 +54,19 @@ impl Pages {
     /// that CSP directive; nobody named means `'self'`.
     pub fn embedded(frame_ancestors: &[String]) -> Result<Self, BadPages> {
         Ok(Self {
-            source: Source::Embedded,
-            policy: Policy::strict(frame_ancestors)?,
+            folder: None,
+            embedded: Policy::strict(frame_ancestors)?,
         })
     }
 
     /// The files below `root`, such as `/usr/share/novnc`, under a policy that lets noVNC's own
-    /// pages work (they hold script and style). Checks now that the folder can be read.
+    /// pages work (they hold script and style); our own for what is not there, such as consoles
+    /// that noVNC does not show. Checks now that the folder can be read.
     pub fn on_disk(root: PathBuf, frame_ancestors: &[String]) -> Result<Self, BadPages> {
+        let policy = Policy::lenient(frame_ancestors)?;
         Ok(Self {
-            policy: Policy::lenient(frame_ancestors)?,
-            source: Source::Folder(Arc::new(Folder::open(root)?)),
+            folder: Some((Arc::new(Folder::open(root)?), policy)),
+            ..Self::embedded(frame_ancestors)?
         })
     }
 
@@ -80,8 +77,8 @@ impl Pages {
     ) -> impl Future<Output = Page> + Send + use<'a, B> {
         let question = Question::of(request);
         async move {
-            let mut page = self.answer(&question).await;
-            self.policy.apply(page.headers_mut());
+            let (mut page, policy) = self.answer(&question).await;
+            policy.apply(page.headers_mut());
             if question.head {
                 *page.body_mut() = Full::default();
             }
@@ -89,18 +86,22 @@ impl Pages {
         }
     }
 
-    async fn answer(&self, question: &Question) -> Page {
+    async fn answer(&self, question: &Question) -> (Page, &Policy) {
         if !question.readable {
-            return refuse(StatusCode::METHOD_NOT_ALLOWED);
+            return (refuse(StatusCode::METHOD_NOT_ALLOWED), &self.embedded);
         }
-        let found = match &self.source {
-            Source::Embedded => embedded::find(&question.path, question.gzip),
-            Source::Folder(folder) => Arc::clone(folder).read(question.path.clone()).await,
-        };
-        found.map_or_else(
+        if let Some((folder, policy)) = &self.folder {
+            let found = Arc::clone(folder).read(question.path.clone()).await;
+            if let Some(file) = found {
+                return (question.deliver(file), policy);
+            }
+        }
+        let found = embedded::find(&question.path, question.gzip);
+        let page = found.map_or_else(
             || refuse(StatusCode::NOT_FOUND),
             |file| question.deliver(file),
-        )
+        );
+        (page, &self.embedded)
     }
 }
 

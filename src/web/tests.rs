@@ -97,7 +97,7 @@ async fn every_asset_is_served_and_those_with_a_hash_in_their_name_for_ever() {
 
 #[tokio::test]
 async fn no_page_names_a_place_outside_or_holds_inline_code() {
-    for path in ["/", "/vnc.html"] {
+    for path in ["/", "/vnc.html", "/spice_auto.html"] {
         let html = body(get(&embedded(), path, &[]).await).await;
         let html = std::str::from_utf8(&html).unwrap();
         for refused in [
@@ -268,6 +268,21 @@ async fn a_distributions_novnc_is_served_from_its_folder() {
     let tag = field(&script, "etag").to_owned();
     let again = get(&pages, "/core/rfb.js", &[("if-none-match", &tag)]).await;
     assert_eq!(again.status(), StatusCode::NOT_MODIFIED);
+}
+
+#[tokio::test]
+async fn what_a_distributions_novnc_lacks_is_ours_under_our_own_policy() {
+    let (_above, pages) = site();
+
+    for path in ["/spice_auto.html", "/spice.html", "/licenses.txt"] {
+        let response = get(&pages, path, &[]).await;
+
+        assert_eq!(response.status(), StatusCode::OK, "{path}");
+        let policy = field(&response, "content-security-policy").to_owned();
+        assert!(!policy.contains("unsafe-inline"), "{path}: {policy}");
+        let built_in = body(get(&embedded(), path, &[]).await).await;
+        assert_eq!(body(response).await, built_in, "{path}");
+    }
 }
 
 #[tokio::test]

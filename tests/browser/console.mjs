@@ -2,18 +2,19 @@
 // Drives a console page in Chromium, one step after the other, and says what it saw.
 //
 //   node console.mjs --url-file FILE --wait-state connected --expect-pixel 5,5,#2060c0
+//   node console.mjs --url-file FILE --without-cookies --wait-state connected
 //
 // Steps run in the order given; each waits for its condition, at most --timeout seconds (15).
 // Exit code 0: all steps passed. 1: one failed, and stderr says which and what was seen instead.
 // 2: the command line is wrong. The address is a secret and is never printed.
 
-import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 
 import { chromium } from "playwright-core";
 
-const USAGE = `usage: console.mjs (--url URL | --url-file FILE | CONSOLE_URL in the environment) [--timeout S] STEP...
+const USAGE = `usage: console.mjs (--url URL | --url-file FILE | CONSOLE_URL in the environment) [--timeout S] [--without-cookies] STEP...
 steps:
   --wait-state STATE               connecting, credentials, connected, disconnected or refused
   --wait-canvas                    a console's picture is there (for pages other than ours)
@@ -227,10 +228,14 @@ const BARE_STEPS = {
 };
 
 async function parse(words) {
-  const plan = { url: process.env.CONSOLE_URL, timeoutMs: 15_000, steps: [] };
+  const plan = { url: process.env.CONSOLE_URL, timeoutMs: 15_000, cookies: true, steps: [] };
   const rest = [...words];
   while (rest.length > 0) {
     const name = rest.shift();
+    if (name === "--without-cookies") {
+      plan.cookies = false;
+      continue;
+    }
     if (Object.hasOwn(BARE_STEPS, name)) {
       plan.steps.push({ name, act: BARE_STEPS[name] });
       continue;
@@ -266,7 +271,17 @@ async function step(name, act) {
   }
 }
 
+/** As a person who forbids sites to keep anything: cookies and storage. */
+async function forbidCookies(profile) {
+  const forbidden = { profile: { default_content_setting_values: { cookies: 2 } } };
+  await mkdir(join(profile, "Default"), { recursive: true });
+  await writeFile(join(profile, "Default/Preferences"), JSON.stringify(forbidden));
+}
+
 async function perform(plan, profile) {
+  if (!plan.cookies) {
+    await forbidCookies(profile);
+  }
   const context = await chromium.launchPersistentContext(profile, {
     executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
     args: FLAGS,

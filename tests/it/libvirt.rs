@@ -91,27 +91,24 @@ fn a_spice_display_is_handed_over_to_its_page() {
         "spice",
         &format!("<graphics type='spice' autoport='yes'/>{SCREEN}"),
     );
-    let gateway = setup_of(&libvirtd)
-        .set(
-            "proxy",
-            "spice_url",
-            "https://console.example/spice_auto.html",
-        )
-        .start();
-
+    let gateway = gateway_of(&libvirtd);
     let url = gateway.issue_with(&["token", "issue", "spice", "--type", "spice-html5"]);
-    let token = url.0.query_pairs().find(|(key, _)| key == "token").unwrap();
-    let path = format!("/websockify?token={}", token.1);
-    let mut ws = Upgrade::new(&path).open(gateway.listen).unwrap();
-    // The first message of the main channel, without capabilities.
-    let mut hello = b"REDQ".to_vec();
-    for word in [2_u32, 2, 18, 0] {
-        hello.extend(word.to_le_bytes());
-    }
-    hello.extend([1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 18, 0, 0, 0]);
-    ws.send(&hello);
 
-    assert_eq!(ws.read(4), b"REDQ");
+    let seen = browse(
+        &url,
+        &[
+            ["--wait-state", "connected"],
+            ["--expect-pixel", "100,100,#0000a8"],
+            ["--press", "b"],
+            ["--then-pixel", "100,100,#00a800"],
+        ]
+        .concat(),
+    );
+
+    assert_eq!(seen.code, 0, "{seen:?}");
+    gateway.wait_for_event("the way that was taken", |event| {
+        event["message"] == "session ended" && event["way"] == "libvirt"
+    });
 }
 
 #[test]

@@ -24,6 +24,8 @@ mod life;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod nova;
+#[cfg(test)]
 mod origins;
 #[cfg(test)]
 mod pages;
@@ -39,6 +41,8 @@ mod rig;
 mod secrets;
 #[cfg(test)]
 mod sessions;
+#[cfg(test)]
+mod spice;
 #[cfg(test)]
 mod standalone;
 #[cfg(test)]

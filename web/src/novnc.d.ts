@@ -48,3 +48,8 @@ declare module "novnc/input/keysymdef.js" {
 declare module "novnc/util/logging.js" {
   export function initLogging(level: string): void;
 }
+
+declare module "novnc/input/xtscancodes.js" {
+  const scancodes: Readonly<Record<string, number>>;
+  export default scancodes;
+}

@@ -3,8 +3,7 @@
 // It hides while the console is in use and comes back at the top edge, on touching its handle, or
 // with Ctrl+Alt+M: the console takes the Tab key, so the keyboard needs a way out of it.
 
-import type RFB from "novnc/rfb.js";
-
+import type { Screen } from "./screen.js";
 import { strokesOf, type } from "./typing.js";
 import { button, element } from "./view.js";
 
@@ -34,20 +33,22 @@ const text = element("text-out", HTMLTextAreaElement);
 const received = element("text-in", HTMLTextAreaElement);
 const typeButton = button("type");
 const note = element("text-note", HTMLElement);
+const clipboard = [button("paste"), element("clipboard", HTMLElement)];
 
-let rfb: RFB | undefined;
+let screen: Screen | undefined;
 let typing: AbortController | undefined;
 let pinned: ReturnType<typeof setTimeout> | undefined;
 
 /** Gives the bar a console to work on, or takes it away. */
-export function attach(console: RFB | undefined, viewOnly: boolean): void {
+export function attach(console: Screen | undefined, viewOnly: boolean): void {
   typing?.abort();
-  rfb = console;
+  screen = console;
   document.documentElement.classList.toggle("view-only", viewOnly);
   panels.forEach(({ toggle }) => open(toggle, false));
   heldKeys().forEach((key) => key.setAttribute("aria-pressed", "false"));
   note.textContent = "";
   if (console) {
+    clipboard.forEach((part) => (part.hidden = !console.clipboardPasteFrom));
     scale.setAttribute("aria-pressed", String(console.scaleViewport));
     pin(3000);
   } else {
@@ -76,7 +77,7 @@ export function prepare(leave: () => void): void {
 function prepareText(): void {
   typeButton.addEventListener("click", () => void toggleTyping());
   button("paste").addEventListener("click", () => {
-    rfb?.clipboardPasteFrom(text.value);
+    screen?.clipboardPasteFrom?.(text.value);
     note.textContent = "Sent. Paste it inside the console.";
   });
 }
@@ -96,16 +97,16 @@ function prepareView(): void {
 }
 
 /** Does something to the console and gives it the keyboard back. */
-function use(action: (console: RFB) => void): void {
-  if (rfb) {
-    action(rfb);
+function use(action: (console: Screen) => void): void {
+  if (screen) {
+    action(screen);
     back();
   }
 }
 
 function back(): void {
   panels.forEach(({ toggle }) => open(toggle, false));
-  rfb?.focus({ preventScroll: true });
+  screen?.focus({ preventScroll: true });
 }
 
 function isOpen(toggle: HTMLElement): boolean {
@@ -136,27 +137,27 @@ const heldKeys = (): HTMLElement[] => keyButtons().filter((key) => key.hasAttrib
 /** A modifier stays down until its button is used again; other keys go down and up. */
 function press(pressed: HTMLElement): void {
   const [keysym, code] = KEYS[pressed.dataset.key ?? ""] ?? [];
-  if (!rfb || keysym === undefined || code === undefined) {
+  if (!screen || keysym === undefined || code === undefined) {
     return;
   }
   if (pressed.hasAttribute("aria-pressed")) {
     const down = pressed.getAttribute("aria-pressed") !== "true";
     pressed.setAttribute("aria-pressed", String(down));
-    rfb.sendKey(keysym, code, down);
+    screen.sendKey(keysym, code, down);
   } else {
-    rfb.sendKey(keysym, code);
+    screen.sendKey(keysym, code);
   }
 }
 
 /** Ctrl+Alt+M. The console saw Ctrl and Alt go down and will not see them come up. */
 function summon(event: KeyboardEvent): void {
-  if (!(event.ctrlKey && event.altKey && event.code === "KeyM") || !rfb) {
+  if (!(event.ctrlKey && event.altKey && event.code === "KeyM") || !screen) {
     return;
   }
   event.preventDefault();
   event.stopImmediatePropagation();
-  rfb.sendKey(ALT, "AltLeft", false);
-  rfb.sendKey(CONTROL, "ControlLeft", false);
+  screen.sendKey(ALT, "AltLeft", false);
+  screen.sendKey(CONTROL, "ControlLeft", false);
   pin(4000);
   bar.querySelector<HTMLElement>("button:not([hidden]):not(#handle)")?.focus();
 }
@@ -164,16 +165,16 @@ function summon(event: KeyboardEvent): void {
 async function toggleTyping(): Promise<void> {
   if (typing) {
     typing.abort();
-  } else if (rfb) {
+  } else if (screen) {
     typing = new AbortController();
     typeButton.textContent = "Stop";
-    await typeText(rfb, typing.signal);
+    await typeText(screen, typing.signal);
     typing = undefined;
     typeButton.textContent = "Type it";
   }
 }
 
-async function typeText(console: RFB, stop: AbortSignal): Promise<void> {
+async function typeText(console: Screen, stop: AbortSignal): Promise<void> {
   const strokes = strokesOf(text.value);
   const done = await type(console, strokes, stop, (count) => {
     note.textContent = `Typing ${count} of ${strokes.length}`;

@@ -155,6 +155,10 @@ impl Held {
         let own: HashSet<_> = self
             .of_same_browser(&record.token, &record.browser)
             .collect();
+        if record.console_type.kind() == ConsoleKind::Spice && !own.is_empty() {
+            // One more channel of the same viewer.
+            return Ok(HashSet::new());
+        }
         let others = self.staying(&console(record), &own);
         let mut going = HashSet::new();
         match record.terms.second_viewer {

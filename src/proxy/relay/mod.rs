@@ -7,6 +7,7 @@
 //! Knows frames and streams; no token, no instance, no address. RFC 6455 section 7 for the ends.
 
 mod bell;
+mod filter;
 mod meter;
 mod outbox;
 mod pump;
@@ -19,6 +20,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub use self::filter::Filter;
 pub use self::meter::Meter;
 pub use self::pump::Relay;
 pub use self::refuse::refuse;
@@ -33,6 +35,8 @@ pub struct Opening {
     pub target_bytes: Vec<u8>,
     /// Counts the session's payload while it runs.
     pub meter: Arc<Meter>,
+    /// Looks into what passes, what is here included; none lets everything pass.
+    pub filter: Option<Box<dyn Filter>>,
     /// What every sentence to the viewer ends in, such as an id to ask about.
     pub signature: Box<str>,
 }

@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::bell::{Rare, Ring};
 use super::outbox::Outbox;
 use super::scratch::{READ, Scratch};
-use super::{End, Ending, Meter, Opening, Report, Settings};
+use super::{End, Ending, Filter, Meter, Opening, Report, Settings};
 use crate::proxy::ws::{self, Close, Control, Decoder, PING, close_frame, frame, pong_into};
 
 /// The time for the last acknowledgements once nothing is left to say: a wide-area round trip.
@@ -51,6 +51,7 @@ pub struct Relay<V, T, S: Future> {
     grace: Grace,
     rare: Rare<S>,
     meter: Arc<Meter>,
+    filter: Option<Box<dyn Filter>>,
     signature: Box<str>,
     settings: Settings,
 }
@@ -121,25 +122,52 @@ where
             grace: Grace::Whole,
             rare: Rare::new(stop),
             meter: opening.meter,
+            filter: opening.filter,
             signature: opening.signature,
             settings: settings.clone(),
         };
         relay.set_ping_timer();
-        relay.open(opening.viewer_bytes, &opening.target_bytes);
+        relay.open(opening.viewer_bytes, opening.target_bytes);
         relay
     }
 
     /// Queues what came before the relay, as if it had just been read.
-    fn open(&mut self, mut viewer_bytes: Vec<u8>, target_bytes: &[u8]) {
-        let found = self.decode(&mut viewer_bytes);
-        self.to_target
-            .push(viewer_bytes.get(found.payload.clone()).unwrap_or_default());
-        self.meter.count_up(found.payload.len());
-        if !target_bytes.is_empty() {
-            self.to_viewer.push(&frame(target_bytes));
-        }
+    fn open(&mut self, mut viewer_bytes: Vec<u8>, mut target_bytes: Vec<u8>) {
         self.meter.count_down(target_bytes.len());
+        if let Some(kept) = self.filter_down(&mut target_bytes)
+            && let Some(kept) = target_bytes.get(..kept)
+            && !kept.is_empty()
+        {
+            self.to_viewer.push(&frame(kept));
+        }
+        let found = self.decode(&mut viewer_bytes);
+        let payload = viewer_bytes.get(found.payload).unwrap_or_default();
+        self.meter.count_up(payload);
+        match self.filter_up(payload) {
+            Ok(None) => self.to_target.push(payload),
+            Ok(Some(kept)) => self.to_target.push(&kept),
+            Err(ending) => self.on_stop(ending),
+        }
         self.on_last_frame(found.end);
+    }
+
+    /// What the filter leaves of `payload`; none if there is no filter.
+    fn filter_up(&mut self, payload: &[u8]) -> Result<Option<Vec<u8>>, Ending> {
+        let Some(filter) = &mut self.filter else {
+            return Ok(None);
+        };
+        let mut bytes = payload.to_vec();
+        filter.up(&mut bytes)?;
+        Ok(Some(bytes))
+    }
+
+    /// How much of `bytes` the filter leaves; none if it ended the session.
+    fn filter_down(&mut self, bytes: &mut [u8]) -> Option<usize> {
+        let Some(filter) = &mut self.filter else {
+            return Some(bytes.len());
+        };
+        let kept = filter.down(bytes);
+        kept.map_err(|ending| self.on_stop(ending)).ok()
     }
 
     /// Viewer to target. Whether there may be more to do at once.
@@ -177,12 +205,20 @@ where
         if self.viewer_in == In::Open
             && let Some(payload) = bytes.get(found.payload)
         {
-            self.meter.count_up(payload.len());
-            if let Err(error) = self.to_target.send(&mut self.target, cx, payload) {
-                self.on_target_write_error(&error);
+            self.meter.count_up(payload);
+            match self.filter_up(payload) {
+                Ok(None) => self.give_to_target(cx, payload),
+                Ok(Some(kept)) => self.give_to_target(cx, &kept),
+                Err(ending) => self.on_stop(ending),
             }
         }
         self.on_last_frame(found.end);
+    }
+
+    fn give_to_target(&mut self, cx: &mut Context<'_>, bytes: &[u8]) {
+        if let Err(error) = self.to_target.send(&mut self.target, cx, bytes) {
+            self.on_target_write_error(&error);
+        }
     }
 
     fn decode(&mut self, bytes: &mut [u8]) -> ws::Decoded {
@@ -223,7 +259,13 @@ where
 
     fn give_to_viewer(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch, length: usize) {
         self.meter.count_down(length);
-        let frame = scratch.frame(length);
+        let Some(kept) = self.filter_down(scratch.bytes(length)) else {
+            return;
+        };
+        if kept == 0 {
+            return;
+        }
+        let frame = scratch.frame(kept);
         if let Err(error) = self.to_viewer.send(&mut self.viewer, cx, frame) {
             self.on_viewer_error(&error);
         }

@@ -318,6 +318,109 @@ async fn the_meter_counts_payload_while_the_session_runs() {
     assert_eq!((meter.up(), meter.down()), (5, 3));
 }
 
+#[tokio::test(start_paused = true)]
+async fn the_meter_knows_when_the_viewer_last_sent_payload() {
+    let meter = Arc::new(Meter::default());
+    let opening = Opening {
+        meter: Arc::clone(&meter),
+        ..Opening::default()
+    };
+    let mut rig = start(duplex(64), duplex(64), opening, &patient());
+    let began = Instant::now();
+    let second = Duration::from_secs(1);
+
+    tokio::time::sleep(second).await;
+    rig.viewer.write_all(&masked(BINARY, b"k")).await.unwrap();
+    rig.target.read_exact(&mut [0]).await.unwrap();
+    tokio::time::sleep(second).await;
+    rig.viewer.write_all(&masked(PONG, b"")).await.unwrap();
+    rig.target.write_all(b"picture").await.unwrap();
+    next_frame(&mut rig.viewer).await;
+
+    assert_eq!(meter.began(), began);
+    assert_eq!(meter.last_input(), began + second);
+}
+
+/// Lets no `x` up, holds back a `?` until more comes, cuts what comes down, and ends at `!`.
+#[derive(Debug, Default)]
+struct Censor {
+    held: Vec<u8>,
+}
+
+impl Filter for Censor {
+    fn up(&mut self, bytes: &mut Vec<u8>) -> Result<(), Ending> {
+        if bytes.contains(&b'!') {
+            let reason = "no shouting".to_owned();
+            return Err(Ending { code: 4003, reason });
+        }
+        bytes.splice(0..0, self.held.drain(..));
+        bytes.retain(|byte| *byte != b'x');
+        if bytes.ends_with(b"?") {
+            self.held.extend(bytes.pop());
+        }
+        Ok(())
+    }
+
+    fn down(&mut self, bytes: &mut [u8]) -> Result<usize, Ending> {
+        Ok(bytes
+            .iter()
+            .position(|byte| *byte == b'#')
+            .unwrap_or(bytes.len()))
+    }
+}
+
+fn censored() -> Rig<DuplexStream, DuplexStream> {
+    let opening = Opening {
+        viewer_bytes: masked(BINARY, b"xe"),
+        target_bytes: b"hello#never".to_vec(),
+        filter: Some(Box::new(Censor::default())),
+        ..Opening::default()
+    };
+    start(duplex(64), duplex(64), opening, &patient())
+}
+
+#[tokio::test]
+async fn a_filter_decides_what_passes_and_may_hold_bytes_back() {
+    let mut rig = censored();
+
+    let early = next_frame(&mut rig.viewer).await;
+    rig.viewer
+        .write_all(&masked(BINARY, b"axb?"))
+        .await
+        .unwrap();
+    rig.target.read_exact(&mut [0; 3]).await.unwrap();
+    rig.viewer.write_all(&masked(BINARY, b"c")).await.unwrap();
+    let mut got = [0; 2];
+    rig.target.read_exact(&mut got).await.unwrap();
+    rig.target.write_all(b"seen#cut").await.unwrap();
+    let late = next_frame(&mut rig.viewer).await;
+
+    assert_eq!(early, (BINARY, b"hello".to_vec()));
+    assert_eq!(&got, b"?c");
+    assert_eq!(late, (BINARY, b"seen".to_vec()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_filter_may_end_the_session_and_nothing_of_that_read_passes() {
+    let mut rig = censored();
+
+    rig.viewer
+        .write_all(&masked(BINARY, b"fine and then!"))
+        .await
+        .unwrap();
+
+    let (_, close) = until_close(&mut rig.viewer).await;
+    assert_eq!(close, close_payload(4003, "no shouting"));
+    assert_eq!(to_end(&mut rig.target).await, b"e");
+    let ending = Ending {
+        code: 4003,
+        reason: "no shouting".to_owned(),
+    };
+    drop(rig.viewer);
+    drop(rig.target);
+    assert_eq!(rig.relay.await.unwrap().end, End::Stopped(ending));
+}
+
 #[tokio::test]
 async fn a_ping_is_answered_with_its_payload() {
     let mut rig = piped(64, &patient());
@@ -741,7 +844,7 @@ async fn a_session_is_small() {
         pending(),
     );
 
-    assert!(size_of_val(&relay) < 640, "{} bytes", size_of_val(&relay));
+    assert!(size_of_val(&relay) < 656, "{} bytes", size_of_val(&relay));
 }
 
 #[tokio::test(start_paused = true)]
@@ -897,7 +1000,7 @@ async fn a_decision_that_is_not_near_costs_the_traffic_nothing() {
     let asked = Arc::new(Meter::default());
     let asks = Arc::clone(&asked);
     let decision = std::future::poll_fn(move |_| {
-        asks.count_up(1);
+        asks.count_up(&[0]);
         std::task::Poll::Pending
     });
     let (mut viewer, relay_end) = duplex(64);

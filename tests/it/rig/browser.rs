@@ -39,7 +39,7 @@ pub(crate) fn browse(url: &ConsoleUrl, arguments: &[&str]) -> Answer {
         .arg(root().join("tests/browser/console.mjs"))
         .arg("--url-file")
         .arg(&file);
-    run(command.args(["--timeout", "60"]).args(arguments))
+    run(command.args(["--timeout", "25"]).args(arguments))
 }
 
 fn root() -> &'static Path {

@@ -92,22 +92,47 @@ impl Setup {
         self.push("compute", "instance", &pairs)
     }
 
+    /// Sets a key of the instance added last.
+    pub(crate) fn set_instance(self, key: &str, value: impl Into<toml::Value>) -> Self {
+        self.set_last("instance", key, value)
+    }
+
     /// Adds a hypervisor to the config file's list.
     pub(crate) fn hypervisor(self, name: &str, uri: &str) -> Self {
         self.push("compute", "host", &[("name", name), ("uri", uri)])
     }
 
     /// Sets a key of the hypervisor added last.
-    pub(crate) fn set_host(mut self, key: &str, value: impl Into<toml::Value>) -> Self {
-        let hosts = self.table("compute")["host"].as_array_mut().unwrap();
-        let host = hosts.last_mut().unwrap().as_table_mut().unwrap();
-        host.insert(key.to_owned(), value.into());
+    pub(crate) fn set_host(self, key: &str, value: impl Into<toml::Value>) -> Self {
+        self.set_last("host", key, value)
+    }
+
+    fn set_last(mut self, list: &str, key: &str, value: impl Into<toml::Value>) -> Self {
+        let entries = self.table("compute")[list].as_array_mut().unwrap();
+        let entry = entries.last_mut().unwrap().as_table_mut().unwrap();
+        entry.insert(key.to_owned(), value.into());
         self
     }
 
     /// Adds an API key, given its hash.
     pub(crate) fn key(self, name: &str, sha256: &str) -> Self {
         self.push("api", "key", &[("name", name), ("sha256", sha256)])
+    }
+
+    /// Adds an API key of a project, given its hash.
+    pub(crate) fn key_of(self, name: &str, sha256: &str, project: &str, role: &str) -> Self {
+        let pairs = [
+            ("name", name),
+            ("sha256", sha256),
+            ("project", project),
+            ("role", role),
+        ];
+        self.push("api", "key", &pairs)
+    }
+
+    /// Adds a console to the config file's list, with the keys and values of the test's own.
+    pub(crate) fn console(self, pairs: &[(&str, &str)]) -> Self {
+        self.push("compute", "instance", pairs)
     }
 
     /// Reads instances from an XML directory inside the gateway's own, which must exist.
@@ -394,9 +419,13 @@ impl ConsoleUrl {
         )
     }
 
-    /// The token in it: that of the WebSocket path inside the `path` parameter.
+    /// The token in it: a parameter of its own, or that of the WebSocket path inside the `path`
+    /// parameter.
     #[track_caller]
     pub(crate) fn token(&self) -> String {
+        if let Some(token) = self.parameter("token") {
+            return token;
+        }
         let path = self.parameter("path").expect("a path parameter");
         let (_, query) = path
             .split_once('?')

@@ -45,6 +45,15 @@ impl Request {
         self.header("Content-Type", "application/json")
     }
 
+    /// Adds a body of another kind than JSON's, or of none.
+    pub(crate) fn body(mut self, kind: Option<&str>, body: &str) -> Self {
+        self.body = body.as_bytes().to_vec();
+        match kind {
+            Some(kind) => self.header("Content-Type", kind),
+            None => self,
+        }
+    }
+
     /// Sends it to `address` and reads the whole answer.
     pub(crate) fn send(&self, address: SocketAddr) -> Response {
         let mut stream = connect(address);
@@ -77,6 +86,13 @@ impl Response {
         let mut headers = self.headers.iter();
         let found = headers.find(|(known, _)| known.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.as_str())
+    }
+
+    /// All headers of that name.
+    pub(crate) fn all(&self, name: &str) -> Vec<&str> {
+        let headers = self.headers.iter();
+        let found = headers.filter(|(known, _)| known.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.as_str()).collect()
     }
 
     /// The body as text.

@@ -45,6 +45,52 @@ pub(crate) const GUEST: &[u8] = &[
     0xeb, 0xeb, // jmp next
 ];
 
+/// A guest that fills its screen with the VGA colour of the mouse buttons that are down (1 left,
+/// 2 right, 4 middle; 6 at the start). The BIOS calls `handler` for each packet of a PS/2 mouse.
+pub(crate) const MOUSE_GUEST: &[u8] = &[
+    0x31, 0xc0, // xor ax, ax
+    0x8e, 0xd8, // mov ds, ax
+    0x8e, 0xc0, // mov es, ax
+    0x8e, 0xd0, // mov ss, ax
+    0xbc, 0x00, 0x7c, // mov sp, 0x7c00
+    0xb8, 0x13, 0x00, // mov ax, 0x0013
+    0xcd, 0x10, // int 0x10: 320x200 in 256 colours
+    0xb0, 0x06, // mov al, 6
+    0xe8, 0x1b, 0x00, // call fill
+    0xb8, 0x05, 0xc2, // mov ax, 0xc205
+    0xb7, 0x03, // mov bh, 3
+    0xcd, 0x15, // int 0x15: packets of three bytes
+    0x1e, // push ds
+    0x07, // pop es
+    0xbb, 0x3e, 0x7c, // mov bx, handler
+    0xb8, 0x07, 0xc2, // mov ax, 0xc207
+    0xcd, 0x15, // int 0x15: they go to es:bx
+    0xb8, 0x00, 0xc2, // mov ax, 0xc200
+    0xb7, 0x01, // mov bh, 1
+    0xcd, 0x15, // int 0x15: from now on
+    0xf4, // sleep: hlt
+    0xeb, 0xfd, // jmp sleep
+    0x68, 0x00, 0xa0, // fill: push 0xa000
+    0x07, // pop es
+    0x31, 0xff, // xor di, di
+    0xb9, 0x00, 0xfa, // mov cx, 64000
+    0xf3, 0xaa, // rep stosb
+    0xe6, 0xe9, // out 0xe9, al
+    0xc3, // ret
+    0x55, // handler: push bp
+    0x89, 0xe5, // mov bp, sp
+    0x60, // pusha
+    0x06, // push es
+    0x8a, 0x46, 0x0c, // mov al, [bp + 12]
+    0x24, 0x07, // and al, 7
+    0x74, 0x03, // jz done
+    0xe8, 0xe3, 0xff, // call fill
+    0x07, // done: pop es
+    0x61, // popa
+    0x5d, // pop bp
+    0xcb, // retf
+];
+
 /// A running virtual machine.
 #[derive(Debug)]
 pub(crate) struct Qemu {
@@ -56,12 +102,47 @@ pub(crate) struct Qemu {
 impl Qemu {
     /// One whose VNC server is on a TCP port of 127.0.0.1.
     pub(crate) fn tcp() -> Self {
-        Self::start(|_| "127.0.0.1:0,to=199".to_owned())
+        Self::start(GUEST, |_| vnc("127.0.0.1:0,to=199"))
     }
 
     /// One whose VNC server is on a Unix socket.
     pub(crate) fn unix() -> Self {
-        Self::start(|directory| format!("unix:{}", directory.join("vnc.sock").display()))
+        Self::start(GUEST, |directory| {
+            vnc(&format!("unix:{}", directory.join("vnc.sock").display()))
+        })
+    }
+
+    /// One whose SPICE server is on a Unix socket and asks for nothing.
+    pub(crate) fn spice() -> Self {
+        Self::with_spice(GUEST, "disable-ticketing=on")
+    }
+
+    /// The same with a guest that looks at its mouse.
+    pub(crate) fn spice_with_mouse() -> Self {
+        Self::with_spice(MOUSE_GUEST, "disable-ticketing=on")
+    }
+
+    /// The same, with a password.
+    pub(crate) fn spice_with_password(password: &str) -> Self {
+        Self::with_spice(
+            GUEST,
+            &format!("password-secret=p -object secret,id=p,data={password}"),
+        )
+    }
+
+    fn with_spice(guest: &[u8], access: &str) -> Self {
+        let qemu = Self::start(guest, |directory| {
+            let socket = directory.join("spice.sock");
+            let spice = format!("unix=on,addr={},{access}", socket.display());
+            let mut words = vec!["-spice".to_owned()];
+            words.extend(spice.split(' ').map(str::to_owned));
+            words
+        });
+        let address = format!(
+            "unix:{}",
+            qemu.directory.path().join("spice.sock").display()
+        );
+        Self { address, ..qemu }
     }
 
     /// Where its VNC server listens, as the config file wants it.
@@ -72,6 +153,12 @@ impl Qemu {
     /// The socket of its machine protocol, in a directory of its own.
     pub(crate) fn monitor(&self) -> PathBuf {
         self.directory.path().join("qmp.sock")
+    }
+
+    /// Waits until the guest has shown this VGA colour.
+    #[track_caller]
+    pub(crate) fn wait_for_colour(&self, colour: u8) {
+        wait_for_colour(self.directory.path(), |shown| shown == colour);
     }
 
     /// Stops or ends it by a signal.
@@ -85,10 +172,10 @@ impl Qemu {
         self.process.wait();
     }
 
-    fn start(vnc: impl Fn(&Path) -> String) -> Self {
+    fn start(guest: &[u8], display: impl Fn(&Path) -> Vec<String>) -> Self {
         let directory = TempDir::with_prefix("vncgate-qemu-").unwrap();
         let here = directory.path();
-        fs::write(here.join("boot.img"), sector(GUEST)).unwrap();
+        fs::write(here.join("boot.img"), sector(guest)).unwrap();
         let mut command = tied(&peer("qemu-system-x86_64"));
         command.args([
             "-accel",
@@ -107,20 +194,28 @@ impl Qemu {
             "unix:qmp.sock,server=on,wait=off",
         ]);
         command
-            .args(["-vnc", &vnc(here)])
+            .args(display(here))
             .current_dir(here)
             .stdin(Stdio::null());
         let process = Process::spawn("qemu-system-x86_64", &mut command);
-        until("the guest's first colour", || {
-            let colours = fs::read(here.join("colours")).unwrap_or_default();
-            (!colours.is_empty()).then_some(())
-        });
+        wait_for_colour(here, |_| true);
         Self {
             address: vnc_address(&here.join("qmp.sock")),
             directory,
             process,
         }
     }
+}
+
+fn wait_for_colour(place: &Path, wanted: impl Fn(u8) -> bool) {
+    until("a colour of the guest", || {
+        let colours = fs::read(place.join("colours")).unwrap_or_default();
+        colours.into_iter().any(&wanted).then_some(())
+    });
+}
+
+fn vnc(address: &str) -> Vec<String> {
+    ["-vnc", address].map(str::to_owned).into()
 }
 
 /// A boot sector of that program.
@@ -141,12 +236,14 @@ fn vnc_address(socket: &Path) -> String {
         .unwrap();
     let answer = lines.find_map(|line| {
         let answer: Value = serde_json::from_str(&line.unwrap()).unwrap();
-        answer["return"]
-            .get("service")
-            .cloned()
-            .map(|port| (answer["return"]["host"].clone(), port))
+        let returned = answer["return"].get("enabled").cloned();
+        returned.map(|_| answer["return"].clone())
     });
-    let (host, port) = answer.expect("an answer to query-vnc");
+    let answer = answer.expect("an answer to query-vnc");
+    if answer["enabled"] == false {
+        return String::new();
+    }
+    let (host, port) = (&answer["host"], &answer["service"]);
     match (host.as_str().unwrap(), port.as_str().unwrap()) {
         ("", path) | (path, "") => format!("unix:{path}"),
         (path, _) if path.starts_with('/') => format!("unix:{path}"),

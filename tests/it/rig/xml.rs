@@ -7,6 +7,7 @@ pub(crate) struct Domain {
     pub(crate) id: String,
     running: bool,
     graphics: Vec<String>,
+    metadata: String,
 }
 
 impl Domain {
@@ -17,6 +18,7 @@ impl Domain {
             id: uuid::Uuid::new_v4().to_string(),
             running: true,
             graphics: Vec::new(),
+            metadata: String::new(),
         }
     }
 
@@ -33,6 +35,18 @@ impl Domain {
         self.graphics(&format!(
             "<graphics type='vnc' socket='{path}'><listen type='socket' socket='{path}'/></graphics>"
         ))
+    }
+
+    /// Adds what Nova writes of a server: its name, flavor, and project.
+    pub(crate) fn of_nova(mut self, shown: &str, project: &str) -> Self {
+        self.metadata = format!(
+            "<metadata><nova:instance xmlns:nova='http://openstack.org/xmlns/libvirt/nova/1.1'>\
+             <nova:name>{shown}</nova:name><nova:flavor name='m1.small'/><nova:owner>\
+             <nova:user uuid='{}'>u</nova:user><nova:project uuid='{project}'>p</nova:project>\
+             </nova:owner></nova:instance></metadata>",
+            "0".repeat(32)
+        );
+        self
     }
 
     /// Adds a display in libvirt's own words.
@@ -55,11 +69,12 @@ impl Domain {
             name,
             id: uuid,
             graphics,
+            metadata,
             ..
         } = self;
         let displays = graphics.concat();
         format!(
-            "<domain type='qemu'{id}>\n  <name>{name}</name>\n  <uuid>{uuid}</uuid>\n  \
+            "<domain type='qemu'{id}>\n  <name>{name}</name>\n  <uuid>{uuid}</uuid>\n  {metadata}\n  \
              <memory unit='KiB'>32768</memory>\n  <os><type arch='x86_64'>hvm</type></os>\n  \
              <devices>\n    <emulator>/usr/bin/qemu-system-x86_64</emulator>\n    {displays}\n    \
              <video><model type='vga'/></video>\n  </devices>\n</domain>\n"
