@@ -8,20 +8,23 @@ mod front;
 mod monitor;
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use url::Url;
+use zeroize::Zeroizing;
 
 use crate::api::{Api, Gatekeeper, NovaSettings, Urls};
+use crate::auth::redis::{Topology, Trust};
+use crate::auth::store::BadFile;
 use crate::auth::{self, Auth};
 use crate::compute::Compute;
 use crate::compute::driver::libvirt::sasl::Credentials;
 use crate::compute::driver::libvirt::transport::Uri;
 use crate::compute::driver::libvirt::{self, Libvirt};
 use crate::compute::driver::{BadEntry, Directory, Discover, Driver, Entry, Fixed, Qmp};
-use crate::config::{self, Config, FixedInstance, Hypervisor};
+use crate::config::{self, Config, FixedInstance, Hypervisor, TokenSource};
 use crate::demo::Demo;
 use crate::drain::{Drain, Watch};
 use crate::http::{BindError, Limits, Listener, serve};
@@ -65,6 +68,17 @@ pub enum StartError {
     /// Two instances listed by hand cannot be told apart.
     #[error("compute.instance: {0}")]
     Instances(#[from] BadEntry),
+    /// Tokens cannot be kept.
+    #[error("auth.file: {0}")]
+    Tokens(#[from] BadFile),
+    /// There is no password to log in to Redis with.
+    #[error("auth.redis.password_file: cannot read {}: {why}", path.display())]
+    Password {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        why: std::io::Error,
+    },
     /// A hypervisor cannot be asked as the config says.
     #[error("compute.host `{name}`: {why}")]
     Host {
@@ -148,15 +162,16 @@ impl App {
         &self.addresses
     }
 
-    /// Starts to serve; ends with `drain`. Returns what this process itself may call.
-    pub fn run(self, drain: &Drain) -> Running {
+    /// Starts to serve; ends with `drain`. Returns what this process itself may call. Errors:
+    /// `Tokens`.
+    pub fn run(self, drain: &Drain) -> Result<Running, StartError> {
         let watch = drain.watch();
         let metrics = Metrics::default();
         let compute = Compute::new(self.drivers);
         compute.start(&watch);
         let displays = compute.displays();
         let compute = Client::Near(rpc::serve(compute, &watch));
-        let auth = Auth::in_memory(auth_settings(&self.config.auth), &watch);
+        let auth = auth(&self.config.auth, &watch)?;
         let auth = Client::Near(rpc::serve(auth, &watch));
         if let Some(demo) = self.demo {
             watch.spawn_service(demo.run(watch.clone()));
@@ -200,10 +215,10 @@ impl App {
         open(self.api_only, &admin, limits, &watch);
         open(vec![self.admin], &admin, limits, &watch);
         open(self.monitor, &monitor, limits, &watch);
-        Running {
+        Ok(Running {
             api,
             drain_timeout: self.config.proxy.drain_timeout.get(),
-        }
+        })
     }
 }
 
@@ -383,6 +398,45 @@ fn limits(proxy: &config::Proxy) -> Limits {
 fn machine_name() -> String {
     let uname = rustix::system::uname();
     uname.nodename().to_string_lossy().into_owned()
+}
+
+fn auth(config: &config::Auth, watch: &Watch) -> Result<Auth, StartError> {
+    let settings = auth_settings(config);
+    Ok(match config.source {
+        TokenSource::Memory => Auth::in_memory(settings, watch),
+        TokenSource::File => Auth::in_file(&config.token_file(), settings, watch)?,
+        TokenSource::Redis => Auth::in_redis(redis(&config.redis)?, settings, watch),
+    })
+}
+
+fn redis(config: &config::Redis) -> Result<auth::redis::Settings, StartError> {
+    let password = config.password_file.as_ref().map(|path| secret_in(path));
+    let topology = match &config.sentinel {
+        Some(master) => Topology::Sentinel(master.clone()),
+        None if config.cluster => Topology::Cluster,
+        None => Topology::Single,
+    };
+    let ca = config.ca_file.clone();
+    let trust = || ca.map_or(Trust::System, Trust::File);
+    Ok(auth::redis::Settings {
+        servers: config.servers.clone(),
+        topology,
+        user: config.user.clone(),
+        password: password.transpose()?,
+        tls: config.tls.then(trust),
+        prefix: config.prefix.clone(),
+    })
+}
+
+/// A file's first line.
+fn secret_in(path: &Path) -> Result<Zeroizing<String>, StartError> {
+    let text = std::fs::read_to_string(path).map_err(|why| StartError::Password {
+        path: path.to_owned(),
+        why,
+    });
+    let text = Zeroizing::new(text?);
+    let line = text.lines().next().unwrap_or_default();
+    Ok(Zeroizing::new(line.to_owned()))
 }
 
 fn auth_settings(config: &config::Auth) -> auth::Settings {

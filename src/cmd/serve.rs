@@ -79,16 +79,17 @@ async fn serve(config: Config, extras: Extras) -> Result<(), Failure> {
     let named = named.or_else(|| extras.demo.then(|| DEMO.to_owned()));
     let admin = paths::admin_socket(&config);
     let app = App::bind(config, extras, admin).await;
-    let app = app.map_err(|error| {
+    let refused = |error: StartError| {
         let exit = match error {
             StartError::Host { .. } => Exit::Config,
             _ => Exit::Failure,
         };
         Failure::new(exit, chain(&error))
-    })?;
+    };
+    let app = app.map_err(refused)?;
     let addresses = app.addresses().clone();
     let drain = Drain::default();
-    let running = app.run(&drain);
+    let running = app.run(&drain).map_err(refused)?;
     announce(&addresses);
     match named {
         Some(name) => hand_out_url(&running, &name).await?,

@@ -138,6 +138,9 @@ pub struct Auth {
     pub source: TokenSource,
     /// How long a URL opens a console.
     pub url_ttl: Period,
+    /// Where tokens are kept if `source` is `file`; unset: `tokens.redb` in the state directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
     /// Tokens at one time.
     pub max_tokens: usize,
     /// A session without input from its viewer ends after this time; 0s is never.
@@ -158,6 +161,8 @@ pub struct Auth {
     pub max_sessions_per_caller: usize,
     /// Sessions from one address; 0 is any number.
     pub max_sessions_per_address: usize,
+    /// A Redis to keep all that in.
+    pub redis: Redis,
 }
 
 /// Whose tokens open consoles.
@@ -167,6 +172,70 @@ pub enum TokenSource {
     /// Those that this program makes, kept in memory.
     #[default]
     Memory,
+    /// The same, kept in `auth.file`.
+    File,
+    /// The same, kept in `auth.redis`, sessions too: for several gateways at once.
+    Redis,
+}
+
+/// `[auth.redis]`: where tokens and sessions are kept if `auth.source` is `redis`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Redis {
+    /// The server; or the Sentinels; or some nodes of the cluster.
+    pub servers: Vec<Address>,
+    /// The name of the master, if the servers are Sentinels.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sentinel: Option<String>,
+    /// Whether the servers are a cluster.
+    pub cluster: bool,
+    /// Whether to speak TLS.
+    pub tls: bool,
+    /// Whom TLS trusts, in PEM; unset: the machine's own authorities.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// Who logs in, if not the default user.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user: Option<String>,
+    /// The file with the password.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub password_file: Option<PathBuf>,
+    /// What all keys begin with.
+    pub prefix: String,
+}
+
+impl Default for Redis {
+    fn default() -> Self {
+        Self {
+            servers: Vec::new(),
+            sentinel: None,
+            cluster: false,
+            tls: false,
+            ca_file: None,
+            user: None,
+            password_file: None,
+            prefix: "vncgate".to_owned(),
+        }
+    }
+}
+
+impl Redis {
+    fn check(&self) -> Result<(), ConfigError> {
+        let count = self.servers.len();
+        let none = (count == 0).then(|| "at least one server is needed".to_owned());
+        refuse_if(none, "auth.redis.servers")?;
+        let both = self.cluster && self.sentinel.is_some();
+        let why = || "a cluster needs no Sentinels; set one of the two".to_owned();
+        refuse_if(both.then(why), "auth.redis.cluster")?;
+        let several = count > 1 && !self.cluster && self.sentinel.is_none();
+        let why = || "several servers are a cluster, or Sentinels: say which".to_owned();
+        refuse_if(several.then(why), "auth.redis.servers")?;
+        let braces = self.prefix.is_empty() || self.prefix.contains(['{', '}']);
+        let why = || "must be some text without braces".to_owned();
+        refuse_if(braces.then(why), "auth.redis.prefix")?;
+        all_absolute("auth.redis.ca_file", self.ca_file.as_slice())?;
+        all_absolute("auth.redis.password_file", self.password_file.as_slice())
+    }
 }
 
 /// `[compute]`: where instances are found.
@@ -327,6 +396,7 @@ impl Default for Auth {
         Self {
             source: TokenSource::Memory,
             url_ttl: Period::from_secs(600),
+            file: None,
             max_tokens: 100_000,
             idle_timeout: Period::from_secs(0),
             max_session: Period::from_secs(0),
@@ -337,6 +407,7 @@ impl Default for Auth {
             max_sessions_per_instance: 0,
             max_sessions_per_caller: 0,
             max_sessions_per_address: 0,
+            redis: Redis::default(),
         }
     }
 }
@@ -425,6 +496,10 @@ impl Config {
         whole_seconds("auth.idle_timeout", self.auth.idle_timeout)?;
         whole_seconds("auth.max_session", self.auth.max_session)?;
         at_least_one("auth.max_tokens", self.auth.max_tokens)?;
+        all_absolute("auth.file", self.auth.file.as_slice())?;
+        if self.auth.source == TokenSource::Redis {
+            self.auth.redis.check()?;
+        }
         check_log_level(&self.log.level)?;
         self.web
             .frame_ancestors
@@ -504,6 +579,17 @@ impl Compute {
             refuse_if(why, "compute.host.password_file")?;
         }
         Ok(())
+    }
+}
+
+impl Auth {
+    /// Where the tokens are kept, if in a file.
+    pub fn token_file(&self) -> PathBuf {
+        let state = std::env::var_os("STATE_DIRECTORY").map(PathBuf::from);
+        let state = state.unwrap_or_else(|| PathBuf::from("/var/lib/vncgate"));
+        self.file
+            .clone()
+            .unwrap_or_else(|| state.join("tokens.redb"))
     }
 }
 

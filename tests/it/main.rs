@@ -46,4 +46,6 @@ mod spice;
 #[cfg(test)]
 mod standalone;
 #[cfg(test)]
+mod stores;
+#[cfg(test)]
 mod tokens;

@@ -147,6 +147,17 @@ impl Setup {
         self.directory.path().join("domains")
     }
 
+    /// Sets a key of `[auth.redis]`.
+    pub(crate) fn set_redis(mut self, key: &str, value: impl Into<toml::Value>) -> Self {
+        let empty = toml::Value::Table(toml::Table::new());
+        let redis = self.table("auth").entry("redis").or_insert(empty);
+        redis
+            .as_table_mut()
+            .unwrap()
+            .insert(key.to_owned(), value.into());
+        self
+    }
+
     /// Adds a command-line argument.
     pub(crate) fn argument(mut self, argument: &str) -> Self {
         self.arguments.push(argument.to_owned());

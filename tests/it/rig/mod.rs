@@ -8,6 +8,7 @@ pub(crate) mod libvirtd;
 pub(crate) mod peers;
 pub(crate) mod process;
 pub(crate) mod qemu;
+pub(crate) mod redis;
 pub(crate) mod rfb;
 pub(crate) mod wait;
 pub(crate) mod ws;
