@@ -16,6 +16,7 @@ pub mod config;
 pub mod demo;
 pub mod drain;
 pub mod http;
+pub mod keystone;
 pub mod model;
 pub mod proxy;
 pub mod resolve;

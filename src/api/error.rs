@@ -36,6 +36,7 @@ impl From<ComputeError> for Reject {
             ComputeError::Off { .. } => (StatusCode::CONFLICT, "instance-off"),
             ComputeError::NoSuchConsole { .. } => (StatusCode::BAD_REQUEST, "no-such-console"),
             ComputeError::NoPicture { .. } => (StatusCode::BAD_REQUEST, "no-picture"),
+            ComputeError::NoLog { .. } => (StatusCode::NOT_FOUND, "no-log"),
             ComputeError::Claimed { .. } => (StatusCode::CONFLICT, "address-claimed"),
             ComputeError::Source { .. } => return Self::retry("source-unavailable", detail, 5),
             ComputeError::Unreachable(error) => return error.into(),

@@ -9,6 +9,7 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use zeroize::Zeroizing;
 
+use super::keystone::Identities;
 use crate::config::Key;
 use crate::http::{Peer, Reject};
 use crate::model::{ApiKey, Role};
@@ -31,6 +32,13 @@ pub enum Who {
     Admin,
     /// With the key of this name.
     Key(String),
+    /// A user of Keystone's.
+    User {
+        /// The user's name within the domain.
+        name: String,
+        /// The domain's name.
+        domain: String,
+    },
     /// On this machine, where no key is configured.
     Local,
 }
@@ -86,6 +94,7 @@ impl fmt::Display for Who {
         match self {
             Self::Admin => f.write_str("admin"),
             Self::Key(name) => write!(f, "key:{name}"),
+            Self::User { name, domain } => write!(f, "user:{name}@{domain}"),
             Self::Local => f.write_str("local"),
         }
     }
@@ -96,6 +105,8 @@ impl fmt::Display for Who {
 pub struct Gatekeeper {
     /// The keys that open.
     pub keys: Vec<Key>,
+    /// Who knows tokens that are no keys.
+    pub identities: Option<Identities>,
     /// Whether viewers reach this gateway from elsewhere (a URL of ours on another host, trusted
     /// proxies): then a request from loopback may be anybody's, and no key means no API.
     pub fronted: bool,
@@ -105,27 +116,37 @@ pub struct Gatekeeper {
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 impl Gatekeeper {
-    /// Finds the caller of a request. Errors: 401, with what to do about it.
-    #[expect(
-        clippy::unused_async,
-        reason = "identities that live elsewhere have to be asked for"
-    )]
+    /// Finds the caller of a request. Errors: 401, with what to do about it; for Keystone's tokens
+    /// 403 and 503 too. Cancel-safe.
     pub async fn admit(&self, headers: &HeaderMap, peer: Peer) -> Result<Caller, Reject> {
         if peer == Peer::Owner {
             return Ok(Caller::admin(Who::Admin));
         }
-        if self.keys.is_empty() {
+        if self.keys.is_empty() && self.identities.is_none() {
             return self.admit_local(headers, peer);
         }
-        let presented = secret(headers).ok_or_else(|| {
-            unauthorized(
-                "an API key is needed: send `Authorization: Bearer KEY`, or `X-Auth-Token: KEY`",
+        let presented = presented(headers).ok_or_else(|| {
+            self.unauthorized(
+                "an API key or a token is needed: send `Authorization: Bearer KEY`, or \
+                 `X-Auth-Token: KEY`",
             )
         })?;
-        let hash = presented.hash();
-        let matching = self.keys.iter().find(|key| key.sha256.matches(&hash));
-        let key = matching.ok_or_else(|| unauthorized("no key in the config is this key"))?;
-        Ok(key.into())
+        let hash = presented.secret().hash();
+        if let Some(key) = self.keys.iter().find(|key| key.sha256.matches(&hash)) {
+            return Ok(key.into());
+        }
+        match (&self.identities, presented) {
+            // A key that has gone from the config is nobody else's business.
+            (Some(identities), Presented::Token(token)) if !token.is_ours() => {
+                identities.caller(token.reveal()).await
+            }
+            _ => Err(self.unauthorized("no key in the config is this key")),
+        }
+    }
+
+    fn unauthorized(&self, detail: &'static str) -> Reject {
+        let identities = self.identities.as_ref();
+        identities.map_or_else(|| unauthorized(detail), |them| them.unauthorized(detail))
     }
 
     /// Without any key: this machine alone, and nothing that could come from elsewhere through a
@@ -177,19 +198,37 @@ fn host_is_local(headers: &HeaderMap) -> bool {
 /// authentication whatever they were given.
 const AUTH_TOKEN: HeaderName = HeaderName::from_static("x-auth-token");
 
+/// What a caller presents.
+enum Presented {
+    /// A key, and nothing but a key.
+    Key(ApiKey),
+    /// A key, or a token of Keystone's.
+    Token(ApiKey),
+}
+
+impl Presented {
+    fn secret(&self) -> &ApiKey {
+        match self {
+            Self::Key(secret) | Self::Token(secret) => secret,
+        }
+    }
+}
+
 /// The key presented: of a bearer, as the token of an `OpenStack` client, or as the password of
 /// HTTP's basic authentication, whose user name does not count.
-fn secret(headers: &HeaderMap) -> Option<ApiKey> {
+fn presented(headers: &HeaderMap) -> Option<Presented> {
     let text = |name| headers.get(name)?.to_str().ok().map(str::trim);
     let authorization = text(AUTHORIZATION).and_then(|value| value.split_once(' '));
-    let key = match authorization {
+    let presented = match authorization {
         Some((scheme, key)) if scheme.eq_ignore_ascii_case("bearer") => {
-            ApiKey::presented(key.trim())
+            Presented::Key(ApiKey::presented(key.trim()))
         }
-        Some((scheme, pair)) if scheme.eq_ignore_ascii_case("basic") => password(pair)?,
-        _ => ApiKey::presented(text(AUTH_TOKEN)?),
+        Some((scheme, pair)) if scheme.eq_ignore_ascii_case("basic") => {
+            Presented::Key(password(pair)?)
+        }
+        _ => Presented::Token(ApiKey::presented(text(AUTH_TOKEN)?)),
     };
-    Some(key).filter(|key| !key.reveal().is_empty())
+    Some(presented).filter(|presented| !presented.secret().reveal().is_empty())
 }
 
 /// The password of `base64(user:password)` (RFC 7617).
@@ -237,6 +276,7 @@ mod tests {
         let keys = vec![entry("other", &ApiKey::generate()), entry("ops", key)];
         Gatekeeper {
             keys,
+            identities: None,
             fronted: false,
         }
     }
@@ -244,6 +284,7 @@ mod tests {
     fn keyless(fronted: bool) -> Gatekeeper {
         Gatekeeper {
             keys: Vec::new(),
+            identities: None,
             fronted,
         }
     }

@@ -7,6 +7,7 @@
 mod console;
 mod error;
 mod identity;
+mod keystone;
 mod nova;
 mod urls;
 mod view;
@@ -21,6 +22,7 @@ use tokio::time::timeout;
 
 pub use console::ConsoleRequest;
 pub use identity::{Caller, Gatekeeper, Who};
+pub use keystone::Identities;
 pub use nova::Settings as NovaSettings;
 pub use urls::Urls;
 pub use view::{
@@ -146,20 +148,15 @@ impl Api {
                 let instance = self.instance(instance_ref(name), &caller).await?;
                 Ok(json(StatusCode::OK, &InstanceView::from(instance)))
             }
-            ["v1", "instances", name, "screenshot"] => {
+            ["v1", "instances", name, what @ ("screenshot" | "log")] => {
                 only(&request, &[Method::GET])?;
                 caller.must_be(Role::Member)?;
                 let instance = self.instance(instance_ref(name), &caller).await?;
-                let picture = self
-                    .compute
-                    .screenshot(InstanceRef::Id(instance.id))
-                    .await?;
-                let kind = HeaderValue::from_static("image/png");
-                Ok(crate::http::answer(
-                    StatusCode::OK,
-                    kind,
-                    picture.into_png(),
-                ))
+                let instance = InstanceRef::Id(instance.id);
+                match what {
+                    "log" => self.log(instance, request.uri().query()).await,
+                    _ => self.screenshot(instance).await,
+                }
             }
             ["v1", "tokens"] => {
                 only(&request, &[Method::GET])?;
@@ -177,6 +174,27 @@ impl Api {
             ["v1", "sessions", id] => self.session(&request, id, &caller).await,
             _ => Err(Reject::not_found()),
         }
+    }
+
+    async fn screenshot(&self, instance: InstanceRef) -> Result<Response<Body>, Reject> {
+        let picture = self.compute.screenshot(instance).await?.into_png();
+        let kind = HeaderValue::from_static("image/png");
+        Ok(crate::http::answer(StatusCode::OK, kind, picture))
+    }
+
+    /// The text is the guest's, so no browser may take it for anything else.
+    async fn log(
+        &self,
+        instance: InstanceRef,
+        query: Option<&str>,
+    ) -> Result<Response<Body>, Reject> {
+        let log = self.compute.console_log(instance, lines(query)?).await?;
+        let kind = HeaderValue::from_static("text/plain; charset=utf-8");
+        let mut response = crate::http::answer(StatusCode::OK, kind, log.into_text());
+        let nosniff = HeaderValue::from_static("nosniff");
+        let headers = response.headers_mut();
+        let _new = headers.insert(http::header::X_CONTENT_TYPE_OPTIONS, nosniff);
+        Ok(response)
     }
 
     async fn create_console(
@@ -299,6 +317,19 @@ fn openapi() -> Response<Body> {
         .headers_mut()
         .insert(http::header::CONTENT_TYPE, kind);
     response
+}
+
+/// The last `lines` of a query; absent: all.
+fn lines(query: Option<&str>) -> Result<Option<u32>, Reject> {
+    let query = query.unwrap_or_default().as_bytes();
+    let mut pairs = url::form_urlencoded::parse(query);
+    let Some((_, lines)) = pairs.find(|(key, _)| key == "lines") else {
+        return Ok(None);
+    };
+    lines.parse().map(Some).map_err(|_| {
+        let why = "lines is how many of the last lines are wanted, a whole number";
+        Reject::new(StatusCode::BAD_REQUEST, "bad-lines", why)
+    })
 }
 
 fn instance_ref(segment: &str) -> InstanceRef {

@@ -9,6 +9,7 @@ const SPICE_PAGE: &str = "spice_auto.html";
 /// The access URLs' bases, by console type.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Urls {
+    public: Url,
     novnc: Url,
     xvpvnc: Option<Url>,
     spice: Url,
@@ -23,6 +24,7 @@ impl Urls {
     pub fn new(proxy: &Proxy, own: &Url, page: &str) -> Self {
         let public = proxy.public_url.as_ref().unwrap_or(own);
         Self {
+            public: public.clone(),
             novnc: proxy
                 .novnc_url
                 .clone()
@@ -39,6 +41,11 @@ impl Urls {
                 .clone()
                 .unwrap_or_else(|| websocket(public)),
         }
+    }
+
+    /// How viewers reach this gateway.
+    pub fn public(&self) -> &Url {
+        &self.public
     }
 
     /// The base for a type; `None` where no page shows it.

@@ -15,10 +15,10 @@ use std::time::Duration;
 use url::Url;
 use zeroize::Zeroizing;
 
-use crate::api::{Api, Gatekeeper, NovaSettings, Urls};
+use crate::api::{Api, Gatekeeper, Identities, NovaSettings, Urls};
 use crate::auth::redis::{Topology, Trust};
 use crate::auth::store::BadFile;
-use crate::auth::{self, Auth};
+use crate::auth::{self, Auth, NovaApi, NovaApiSettings};
 use crate::compute::Compute;
 use crate::compute::driver::libvirt::sasl::Credentials;
 use crate::compute::driver::libvirt::transport::Uri;
@@ -28,6 +28,7 @@ use crate::config::{self, Config, FixedInstance, Hypervisor, TokenSource};
 use crate::demo::Demo;
 use crate::drain::{Drain, Watch};
 use crate::http::{BindError, Limits, Listener, serve};
+use crate::keystone::{self, Keystone};
 use crate::model::{Address, ConsoleKind, Host, Target};
 use crate::proxy::{Proxy, Settings, relay};
 use crate::rpc::{self, Client};
@@ -79,6 +80,9 @@ pub enum StartError {
         /// Why not.
         why: std::io::Error,
     },
+    /// Keystone could never be asked.
+    #[error("keystone: {0}")]
+    Keystone(#[from] keystone::BadSettings),
     /// A hypervisor cannot be asked as the config says.
     #[error("compute.host `{name}`: {why}")]
     Host {
@@ -99,6 +103,7 @@ pub struct App {
     addresses: Addresses,
     demo: Option<Demo>,
     drivers: Vec<Box<dyn Driver>>,
+    keystone: Option<keystone::Settings>,
     pages: Pages,
     config: Config,
 }
@@ -145,6 +150,7 @@ impl App {
             admin: Listener::unix(&addresses.admin).map_err(door("admin.socket"))?,
             addresses,
             drivers: drivers(&config, demo.as_ref(), extras.target.as_ref())?,
+            keystone: keystone_settings(&config)?,
             demo,
             pages,
             config,
@@ -152,8 +158,9 @@ impl App {
     }
 
     /// Whether the ways to the hypervisors are such that can be gone: what the config itself cannot
-    /// judge. Reads the files of passwords. Errors: `Host`.
+    /// judge. Reads the files of passwords and CAs. Errors: `Host`, `Keystone`.
     pub fn check(config: &Config) -> Result<(), StartError> {
+        let _settings = keystone_settings(config)?;
         hypervisors(config).map(drop)
     }
 
@@ -167,11 +174,15 @@ impl App {
     pub fn run(self, drain: &Drain) -> Result<Running, StartError> {
         let watch = drain.watch();
         let metrics = Metrics::default();
+        let keystone = self
+            .keystone
+            .map(|settings| Keystone::new(settings, &watch));
         let compute = Compute::new(self.drivers);
         compute.start(&watch);
         let displays = compute.displays();
         let compute = Client::Near(rpc::serve(compute, &watch));
-        let auth = auth(&self.config.auth, &watch)?;
+        let urls = urls(&self.config, &self.addresses);
+        let auth = auth(&self.config, &urls, keystone.as_ref(), &watch)?;
         let auth = Client::Near(rpc::serve(auth, &watch));
         if let Some(demo) = self.demo {
             watch.spawn_service(demo.run(watch.clone()));
@@ -187,9 +198,9 @@ impl App {
         let proxy = Arc::new(proxy);
         proxy.start();
         let api = Arc::new(Api {
-            gatekeeper: gatekeeper(&self.config),
-            urls: urls(&self.config, &self.addresses),
-            nova: nova(&self.config),
+            gatekeeper: gatekeeper(&self.config, keystone),
+            urls,
+            nova: nova_settings(&self.config),
             url_ttl: self.config.auth.url_ttl.get(),
             terms: self.config.auth.terms(),
             auth: auth.clone(),
@@ -197,7 +208,7 @@ impl App {
             metrics: metrics.clone(),
             watch: watch.clone(),
         });
-        let limits = limits(&self.config.proxy);
+        let limits = limits(&self.config);
         let shared_api = self.api_only.is_empty().then(|| Arc::clone(&api));
         let front = Arc::new(Front {
             proxy,
@@ -380,33 +391,44 @@ fn proxy_settings(config: &Config) -> Settings {
     }
 }
 
-fn nova(config: &Config) -> NovaSettings {
-    NovaSettings {
-        public_url: config.api.public_url.clone(),
-        trusted_proxies: config.proxy.trusted_proxies.clone(),
-        identity_url: None,
+/// Reads the files that it needs, once, to see that they can be read.
+fn keystone_settings(config: &Config) -> Result<Option<keystone::Settings>, StartError> {
+    let settings = keystone::Settings::of(&config.keystone);
+    if let Some(settings) = &settings {
+        settings.check()?;
     }
+    Ok(settings)
 }
 
-fn limits(proxy: &config::Proxy) -> Limits {
-    Limits {
-        connections: proxy.max_connections,
-        header_timeout: proxy.header_timeout.get(),
+/// The config has a Keystone where one is needed.
+fn auth(
+    config: &Config,
+    urls: &Urls,
+    keystone: Option<&Keystone>,
+    watch: &Watch,
+) -> Result<Auth, StartError> {
+    let auth = &config.auth;
+    let settings = auth_settings(auth);
+    match (auth.source, keystone) {
+        (TokenSource::NovaApi, Some(keystone)) => {
+            let page = urls.base(auth.console_type);
+            let nova = NovaApiSettings {
+                url: auth.nova_url.clone(),
+                console_type: auth.console_type,
+                base: page.unwrap_or_else(|| urls.public()).clone(),
+            };
+            let nova = Box::new(NovaApi::new(keystone.clone(), nova));
+            Ok(Auth::foreign(nova, settings, watch))
+        }
+        (TokenSource::File, _) => Ok(Auth::in_file(&auth.token_file(), settings, watch)?),
+        (TokenSource::Redis, _) => Ok(Auth::in_redis(redis(&auth.redis)?, settings, watch)),
+        (TokenSource::Memory | TokenSource::NovaApi, _) => Ok(Auth::in_memory(settings, watch)),
     }
 }
 
 fn machine_name() -> String {
     let uname = rustix::system::uname();
     uname.nodename().to_string_lossy().into_owned()
-}
-
-fn auth(config: &config::Auth, watch: &Watch) -> Result<Auth, StartError> {
-    let settings = auth_settings(config);
-    Ok(match config.source {
-        TokenSource::Memory => Auth::in_memory(settings, watch),
-        TokenSource::File => Auth::in_file(&config.token_file(), settings, watch)?,
-        TokenSource::Redis => Auth::in_redis(redis(&config.redis)?, settings, watch),
-    })
 }
 
 fn redis(config: &config::Redis) -> Result<auth::redis::Settings, StartError> {
@@ -454,7 +476,7 @@ fn auth_settings(config: &config::Auth) -> auth::Settings {
     }
 }
 
-fn gatekeeper(config: &Config) -> Gatekeeper {
+fn gatekeeper(config: &Config, keystone: Option<Keystone>) -> Gatekeeper {
     let elsewhere = |url: &Url| {
         let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
         let loopback = host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
@@ -464,10 +486,35 @@ fn gatekeeper(config: &Config) -> Gatekeeper {
     let urls = [&proxy.public_url, &proxy.novnc_url, &proxy.serial_url];
     let public = urls.into_iter().flatten().any(elsewhere);
     let fronted = public || !proxy.trusted_proxies.is_empty();
+    let shown = identity_url(config);
+    let identities = keystone
+        .zip(shown)
+        .map(|(keystone, url)| Identities::new(keystone, &url));
     Gatekeeper {
         keys: config.api.key.clone(),
+        identities,
         fronted,
     }
+}
+
+fn limits(config: &Config) -> Limits {
+    Limits {
+        connections: config.proxy.max_connections,
+        header_timeout: config.proxy.header_timeout.get(),
+    }
+}
+
+fn nova_settings(config: &Config) -> NovaSettings {
+    NovaSettings {
+        public_url: config.api.public_url.clone(),
+        trusted_proxies: config.proxy.trusted_proxies.clone(),
+    }
+}
+
+/// Where callers get their tokens.
+fn identity_url(config: &Config) -> Option<Url> {
+    let keystone = &config.keystone;
+    keystone.public_url.clone().or_else(|| keystone.url.clone())
 }
 
 fn urls(config: &Config, addresses: &Addresses) -> Urls {

@@ -22,7 +22,7 @@ use url::Url;
 use crate::model::{ConsoleType, Grant, InstanceId, SessionId, Target, Terms, Token, TokenId};
 use crate::rpc::{Cursor, News, Unreachable};
 
-pub use foreign::{BoxFuture, Source};
+pub use foreign::{BoxFuture, NovaApi, NovaApiSettings, Source};
 pub use role::{Auth, Settings};
 pub use session::{
     BEAT, Beat, Cause, LEASE, Limits, LiveSession, Order, Pulse, Reached, SessionRecord,

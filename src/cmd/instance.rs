@@ -29,6 +29,16 @@ pub(super) enum InstanceCommand {
         #[command(flatten)]
         remote: Remote,
     },
+    /// Write what an instance wrote to its serial line to stdout, as far as it is kept
+    Log {
+        /// Its name or UUID
+        instance: String,
+        /// The last so many lines alone
+        #[arg(long, value_name = "N")]
+        lines: Option<u32>,
+        #[command(flatten)]
+        remote: Remote,
+    },
 }
 
 impl InstanceCommand {
@@ -67,6 +77,16 @@ impl InstanceCommand {
                 let name = utf8_percent_encode(&instance, NON_ALPHANUMERIC);
                 let path = format!("/v1/instances/{name}/screenshot");
                 output::write(&remote.fetch(Method::GET, &path, None)?)
+            }
+            Self::Log {
+                instance,
+                lines,
+                remote,
+            } => {
+                let name = utf8_percent_encode(&instance, NON_ALPHANUMERIC);
+                let query = lines.map(|lines| format!("?lines={lines}"));
+                let path = format!("/v1/instances/{name}/log{}", query.unwrap_or_default());
+                output::guest(&remote.fetch(Method::GET, &path, None)?)
             }
         }
     }

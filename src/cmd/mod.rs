@@ -9,6 +9,7 @@ mod failure;
 mod instance;
 mod key;
 mod man;
+pub mod migrate;
 mod output;
 mod paths;
 mod remote;
@@ -66,6 +67,9 @@ enum Command {
     /// Make keys for the HTTP API
     #[command(subcommand)]
     Key(key::KeyCommand),
+    /// Turn another program's config into one of vncgate's
+    #[command(subcommand)]
+    Migrate(migrate::MigrateCommand),
     /// Print a completion script for a shell
     Completions {
         /// Which shell
@@ -130,6 +134,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Instance(command) => command.run(),
         Command::Config(command) => command.run(),
         Command::Key(command) => command.run(),
+        Command::Migrate(command) => command.run(),
         Command::Completions { shell } => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "vncgate", &mut script);

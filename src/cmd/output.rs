@@ -1,5 +1,5 @@
 use std::fmt::Write as _;
-use std::io::{self, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 
 use serde::Serialize;
 
@@ -12,6 +12,16 @@ pub(super) fn write(bytes: &[u8]) -> Result<(), Failure> {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
     }
+}
+
+/// Writes what a guest wrote: as it is into a file or a pipe, harmless to a terminal.
+pub(super) fn guest(bytes: &[u8]) -> Result<(), Failure> {
+    if !io::stdout().is_terminal() {
+        return write(bytes);
+    }
+    let text = String::from_utf8_lossy(bytes);
+    let lines = text.lines().map(|line| harmless(line) + "\n");
+    write(lines.collect::<String>().as_bytes())
 }
 
 /// Writes one line.

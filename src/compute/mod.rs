@@ -9,6 +9,7 @@ mod claim;
 mod display;
 pub mod domain;
 pub mod driver;
+mod log;
 mod picture;
 
 use std::sync::Arc;
@@ -22,10 +23,11 @@ use crate::model::{
     PowerState, Target,
 };
 use crate::rpc::{Client, Cursor, Feed, HOLD, News, Role, Unreachable};
-use driver::{Driver, Ends, ask_all, ask_until};
+use driver::{BoxFuture, Driver, Ends, ask_all, ask_until};
 
 pub use display::{Display, Displays, Line};
 pub use driver::{Fault, Survey};
+pub use log::ConsoleLog;
 pub use picture::{BadPicture, Picture};
 
 /// The role: some drivers, in the order in which they count.
@@ -69,6 +71,13 @@ pub enum Request {
     },
     /// Which instances have ended? Held until there is one, or for a while.
     Ended(Option<Cursor>),
+    /// What did it write to its serial line?
+    ConsoleLog {
+        /// Whose.
+        instance: InstanceRef,
+        /// The last so many lines alone.
+        lines: Option<u32>,
+    },
 }
 
 /// What compute answers, one for each request.
@@ -86,6 +95,8 @@ pub enum Reply {
     Screenshot(Picture),
     /// To `Ended`.
     Ended(News<InstanceId>),
+    /// To `ConsoleLog`.
+    ConsoleLog(ConsoleLog),
 }
 
 /// A console that can be reached.
@@ -136,6 +147,12 @@ pub enum ComputeError {
     /// Nobody can take a picture of it.
     #[error("nobody takes pictures of `{name}`: it has no screen, or no libvirt that may do it")]
     NoPicture {
+        /// Its name.
+        name: String,
+    },
+    /// Nobody keeps what it writes.
+    #[error("nobody keeps a log of `{name}`: its XML names no `<log file=...>` on this machine")]
+    NoLog {
         /// Its name.
         name: String,
     },
@@ -241,18 +258,44 @@ impl Compute {
         if instance.state == PowerState::Off {
             return Err(ComputeError::Off { name });
         }
+        let taken = self.first(|driver| Box::pin(picture(driver, instance.id)));
+        match taken.await {
+            Ok(Some(picture)) => Ok(picture),
+            Ok(None) => Err(ComputeError::NoPicture { name }),
+            Err(fault) => Err(ComputeError::Source { name, fault }),
+        }
+    }
+
+    /// A log outlives its instance's run, so it need not run.
+    async fn console_log(
+        &self,
+        wanted: &InstanceRef,
+        lines: Option<u32>,
+    ) -> Result<ConsoleLog, ComputeError> {
+        let instance = self.instance(wanted).await?;
+        let name = instance.shown_name().to_owned();
+        let kept = self.first(|driver| Box::pin(kept(driver, instance.id)));
+        match kept.await {
+            Ok(Some(bytes)) => Ok(ConsoleLog::new(&bytes, lines)),
+            Ok(None) => Err(ComputeError::NoLog { name }),
+            Err(fault) => Err(ComputeError::Source { name, fault }),
+        }
+    }
+
+    /// What the first driver has that has something; else the first fault.
+    async fn first<T>(
+        &self,
+        ask: impl for<'a> Fn(&'a dyn Driver) -> BoxFuture<'a, Result<Option<T>, Fault>>,
+    ) -> Result<Option<T>, Fault> {
         let mut fault = None;
         for driver in &*self.drivers {
-            match picture(&**driver, instance.id).await {
-                Ok(Some(picture)) => return Ok(picture),
+            match ask(&**driver).await {
+                Ok(Some(found)) => return Ok(Some(found)),
                 Ok(None) => {}
                 Err(failed) => fault = fault.or(Some(failed)),
             }
         }
-        Err(match fault {
-            Some(fault) => ComputeError::Source { name, fault },
-            None => ComputeError::NoPicture { name },
-        })
+        fault.map_or(Ok(None), Err)
     }
 
     /// A driver that fails here claims nothing: it must not lock out what the others know.
@@ -303,6 +346,10 @@ impl Role for Compute {
                 self.screenshot(&instance).await.map(Reply::Screenshot)
             }
             Request::Ended(cursor) => Ok(Reply::Ended(self.ends.after(cursor, HOLD).await)),
+            Request::ConsoleLog { instance, lines } => {
+                let log = self.console_log(&instance, lines).await;
+                log.map(Reply::ConsoleLog)
+            }
         }
     }
 }
@@ -380,6 +427,20 @@ impl Client<Compute> {
         }
     }
 
+    /// The last `lines` (or all that is kept, at most 100 KiB) of what an instance wrote to its
+    /// serial line, running or not. Untrusted text. Errors: `NoSuchInstance`, `Ambiguous`, `NoLog`,
+    /// `Source`, `Unreachable`.
+    pub async fn console_log(
+        &self,
+        instance: InstanceRef,
+        lines: Option<u32>,
+    ) -> Result<ConsoleLog, ComputeError> {
+        match self.call(Request::ConsoleLog { instance, lines }).await? {
+            Reply::ConsoleLog(log) => Ok(log),
+            other => Err(stray(&other)),
+        }
+    }
+
     /// One instance, running or not. Errors: `NoSuchInstance`, `Ambiguous`, `Source`,
     /// `Unreachable`.
     pub async fn instance(&self, instance: InstanceRef) -> Result<Instance, ComputeError> {
@@ -395,6 +456,11 @@ async fn picture(driver: &dyn Driver, id: InstanceId) -> Result<Option<Picture>,
     let taken = taken.unwrap_or_else(|_| Err(driver::silent(driver.source())))?;
     let picture = taken.map(Picture::from_hypervisor).transpose();
     picture.map_err(|bad| driver::fault(driver.source(), &bad))
+}
+
+async fn kept(driver: &dyn Driver, id: InstanceId) -> Result<Option<Vec<u8>>, Fault> {
+    let kept = timeout(driver::DEADLINE, driver.console_log(id)).await;
+    kept.unwrap_or_else(|_| Err(driver::silent(driver.source())))
 }
 
 /// An answer to another question: that is not the role we know.

@@ -82,6 +82,42 @@ async fn an_instance_is_found_by_uuid_and_by_both_its_names() {
 }
 
 #[tokio::test]
+async fn a_log_is_read_where_the_xml_of_this_machine_names_one() {
+    let logs = tempfile::tempdir().unwrap();
+    let path = logs.path().join("pty-1.log");
+    std::fs::write(&path, "booting\nlogin: ").unwrap();
+    let kept = PTY.replace("/var/log/vms/pty-1.log", path.to_str().unwrap());
+    let (place, here) = directory(&[&kept, OFF]);
+    let there = Directory::new(place.path().into(), "10.0.0.7".parse().unwrap());
+    let (_drain, far) = client(vec![Box::new(there)]);
+    let (_drain, client) = client(vec![here]);
+    let log = async |name: &str, lines| {
+        let log = client.console_log(name.into(), lines).await;
+        log.map(ConsoleLog::into_text)
+    };
+
+    let elsewhere = far.console_log("pty-1".into(), None).await.unwrap_err();
+    assert_eq!(
+        elsewhere.to_string(),
+        "nobody keeps a log of `pty-1`: its XML names no `<log file=...>` on this machine"
+    );
+    assert_eq!(log("pty-1", None).await.unwrap(), "booting\nlogin: ");
+    assert_eq!(log("pty-1", Some(1)).await.unwrap(), "login: ");
+    assert!(matches!(
+        log("off-1", None).await,
+        Err(ComputeError::NoLog { .. })
+    ));
+    assert!(matches!(
+        log("none", None).await,
+        Err(ComputeError::NoSuchInstance { .. })
+    ));
+    std::fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
+    let refused = log("pty-1", None).await.unwrap_err().to_string();
+    assert!(refused.ends_with("it is no regular file"), "{refused}");
+}
+
+#[tokio::test]
 async fn the_hypervisors_name_goes_before_the_name_people_gave() {
     let alias = entry(None, "Web shop", "127.0.0.1:5999");
     let (_place, directory) = directory(&[VNC]);

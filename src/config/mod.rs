@@ -5,7 +5,9 @@
 //! in `config.example.toml`, which a test holds against this file. Knows the model alone.
 
 mod error;
+mod keystone;
 mod period;
+mod redis;
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -17,10 +19,13 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 pub use error::ConfigError;
+pub use keystone::{Interface, Keystone};
 pub use period::Period;
+pub use redis::Redis;
 
 use crate::model::{
-    AccessPath, Address, ConsoleKind, Host, InstanceId, KeyHash, Role, SecondViewer, Terms,
+    AccessPath, Address, ConsoleKind, ConsoleType, Host, InstanceId, KeyHash, Role, SecondViewer,
+    Terms,
 };
 
 /// The complete example, every key at its default.
@@ -41,6 +46,8 @@ pub struct Config {
     pub auth: Auth,
     /// The compute role.
     pub compute: Compute,
+    /// OpenStack's identity service.
+    pub keystone: Keystone,
     /// Health and metrics.
     pub monitor: Monitor,
     /// The socket of `vncgate token` and its like.
@@ -161,6 +168,11 @@ pub struct Auth {
     pub max_sessions_per_caller: usize,
     /// Sessions from one address; 0 is any number.
     pub max_sessions_per_address: usize,
+    /// What tokens open whose maker does not tell.
+    pub console_type: ConsoleType,
+    /// Nova's API; unset: as Keystone's catalog has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nova_url: Option<Url>,
     /// A Redis to keep all that in.
     pub redis: Redis,
 }
@@ -176,66 +188,8 @@ pub enum TokenSource {
     File,
     /// The same, kept in `auth.redis`, sessions too: for several gateways at once.
     Redis,
-}
-
-/// `[auth.redis]`: where tokens and sessions are kept if `auth.source` is `redis`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Redis {
-    /// The server; or the Sentinels; or some nodes of the cluster.
-    pub servers: Vec<Address>,
-    /// The name of the master, if the servers are Sentinels.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub sentinel: Option<String>,
-    /// Whether the servers are a cluster.
-    pub cluster: bool,
-    /// Whether to speak TLS.
-    pub tls: bool,
-    /// Whom TLS trusts, in PEM; unset: the machine's own authorities.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub ca_file: Option<PathBuf>,
-    /// Who logs in, if not the default user.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub user: Option<String>,
-    /// The file with the password.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub password_file: Option<PathBuf>,
-    /// What all keys begin with.
-    pub prefix: String,
-}
-
-impl Default for Redis {
-    fn default() -> Self {
-        Self {
-            servers: Vec::new(),
-            sentinel: None,
-            cluster: false,
-            tls: false,
-            ca_file: None,
-            user: None,
-            password_file: None,
-            prefix: "vncgate".to_owned(),
-        }
-    }
-}
-
-impl Redis {
-    fn check(&self) -> Result<(), ConfigError> {
-        let count = self.servers.len();
-        let none = (count == 0).then(|| "at least one server is needed".to_owned());
-        refuse_if(none, "auth.redis.servers")?;
-        let both = self.cluster && self.sentinel.is_some();
-        let why = || "a cluster needs no Sentinels; set one of the two".to_owned();
-        refuse_if(both.then(why), "auth.redis.cluster")?;
-        let several = count > 1 && !self.cluster && self.sentinel.is_none();
-        let why = || "several servers are a cluster, or Sentinels: say which".to_owned();
-        refuse_if(several.then(why), "auth.redis.servers")?;
-        let braces = self.prefix.is_empty() || self.prefix.contains(['{', '}']);
-        let why = || "must be some text without braces".to_owned();
-        refuse_if(braces.then(why), "auth.redis.prefix")?;
-        all_absolute("auth.redis.ca_file", self.ca_file.as_slice())?;
-        all_absolute("auth.redis.password_file", self.password_file.as_slice())
-    }
+    /// Those that Nova makes, asked for at its API.
+    NovaApi,
 }
 
 /// `[compute]`: where instances are found.
@@ -407,6 +361,8 @@ impl Default for Auth {
             max_sessions_per_instance: 0,
             max_sessions_per_caller: 0,
             max_sessions_per_address: 0,
+            console_type: ConsoleType::Novnc,
+            nova_url: None,
             redis: Redis::default(),
         }
     }
@@ -492,14 +448,8 @@ impl Config {
             .as_ref()
             .map_or(Ok(()), |url| check_url("api.public_url", url))?;
         self.compute.check()?;
-        longer_than_zero("auth.url_ttl", self.auth.url_ttl)?;
-        whole_seconds("auth.idle_timeout", self.auth.idle_timeout)?;
-        whole_seconds("auth.max_session", self.auth.max_session)?;
-        at_least_one("auth.max_tokens", self.auth.max_tokens)?;
-        all_absolute("auth.file", self.auth.file.as_slice())?;
-        if self.auth.source == TokenSource::Redis {
-            self.auth.redis.check()?;
-        }
+        self.keystone.check()?;
+        self.check_auth()?;
         check_log_level(&self.log.level)?;
         self.web
             .frame_ancestors
@@ -511,6 +461,25 @@ impl Config {
             twice.map(|key| format!("the name `{}` is used twice", key.name)),
             "api.key.name",
         )
+    }
+}
+
+impl Config {
+    fn check_auth(&self) -> Result<(), ConfigError> {
+        let auth = &self.auth;
+        longer_than_zero("auth.url_ttl", auth.url_ttl)?;
+        whole_seconds("auth.idle_timeout", auth.idle_timeout)?;
+        whole_seconds("auth.max_session", auth.max_session)?;
+        at_least_one("auth.max_tokens", auth.max_tokens)?;
+        all_absolute("auth.file", auth.file.as_slice())?;
+        if auth.source == TokenSource::Redis {
+            auth.redis.check()?;
+        }
+        let url = auth.nova_url.as_ref();
+        url.map_or(Ok(()), |url| check_url("auth.nova_url", url))?;
+        let nobody = auth.source == TokenSource::NovaApi && self.keystone.url.is_none();
+        let why = "nova-api needs a user of Keystone; set keystone.url".to_owned();
+        refuse_if(nobody.then_some(why), "auth.source")
     }
 }
 

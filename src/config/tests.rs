@@ -27,10 +27,14 @@ fn the_example_shows_every_key_there_is() {
         admin = { socket = "/s" }
         auth = { file = "/f", redis = { sentinel = "m", ca_file = "/f", user = "u", password_file = "/f" } }
         web = { root = "/w" }
+        auth = { nova_url = "http://h" }
+        keystone = { url = "http://h", public_url = "http://h", username = "u", password_file = "/p", region = "r", ca_file = "/c" }
         compute = { discover = true, host = [{ name = "n", address = "h", user = "u", password_file = "/p" }], instance = [{ name = "n", id = "11111111-1111-4111-8111-111111111111", address = "h:1", internal_access_path = "a", project = "p" }] }
         api = { public_url = "http://h", key = [{ name = "n", sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", project = "p", role = "reader" }] }
     "#;
-    let everything = Config::parse(everything).unwrap();
+    let mut everything = Config::parse(everything).unwrap();
+    everything.keystone.application_credential_id = Some("i".to_owned());
+    everything.keystone.application_credential_secret_file = Some("/s".into());
     let keys = keys_of(&toml::to_string(&everything).unwrap());
     assert_eq!(keys, keys_of(EXAMPLE));
 }
@@ -151,6 +155,36 @@ fn a_hypervisor_is_named_once_and_its_user_has_a_password() {
     assert!(twice.contains("compute.host.name"), "{twice}");
     let half = refusal(&host("user = \"u\"\n"));
     assert!(half.contains("user and password_file"), "{half}");
+}
+
+#[test]
+fn keystone_is_asked_as_one_user_in_one_way() {
+    let check = |keys: &str| Config::parse(&format!("[keystone]\n{keys}"));
+    let refusal = |keys: &str| check(keys).unwrap_err().to_string();
+    let (url, user) = (
+        "url = 'http://k'\n",
+        "username = 'u'\npassword_file = '/p'\n",
+    );
+    let credential = "application_credential_id = 'i'\n\
+                      application_credential_secret_file = '/s'\n";
+
+    assert!(check(&format!("{url}{user}")).is_ok());
+    assert!(check(&format!("{url}{credential}")).is_ok());
+    assert!(refusal(user).contains("keystone.url says where"));
+    for login in ["", "username = 'u'\n", &format!("{user}{credential}")] {
+        let refusal = refusal(&format!("{url}{login}"));
+        assert!(
+            refusal.contains("either username and password_file"),
+            "{refusal}"
+        );
+    }
+    let relative = refusal(&format!("{url}username = 'u'\npassword_file = 'p'"));
+    assert!(
+        relative.contains("`p` is not an absolute path"),
+        "{relative}"
+    );
+    let scheme = refusal(&format!("url = 'k:5000'\n{user}"));
+    assert!(scheme.contains("keystone.url: "), "{scheme}");
 }
 
 #[test]

@@ -71,6 +71,12 @@ impl Reject {
         self
     }
 
+    /// The header of that name that the answer will carry.
+    pub fn header(&self, name: &HeaderName) -> Option<&HeaderValue> {
+        let (known, value) = self.header.as_ref()?;
+        (known == name).then_some(value)
+    }
+
     /// The answer.
     pub fn into_response(self) -> Response<Body> {
         let document = Document {

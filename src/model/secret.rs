@@ -135,10 +135,17 @@ impl FromStr for TokenId {
 pub struct ApiKey(Zeroizing<String>);
 
 impl ApiKey {
+    const PREFIX: &str = "vgk_";
+
     /// A fresh random key.
     pub fn generate() -> Self {
         let (high, low) = (Uuid::new_v4().simple(), Uuid::new_v4().simple());
-        Self(Zeroizing::new(format!("vgk_{high}{low}")))
+        Self(Zeroizing::new(format!("{}{high}{low}", Self::PREFIX)))
+    }
+
+    /// Whether it has the form of those made here; a presented one may be anything.
+    pub fn is_ours(&self) -> bool {
+        self.0.starts_with(Self::PREFIX)
     }
 
     /// The key a caller presented.

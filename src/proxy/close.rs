@@ -9,6 +9,7 @@ use crate::auth::{AuthError, Cause};
 use crate::compute::ComputeError;
 use crate::model::CorrelationId;
 
+use super::preamble::NotOpened;
 use super::relay::Ending;
 use super::request::BadOrigin;
 use super::target::ConnectError;
@@ -137,9 +138,9 @@ fn auth_sentence(error: &AuthError) -> &'static str {
 fn compute_sentence(error: &ComputeError) -> &'static str {
     match error {
         ComputeError::Off { .. } => "the instance is not running",
-        ComputeError::NoSuchConsole { .. } | ComputeError::NoPicture { .. } => {
-            "the instance has no such console"
-        }
+        ComputeError::NoSuchConsole { .. }
+        | ComputeError::NoPicture { .. }
+        | ComputeError::NoLog { .. } => "the instance has no such console",
         ComputeError::NoAddress { .. } => "the instance's console is not ready yet",
         ComputeError::NoSuchInstance { .. } | ComputeError::Ambiguous { .. } => {
             "the instance does not exist any more"
@@ -155,10 +156,22 @@ fn connect_sentence(error: &ConnectError) -> &'static str {
         ConnectError::Resolve(_) => "the name of the console's host cannot be resolved",
         ConnectError::Dial { .. } => "the console's host refused the connection",
         ConnectError::DialTimeout { .. } => "the console's host does not answer",
+        ConnectError::NotOpened { why, .. } => not_opened_sentence(why),
         ConnectError::Closed(_) => "the console's host hung up at once",
         ConnectError::Silent { .. } => "the console's host takes the connection but says nothing",
         ConnectError::Nowhere => "the console can only be opened on its own host",
         ConnectError::NotRfb(_) => "what answers at the console's address is not a VNC server",
+    }
+}
+
+fn not_opened_sentence(why: &NotOpened) -> &'static str {
+    match why {
+        NotOpened::Status(_) => "the console's host does not open this console",
+        NotOpened::Closed | NotOpened::Broken(_) => "the console's host hung up when asked for it",
+        NotOpened::Late(_) => "the console's host does not answer when asked for it",
+        NotOpened::Endless | NotOpened::NotHttp => {
+            "the console's host does not understand what it is asked"
+        }
     }
 }
 

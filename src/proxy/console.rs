@@ -20,7 +20,7 @@ use super::{Proxy, target};
 use crate::auth::SessionRecord;
 use crate::http::{Body, Peer, Reject};
 use crate::model::{
-    Address, Browser, CorrelationId, Grant, InstanceId, SessionId, TokenId, UnixTime,
+    Address, Browser, CorrelationId, Grant, InstanceId, SessionId, Target, TokenId, UnixTime,
 };
 
 /// Refused viewers that are being told so at one time; further ones get a bare 503.
@@ -108,7 +108,7 @@ impl Proxy {
         let record = self.record(&grant, token.hash().id(), viewer, browser);
         let seat = self.enter(record).await?;
         let started = Instant::now();
-        let connected = self.reach(&grant, &grant.target.address).await?;
+        let connected = self.reach(&grant, &grant.target).await?;
         self.metrics
             .connect_seconds
             .0
@@ -146,7 +146,8 @@ impl Proxy {
 
     /// By the hypervisor's own hand where it hands over; that needs no port and cannot reach
     /// another instance. Else, or if that fails, by the address.
-    async fn reach(&self, grant: &Grant, address: &Address) -> Result<target::Connected, Refusal> {
+    async fn reach(&self, grant: &Grant, target: &Target) -> Result<target::Connected, Refusal> {
+        let address = &target.address;
         let kind = grant.console_type.kind();
         let limit = self.settings.connect_timeout;
         let failure = match self.handed(grant, address).await {
@@ -159,7 +160,7 @@ impl Proxy {
         }
         match (failure, address) {
             (Some(refusal), Address::Hypervisor) => Err(refusal),
-            _ => Ok(target::connect(address, kind, limit).await?),
+            _ => Ok(target::connect(target, kind, limit).await?),
         }
     }
 

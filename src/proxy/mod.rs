@@ -1,14 +1,15 @@
 //! The proxy role: journey B, from a WebSocket upgrade to a relayed console.
 //!
 //! `request` reads the upgrade, `console` takes it through token, origin and target, `target`
-//! dials, `session` lives as long as the viewer, `roster` watches over all sessions, `close` says in
-//! words why one ended. The bytes
+//! dials (and `preamble` asks there for one console of several), `session` lives as long as the
+//! viewer, `roster` watches over all sessions, `close` says in words why one ended. The bytes
 //! flow in [`relay`] over [`ws`], which know only each other. Called by the HTTP listener;
 //! calls auth and compute through their facades.
 
 pub mod close;
 mod console;
 mod input;
+pub mod preamble;
 pub mod relay;
 pub mod request;
 mod roster;

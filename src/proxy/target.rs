@@ -1,4 +1,5 @@
-//! The way to a target: resolve, dial, and hear its greeting.
+//! The way to a target: resolve, dial, ask for the console if there are several behind the door,
+//! and hear its greeting.
 //!
 //! A VNC target has to greet as RFB does (RFC 6143 section 7.1.1) before a viewer is let in.
 
@@ -9,8 +10,9 @@ use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
+use super::preamble::{self, NotOpened};
 use crate::compute::Display;
-use crate::model::{Address, ConsoleKind};
+use crate::model::{AccessPath, Address, ConsoleKind, Target};
 use crate::resolve::{self, Unresolved};
 
 /// An open way to a target, and what was read from it so far.
@@ -18,7 +20,7 @@ use crate::resolve::{self, Unresolved};
 pub struct Connected {
     /// The stream.
     pub stream: Stream,
-    /// The greeting, to be passed on: nothing may be lost.
+    /// The greeting and what came with it, to be passed on: nothing may be lost.
     pub greeting: Vec<u8>,
 }
 
@@ -66,6 +68,14 @@ pub enum ConnectError {
         /// The limit.
         limit: Duration,
     },
+    /// It did not open the console that its access path names.
+    #[error("{address} does not open the console asked for: {why}")]
+    NotOpened {
+        /// Where.
+        address: Address,
+        /// What it did instead.
+        why: NotOpened,
+    },
     /// It took the connection and hung up.
     #[error("{0} hung up before it greeted")]
     Closed(Address),
@@ -85,32 +95,61 @@ pub enum ConnectError {
     Nowhere,
 }
 
-/// Dials `address` and, for VNC, waits for its greeting; each within `limit`. Cancel-safe: the
-/// connection is closed.
+/// Dials the target, asks for its console if it has an access path, and, for VNC, waits for its
+/// greeting; each within `limit`. Cancel-safe: the connection is closed.
 pub async fn connect(
-    address: &Address,
+    target: &Target,
     kind: ConsoleKind,
     limit: Duration,
 ) -> Result<Connected, ConnectError> {
+    let address = &target.address;
     let dialled = timeout(limit, dial(address)).await;
     let late = |_| ConnectError::DialTimeout {
         address: address.clone(),
         limit,
     };
-    greeted(dialled.map_err(late)??, address, kind, limit).await
+    let mut stream = dialled.map_err(late)??;
+    let early = match &target.internal_access_path {
+        None => Vec::new(),
+        Some(path) => ask(&mut stream, path, address, limit).await?,
+    };
+    greeted(stream, early, address, kind, limit).await
 }
 
+/// What came behind the answer.
+async fn ask(
+    stream: &mut Stream,
+    path: &AccessPath,
+    address: &Address,
+    limit: Duration,
+) -> Result<Vec<u8>, ConnectError> {
+    let answer = match stream {
+        Stream::Tcp(stream) => preamble::ask(stream, path, limit).await,
+        Stream::Unix(stream) => preamble::ask(stream, path, limit).await,
+        // A hypervisor hands over one console.
+        Stream::Handed(_) => Ok(Vec::new()),
+    };
+    answer.map_err(|why| ConnectError::NotOpened {
+        address: address.clone(),
+        why,
+    })
+}
+
+/// With the greeting, of which `early` has been read.
 async fn greeted(
     mut stream: Stream,
+    early: Vec<u8>,
     address: &Address,
     kind: ConsoleKind,
     limit: Duration,
 ) -> Result<Connected, ConnectError> {
     let greeting = match (kind, &mut stream) {
-        (ConsoleKind::Spice | ConsoleKind::Serial | ConsoleKind::Mks, _) => Vec::new(),
-        (ConsoleKind::Vnc, Stream::Tcp(stream)) => greeting(stream, address, limit).await?,
-        (ConsoleKind::Vnc, Stream::Unix(stream)) => greeting(stream, address, limit).await?,
-        (ConsoleKind::Vnc, Stream::Handed(stream)) => greeting(stream, address, limit).await?,
+        (ConsoleKind::Spice | ConsoleKind::Serial | ConsoleKind::Mks, _) => early,
+        (ConsoleKind::Vnc, Stream::Tcp(stream)) => greeting(stream, early, address, limit).await?,
+        (ConsoleKind::Vnc, Stream::Unix(stream)) => greeting(stream, early, address, limit).await?,
+        (ConsoleKind::Vnc, Stream::Handed(stream)) => {
+            greeting(stream, early, address, limit).await?
+        }
     };
     Ok(Connected { stream, greeting })
 }
@@ -123,7 +162,7 @@ pub async fn take_over(
     kind: ConsoleKind,
     limit: Duration,
 ) -> Result<Connected, ConnectError> {
-    greeted(Stream::Handed(display), address, kind, limit).await
+    greeted(Stream::Handed(display), Vec::new(), address, kind, limit).await
 }
 
 async fn dial(address: &Address) -> Result<Stream, ConnectError> {
@@ -150,18 +189,23 @@ const GREETING: usize = 12;
 
 async fn greeting(
     stream: &mut (impl AsyncRead + Unpin),
+    mut early: Vec<u8>,
     address: &Address,
     limit: Duration,
 ) -> Result<Vec<u8>, ConnectError> {
-    let mut greeting = vec![0; GREETING];
-    match timeout(limit, stream.read_exact(&mut greeting)).await {
+    let mut rest = vec![0; GREETING.saturating_sub(early.len())];
+    match timeout(limit, stream.read_exact(&mut rest)).await {
         Err(_) => Err(ConnectError::Silent {
             address: address.clone(),
             limit,
         }),
         Ok(Err(_)) => Err(ConnectError::Closed(address.clone())),
-        Ok(Ok(_)) if is_rfb(&greeting) => Ok(greeting),
-        Ok(Ok(_)) => Err(ConnectError::NotRfb(address.clone())),
+        Ok(Ok(_)) => {
+            early.extend(rest);
+            let rfb = early.get(..GREETING).is_some_and(is_rfb);
+            rfb.then_some(early)
+                .ok_or_else(|| ConnectError::NotRfb(address.clone()))
+        }
     }
 }
 
@@ -184,26 +228,26 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(5);
 
-    async fn server(says: &'static [u8], lingers: bool) -> Address {
+    async fn server(says: &'static [u8], lingers: bool) -> Target {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().into();
+        let address: Address = listener.local_addr().unwrap().into();
         tokio::spawn(async move {
             let (mut stream, _) = listener.accept().await.unwrap();
             for byte in says {
                 stream.write_all(&[*byte]).await.unwrap();
             }
             if lingers {
-                let _end = stream.read(&mut [0]).await;
+                let _end = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
             }
         });
-        address
+        address.into()
     }
 
     #[tokio::test]
     async fn a_vnc_servers_greeting_is_kept_even_in_pieces() {
-        let address = server(b"RFB 003.008\n", true).await;
+        let target = server(b"RFB 003.008\n", true).await;
 
-        let connected = connect(&address, ConsoleKind::Vnc, LIMIT).await.unwrap();
+        let connected = connect(&target, ConsoleKind::Vnc, LIMIT).await.unwrap();
 
         assert_eq!(connected.greeting, b"RFB 003.008\n");
     }
@@ -222,32 +266,51 @@ mod tests {
 
     #[tokio::test]
     async fn a_silent_server_is_given_up() {
-        let address = server(b"", true).await;
+        let target = server(b"", true).await;
 
         let limit = Duration::from_millis(50);
-        let error = connect(&address, ConsoleKind::Vnc, limit)
-            .await
-            .unwrap_err();
+        let error = connect(&target, ConsoleKind::Vnc, limit).await.unwrap_err();
 
         assert!(matches!(error, ConnectError::Silent { .. }), "{error}");
     }
 
     #[tokio::test]
     async fn a_serial_line_need_not_greet() {
-        let address = server(b"", true).await;
+        let target = server(b"", true).await;
 
-        let connected = connect(&address, ConsoleKind::Serial, LIMIT).await.unwrap();
+        let connected = connect(&target, ConsoleKind::Serial, LIMIT).await.unwrap();
 
         assert!(connected.greeting.is_empty());
     }
 
     #[tokio::test]
+    async fn a_greeting_that_came_with_the_answer_to_connect_is_kept_and_checked() {
+        for (says, rfb) in [
+            (&b"HTTP/1.1 200 OK\r\n\r\nRFB 003.008\n"[..], true),
+            (b"HTTP/1.1 200 OK\r\n\r\nRFB 3.8 nope", false),
+        ] {
+            let path = "console-1".to_owned().try_into().unwrap();
+            let target = Target {
+                internal_access_path: Some(path),
+                ..server(says, true).await
+            };
+
+            let connected = connect(&target, ConsoleKind::Vnc, LIMIT).await;
+
+            match connected {
+                Ok(connected) => assert!(rfb && connected.greeting == b"RFB 003.008\n"),
+                Err(error) => assert!(!rfb && matches!(error, ConnectError::NotRfb(_)), "{error}"),
+            }
+        }
+    }
+
+    #[tokio::test]
     async fn a_name_is_looked_up_in_the_hosts_file() {
-        let address = server(b"RFB 003.008\n", true).await;
-        let Address::Tcp(_, port) = address else {
+        let target = server(b"RFB 003.008\n", true).await;
+        let Address::Tcp(_, port) = target.address else {
             panic!("a TCP address")
         };
-        let by_name = Address::Tcp("localhost".parse().unwrap(), port);
+        let by_name = Address::Tcp("localhost".parse().unwrap(), port).into();
 
         assert!(connect(&by_name, ConsoleKind::Vnc, LIMIT).await.is_ok());
     }

@@ -289,6 +289,7 @@ fn the_description_tells_the_truth_about_every_answer() {
     let mut seen = BTreeSet::new();
     let screen = "/v1/instances/{instance}/screenshot";
     let no_session = format!("/v1/sessions/{}", uuid::Uuid::nil());
+    let log = "/v1/instances/{instance}/log";
     let huge = json!({ "instance": "x".repeat(1 << 21) });
     let text = Request::new("POST", "/v1/consoles").header("Content-Type", "text/plain");
     for (described, method, path, status) in [
@@ -318,6 +319,10 @@ fn the_description_tells_the_truth_about_every_answer() {
         ("/v1/sessions/{id}", "DELETE", "/v1/sessions/x", 400),
         ("/v1/sessions/{id}", "GET", &no_session, 404),
         ("/v1/sessions/{id}", "DELETE", &no_session, 404),
+        (log, "GET", "/v1/instances/web-1/log", 404),
+        (log, "GET", "/v1/instances/web-1/log?lines=-1", 400),
+        (log, "GET", "/v1/instances/nobody/log", 404),
+        (log, "POST", "/v1/instances/web-1/log", 405),
         ("/v1/tokens", "GET", "/v1/tokens", 200),
         ("/v1/tokens", "DELETE", "/v1/tokens", 405),
         ("/v1/tokens/{id}", "GET", &format!("/v1/tokens/{id}"), 200),

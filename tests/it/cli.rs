@@ -22,6 +22,8 @@ const COMMANDS: &[&[&str]] = &[
     &["config", "show"],
     &["config", "example"],
     &["key", "new"],
+    &["migrate"],
+    &["migrate", "nova"],
     &["completions"],
     &["man"],
     &["version"],

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::rig::browser::browse;
 use crate::rig::gateway::{Answer, Gateway, Setup, vncgate};
 use crate::rig::http::Request;
-use crate::rig::libvirtd::Libvirtd;
+use crate::rig::libvirtd::{Libvirtd, TALKED};
 use crate::rig::qemu;
 use crate::rig::rfb::Viewer;
 use crate::rig::wait::until;
@@ -162,6 +162,46 @@ fn a_screenshot_is_a_png_of_what_the_screen_shows() {
     let none = gateway.cli(&["instance", "screenshot", "headless"]);
     assert_eq!((none.code, &*none.stdout), (2, ""), "{none:?}");
     assert!(none.stderr.contains("headless"), "{none:?}");
+}
+
+#[test]
+fn what_a_guest_wrote_to_its_serial_line_is_read_here_even_when_it_is_off() {
+    let libvirtd = Libvirtd::far_away();
+    let log = libvirtd.file("talk.log");
+    let kept = format!("<log file='{}' append='off'/>", log.display());
+    libvirtd.define("talk", &format!("<serial type='pty'>{kept}</serial>"));
+    libvirtd.virsh(&["start", "talk"]).ok();
+    until("the guest to have talked", || {
+        let written = std::fs::read(&log).unwrap_or_default();
+        written.ends_with(TALKED).then_some(())
+    });
+    let text = String::from_utf8_lossy(TALKED);
+    let near = gateway_of(&libvirtd);
+    let far = Setup::new()
+        .hypervisor("kvm-2", &libvirtd.far_uri())
+        .start();
+
+    let whole = near.cli_to_file(&["instance", "log", "talk"]);
+    assert!(whole.ends_with(text.as_bytes()), "{whole:?}");
+    let one = near.cli_to_file(&["instance", "log", "talk", "--lines", "1"]);
+    assert_eq!(one, b"login: ");
+    let two = near.http(&Request::new("GET", "/v1/instances/talk/log?lines=2"));
+    assert_eq!(two.text(), "\u{1b}[31mred\u{fffd}\nlogin: ");
+    assert_eq!(
+        two.header("content-type"),
+        Some("text/plain; charset=utf-8")
+    );
+    assert_eq!(two.header("x-content-type-options"), Some("nosniff"));
+    let elsewhere = far.cli(&["instance", "log", "talk"]);
+    assert_eq!(elsewhere.code, 4, "{elsewhere:?}");
+    libvirtd.virsh(&["destroy", "talk"]).ok();
+
+    assert_eq!(near.cli_to_file(&["instance", "log", "talk"]), whole);
+    let written = near.text(crate::rig::process::Stream::Err);
+    assert!(
+        !written.contains("login"),
+        "a guest's text in our log: {written}"
+    );
 }
 
 #[test]

@@ -24,11 +24,19 @@ mod life;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod migrate;
+#[cfg(test)]
 mod nova;
+#[cfg(test)]
+mod openstack;
+#[cfg(test)]
+mod openstack_rig;
 #[cfg(test)]
 mod origins;
 #[cfg(test)]
 mod pages;
+#[cfg(test)]
+mod preamble;
 #[cfg(test)]
 mod qmp;
 #[cfg(test)]

@@ -851,3 +851,45 @@ fn on_a_door_of_the_api_alone_a_version_there_is_not_offers_those_there_are() {
     assert_eq!(response.status, 300, "{response:?}");
     assert_eq!(response.json()["choices"][0]["id"], "v2.1");
 }
+
+#[test]
+fn what_a_guest_wrote_is_told_by_lines_and_501_where_nothing_keeps_it() {
+    let kept = tempfile::NamedTempFile::new().unwrap();
+    fs::write(kept.path(), "one\ntwo\nthree\n").unwrap();
+    let serial = format!(
+        "<serial type='pty'><log file='{}' append='off'/></serial>",
+        kept.path().display()
+    );
+    let domain = Domain::new("instance-0000000b")
+        .graphics(&serial)
+        .of_nova("logged", OURS);
+    let (id, xml) = (domain.id.clone(), domain.dump());
+    let cloud = Cloud::with(|setup| {
+        fs::write(setup.xml_path().join("logged.xml"), xml).unwrap();
+        setup
+    });
+    let output = |id: &str, inner: Value, version: &str| {
+        let path = format!("/v2.1/servers/{id}/action");
+        let body = json!({ "os-getConsoleOutput": inner });
+        cloud.send(
+            Request::new("POST", &path).json(&body),
+            &cloud.member,
+            Some(version),
+        )
+    };
+
+    let all = output(&id, json!({}), "2.99");
+    let last = output(&id, json!({ "length": "1" }), "2.1");
+    let none = output(&cloud.web, json!({ "length": 5 }), "2.1");
+    let bad = output(&id, json!({ "length": -2 }), "2.1");
+
+    assert_eq!(all.json(), json!({ "output": "one\ntwo\nthree\n" }));
+    assert_eq!(last.json(), json!({ "output": "three\n" }));
+    assert_fault(
+        &none,
+        "notImplemented",
+        501,
+        "The requested functionality is not supported.",
+    );
+    assert_eq!(fault(&bad).1, 400);
+}

@@ -14,6 +14,7 @@ use crate::model::{
 };
 
 const CONSOLES: &str = "os_compute_api:os-remote-consoles";
+const CONSOLE_OUTPUT: &str = "os_compute_api:os-console-output";
 const AUTH_TOKENS: &str = "os_compute_api:os-console-auth-tokens";
 
 /// The protocols and types of `remote-consoles`, in the order of the versions that brought them.
@@ -28,7 +29,10 @@ const TYPES: [&str; 7] = [
     "spice-direct",
 ];
 
-/// The last version that has the actions.
+/// The action that gives a log.
+const OUTPUT: &str = "os-getConsoleOutput";
+
+/// The last version that has the actions that give URLs.
 const ACTIONS_END: u32 = 5;
 
 /// The last version there is.
@@ -38,6 +42,8 @@ const NO_END: u32 = u32::MAX;
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Action {
     Console(ConsoleAction),
+    /// What an instance wrote to its serial line; in every version.
+    Output,
     /// Refused whatever it says, as since Nova 29.0.
     Rdp,
 }
@@ -74,8 +80,10 @@ impl Action {
         let members = body.as_object().filter(|members| members.len() == 1);
         let name = members.and_then(|members| members.keys().next());
         let name = name.ok_or_else(|| Fault::bad_request("Malformed request body"))?;
-        if name == "os-getRDPConsole" {
-            return Ok(Self::Rdp);
+        match name.as_str() {
+            "os-getRDPConsole" => return Ok(Self::Rdp),
+            OUTPUT => return Ok(Self::Output),
+            _ => {}
         }
         let known = CONSOLE_ACTIONS
             .into_iter()
@@ -130,10 +138,15 @@ impl Call<'_> {
         action: Action,
         body: &Value,
     ) -> Result<Response<Body>, Fault> {
-        self.only_from(1, ACTIONS_END)?;
-        let Action::Console(action) = action else {
-            return Err(Fault::malformed());
+        let action = match action {
+            Action::Output => return self.console_output(id, body).await,
+            Action::Rdp => {
+                self.only_from(1, ACTIONS_END)?;
+                return Err(Fault::malformed());
+            }
+            Action::Console(action) => action,
         };
+        self.only_from(1, ACTIONS_END)?;
         let shape = Shape {
             words: &[("type", action.types)],
             open: self.is_open(),
@@ -148,6 +161,21 @@ impl Call<'_> {
         let issued = self.issue(&instance, action.kind, console_type).await?;
         let console = json!({ "type": console_type, "url": issued.url.reveal() });
         Ok(answer(StatusCode::OK, &json!({ "console": console })))
+    }
+
+    /// `os-getConsoleOutput`: the last lines, or all that is kept.
+    async fn console_output(&self, id: &str, body: &Value) -> Result<Response<Body>, Fault> {
+        let inner = schema::envelope(body, OUTPUT, self.is_open())?;
+        let lines = schema::length(inner, OUTPUT, self.is_open())?;
+        let instance = self.instance(id).await?;
+        self.must_be(Role::Member, CONSOLE_OUTPUT)?;
+        let wanted = InstanceRef::Id(instance.id);
+        let log = self.api.compute.console_log(wanted, lines).await;
+        let log = log.map_err(|error| refusal(&error, id, ConsoleKind::Serial))?;
+        Ok(answer(
+            StatusCode::OK,
+            &json!({ "output": log.into_text() }),
+        ))
     }
 
     /// `GET /os-console-auth-tokens/{token}`: where the console is, now.
@@ -265,7 +293,7 @@ fn refusal(error: &ComputeError, id: &str, kind: ConsoleKind) -> Fault {
         ComputeError::Claimed { .. } | ComputeError::Ambiguous { .. } => {
             Fault::new(StatusCode::CONFLICT, error.to_string())
         }
-        ComputeError::NoPicture { .. } => Fault::new(
+        ComputeError::NoPicture { .. } | ComputeError::NoLog { .. } => Fault::new(
             StatusCode::NOT_IMPLEMENTED,
             "The requested functionality is not supported.",
         ),

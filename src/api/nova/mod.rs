@@ -43,8 +43,6 @@ pub struct Settings {
     pub public_url: Option<Url>,
     /// Who may say what scheme the client used.
     pub trusted_proxies: Vec<IpNet>,
-    /// Where callers get their tokens, for the challenge of a 401.
-    pub identity_url: Option<Url>,
 }
 
 impl Settings {
@@ -186,7 +184,7 @@ async fn respond(
     let (method, headers) = (request.method().clone(), request.headers().clone());
     let caller = match api.gatekeeper.admit(&headers, peer).await {
         Ok(caller) => caller,
-        Err(reject) => return not_admitted(api, reject, (&peer, id)),
+        Err(reject) => return not_admitted(reject, (&peer, id)),
     };
     let Some((project, route)) = route(&method, segments) else {
         return unrouted(&headers);
@@ -348,7 +346,7 @@ fn refused(fault: Fault, caller: &Caller, (peer, id): (&Peer, &str)) -> Response
 }
 
 /// 401 in the shape of Keystone's own middleware; all else as any fault.
-fn not_admitted(api: &Api, reject: Reject, (peer, id): (&Peer, &str)) -> Response<Body> {
+fn not_admitted(reject: Reject, (peer, id): (&Peer, &str)) -> Response<Body> {
     let (status, detail) = (reject.status, reject.detail.as_ref());
     tracing::info!(%peer, status = status.as_u16(), request = id, detail, "request refused");
     if status != StatusCode::UNAUTHORIZED {
@@ -359,12 +357,9 @@ fn not_admitted(api: &Api, reject: Reject, (peer, id): (&Peer, &str)) -> Respons
         "title": "Unauthorized",
         "message": "The request you have made requires authentication.",
     }});
-    let challenge = match &api.nova.identity_url {
-        Some(url) => format!("Keystone uri=\"{url}\""),
-        None => "Bearer realm=\"vncgate\"".to_owned(),
-    };
     let mut response = crate::http::json(status, &body);
-    if let Ok(challenge) = HeaderValue::from_str(&challenge) {
+    if let Some(challenge) = reject.header(&WWW_AUTHENTICATE) {
+        let challenge = challenge.clone();
         let _new = response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
     }
     response

@@ -57,6 +57,42 @@ impl Shape<'_> {
     }
 }
 
+/// A number from -1 on, or null, or such a number as text; -1 and null are no limit.
+pub(super) fn length(value: &Value, place: &str, open: bool) -> Result<Option<u32>, Fault> {
+    let object = value.as_object();
+    let object = object.ok_or_else(|| wrong_type(value, "object", Some(place)))?;
+    if !open {
+        nothing_beside(object, &["length"], Some((place, value)))?;
+    }
+    let length = match object.get("length") {
+        None | Some(Value::Null) => return Ok(None),
+        Some(length) => length,
+    };
+    let wrong = |why: &str| invalid("length", length, why);
+    let number = match length {
+        Value::String(text) => {
+            let matching = text
+                .trim_start_matches('-')
+                .bytes()
+                .all(|b| b.is_ascii_digit());
+            let parsed = text.parse::<i64>().ok().filter(|_| matching);
+            parsed
+                .ok_or_else(|| wrong(&format!("{} does not match '^-?[0-9]+$'", Python(length))))?
+        }
+        other => other.as_i64().ok_or_else(|| {
+            wrong(&format!(
+                "{} is not of type 'integer', 'string', 'null'",
+                Python(length)
+            ))
+        })?,
+    };
+    match number {
+        ..-1 => Err(wrong(&format!("{number} is less than the minimum of -1"))),
+        -1 => Ok(None),
+        0.. => Ok(Some(u32::try_from(number).unwrap_or(u32::MAX))),
+    }
+}
+
 /// No query parameter but these.
 pub(super) fn no_parameters<'a>(names: impl Iterator<Item = &'a str>) -> Result<(), Fault> {
     unexpected(&names.collect::<Vec<_>>()).map_or(Ok(()), |why| Err(Fault::bad_request(why)))
@@ -249,6 +285,30 @@ mod tests {
         assert_eq!(refusal(json!([1])), "[1] is not of type 'object'");
         let open = json!({ "remote_console": {}, "a": 1 });
         assert!(envelope(&open, "remote_console", true).is_ok());
+    }
+
+    #[test]
+    fn a_length_is_a_number_or_text_of_one_and_minus_one_is_none() {
+        let length = |value: Value| length(&value, "os-getConsoleOutput", false);
+        assert_eq!(length(json!({ "length": 50 })).unwrap(), Some(50));
+        assert_eq!(length(json!({ "length": "50" })).unwrap(), Some(50));
+        for none in [
+            json!({}),
+            json!({ "length": null }),
+            json!({ "length": -1 }),
+        ] {
+            assert_eq!(length(none).unwrap(), None);
+        }
+        for bad in [
+            json!("-2"),
+            json!(-2),
+            json!("x"),
+            json!(true),
+            json!(""),
+            json!("--1"),
+        ] {
+            assert!(length(json!({ "length": bad })).is_err(), "{bad}");
+        }
     }
 
     #[test]

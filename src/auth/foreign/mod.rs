@@ -4,12 +4,16 @@
 //! it dies; it makes no tokens, and lists none. Nova's rules hold for all: a token opens as often
 //! as it is presented, strictly before it expires.
 
+mod nova_api;
+
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 
 use super::AuthError;
 use crate::model::{Grant, Token, UnixTime};
+
+pub use nova_api::{NovaApi, NovaApiSettings};
 
 /// What an async method of a trait object returns.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

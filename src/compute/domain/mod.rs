@@ -7,6 +7,8 @@
 //! `websocket=` ports in the XML are never read. What listens nowhere (a pty serial line, a display
 //! with `<listen type='none'/>`) is a console only where the hypervisor hands it over.
 
+use std::path::PathBuf;
+
 use roxmltree::{Document, Node, ParsingOptions};
 
 use crate::model::{
@@ -106,9 +108,30 @@ pub fn parse(xml: &str, host_address: &Host, source: &str) -> Result<Instance, B
 /// Errors: `Foreign` if it is about no domain at all, else what is wrong with it, as a phrase that
 /// can follow the file's name.
 pub fn parse_in(xml: &str, setting: &Setting<'_>) -> Result<Instance, BadDomain> {
+    parse_with_log(xml, setting).map(|(instance, _)| instance)
+}
+
+/// The same, with the file that [`log_file`] tells of.
+pub fn parse_with_log(
+    xml: &str,
+    setting: &Setting<'_>,
+) -> Result<(Instance, Option<PathBuf>), BadDomain> {
     refuse_costly(xml)?;
     let document = document(xml)?;
     let root = document.root_element();
+    let log = log(domain(root)?);
+    instance(root, setting).map(|instance| (instance, log))
+}
+
+/// Where the hypervisor keeps what the domain writes to its first serial line that is kept at all.
+/// Errors: as [`parse_in`].
+pub fn log_file(xml: &str) -> Result<Option<PathBuf>, BadDomain> {
+    refuse_costly(xml)?;
+    let document = document(xml)?;
+    Ok(log(domain(document.root_element())?))
+}
+
+fn instance(root: Node<'_, '_>, setting: &Setting<'_>) -> Result<Instance, BadDomain> {
     let domain = domain(root)?;
     let name = text(domain, "name").ok_or(BadDomain::Missing("name"))?;
     let state = state(root, domain);
@@ -292,6 +315,22 @@ fn lines<'a, 'input>(devices: Node<'a, 'input>) -> Vec<Node<'a, 'input>> {
         };
         typed("tcp").chain(typed("unix")).collect()
     })
+}
+
+/// Lines of any kind have a `<log>`; those of type `file` are one.
+fn log(domain: Node<'_, '_>) -> Option<PathBuf> {
+    let devices = child(domain, "devices")?;
+    let file = |line: Node<'_, '_>| {
+        let written = (line.attribute("type") == Some("file")).then(|| child(line, "source"));
+        let written = written
+            .flatten()
+            .and_then(|source| source.attribute("path"));
+        let log = child(line, "log").and_then(|log| log.attribute("file"));
+        let path = PathBuf::from(log.or(written)?);
+        path.is_absolute().then_some(path)
+    };
+    let files = serial_or_console(|tag| children(devices, tag).filter_map(file).collect());
+    files.into_iter().next()
 }
 
 /// The lines that are ptys, by the same rule.

@@ -288,6 +288,34 @@ fn deep_nesting_is_no_danger_to_the_stack() {
     assert_eq!(read(&deep), Err(BadDomain::Missing("name")));
 }
 
+#[test]
+fn the_log_is_that_of_the_first_serial_line_that_has_one() {
+    let file = |devices: &str| {
+        let xml = format!("<domain><devices>{devices}</devices></domain>");
+        let file = log_file(&xml).unwrap();
+        file.map(|path| path.display().to_string())
+    };
+    let log = |path: &str| format!("<log file='{path}' append='off'/>");
+    let serial = |inner: &str| format!("<serial type='pty'>{inner}</serial>");
+    let console = format!("<console type='pty'>{}</console>", log("/c"));
+
+    let two = format!("{}{}", serial(&log("/a")), serial(&log("/b")));
+    assert_eq!(file(&two).as_deref(), Some("/a"));
+    let second = format!("{}{}{console}", serial(""), serial(&log("/b")));
+    assert_eq!(file(&second).as_deref(), Some("/b"));
+    let of_console = format!("{}{console}", serial(""));
+    assert_eq!(file(&of_console).as_deref(), Some("/c"));
+    let written = "<serial type='file'><source path='/f' append='on'/></serial>";
+    assert_eq!(file(written).as_deref(), Some("/f"));
+    let socket = "<serial type='unix'><source mode='bind' path='/s'/></serial>";
+    assert_eq!(file(socket), None);
+    assert_eq!(file(&serial(&log("relative"))), None);
+    assert_eq!(
+        log_file("<network/>"),
+        Err(BadDomain::Foreign("network".to_owned()))
+    );
+}
+
 proptest! {
     #[test]
     fn any_text_is_read_or_refused(text in ".*") {

@@ -13,7 +13,8 @@ use std::sync::Arc;
 use super::libvirt::transport::Uri;
 use super::libvirt::{Libvirt, Settings};
 use super::{
-    BoxFuture, Directory, Driver, Ends, Handed, Pictured, Survey, ask_all, derived_id, fault,
+    BoxFuture, Directory, Driver, Ends, Handed, Logged, Pictured, Survey, ask_all, derived_id,
+    fault,
 };
 use crate::compute::claim::claims;
 use crate::drain::Watch;
@@ -174,6 +175,18 @@ impl Driver for Discover {
             Ok(None)
         })
     }
+
+    fn console_log(&self, instance: InstanceId) -> BoxFuture<'_, Logged> {
+        Box::pin(async move {
+            for hypervisor in &self.hypervisors {
+                let kept = hypervisor.console_log(instance).await?;
+                if kept.is_some() {
+                    return Ok(kept);
+                }
+            }
+            Ok(None)
+        })
+    }
 }
 
 /// A libvirt of this machine, and the status files that tell of its guests while no daemon does.
@@ -236,6 +249,10 @@ impl Driver for Local {
 
     fn screenshot(&self, instance: InstanceId) -> BoxFuture<'_, Pictured> {
         self.libvirt.screenshot(instance)
+    }
+
+    fn console_log(&self, instance: InstanceId) -> BoxFuture<'_, Logged> {
+        Box::pin(async move { self.driver().await.console_log(instance).await })
     }
 }
 

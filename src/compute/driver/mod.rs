@@ -12,6 +12,7 @@ mod qmp;
 
 use std::fmt;
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
@@ -83,6 +84,11 @@ pub trait Driver: Send + Sync + fmt::Debug {
     fn screenshot(&self, _instance: InstanceId) -> BoxFuture<'_, Pictured> {
         Box::pin(async { Ok(None) })
     }
+
+    /// The end of what an instance wrote to its serial line, running or not. Cancel-safe.
+    fn console_log(&self, _instance: InstanceId) -> BoxFuture<'_, Logged> {
+        Box::pin(async { Ok(None) })
+    }
 }
 
 /// What [`Driver::open_display`] gives: nothing from a driver that does not know the instance or
@@ -92,6 +98,10 @@ pub type Handed = Result<Option<Display>, Fault>;
 /// What [`Driver::screenshot`] gives: nothing from a driver that does not know the instance or
 /// takes no pictures. PPM will do, too.
 pub type Pictured = Result<Option<Vec<u8>>, Fault>;
+
+/// What [`Driver::console_log`] gives: nothing from a driver that does not know the instance, or
+/// for which nobody keeps a log on this machine. At most 100 KiB.
+pub type Logged = Result<Option<Vec<u8>>, Fault>;
 
 /// What a driver, or all of them, found.
 #[derive(Clone, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
@@ -196,6 +206,22 @@ where
         });
     }
     all
+}
+
+/// Reads the log that a domain's XML names, away from the threads that everything runs on.
+async fn read_log(source: &str, path: Option<PathBuf>) -> Logged {
+    let Some(path) = path else {
+        return Ok(None);
+    };
+    let shown = path.display().to_string();
+    let read = tokio::task::spawn_blocking(move || super::log::read(&path)).await;
+    let read = read.map_err(std::io::Error::other).flatten();
+    read.map_err(|why| {
+        fault(
+            source,
+            &format_args!("the log {shown} cannot be read: {why}"),
+        )
+    })
 }
 
 pub(super) fn silent(source: &str) -> Fault {

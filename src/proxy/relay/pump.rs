@@ -15,7 +15,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::bell::{Rare, Ring};
 use super::outbox::Outbox;
-use super::scratch::{READ, Scratch};
+use super::scratch::Scratch;
+use super::turns::{Place, SMALL, note_small};
 use super::{End, Ending, Filter, Meter, Opening, Report, Settings};
 use crate::proxy::ws::{self, Close, Control, Decoder, PING, close_frame, frame, pong_into};
 
@@ -45,6 +46,9 @@ pub struct Relay<V, T, S: Future> {
     viewer_out: Out,
     target_in: In,
     target_out: Out,
+    last_up: Move,
+    last_down: Move,
+    place: Place,
     /// A half-stream moved on since it was last polled.
     moved: bool,
     end: Option<End>,
@@ -89,9 +93,18 @@ enum Grace {
     None,
 }
 
-/// How much one direction has moved in this turn.
-#[derive(Default)]
+/// What a direction moved last.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Move {
+    /// It is served as soon as it is ready.
+    Small,
+    /// It stands in line.
+    Bulk,
+}
+
+/// What one direction may move now.
 struct Turn {
+    left: usize,
     bytes: usize,
     reads: u32,
 }
@@ -117,6 +130,9 @@ where
             viewer_out: Out::Open,
             target_in: In::Open,
             target_out: Out::Open,
+            last_up: Move::Small,
+            last_down: Move::Small,
+            place: Place::default(),
             moved: false,
             end: None,
             grace: Grace::Whole,
@@ -170,9 +186,23 @@ where
         kept.map_err(|ending| self.on_stop(ending)).ok()
     }
 
-    /// Viewer to target. Whether there may be more to do at once.
-    fn poll_up(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> bool {
-        let mut turn = Turn::default();
+    /// Viewer to target. Whether it is to go on in a slot.
+    fn poll_up(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut Scratch,
+        slot: Option<usize>,
+    ) -> bool {
+        let Some(mut turn) = Turn::new(self.last_up, slot) else {
+            return true;
+        };
+        let more = self.move_up(cx, scratch, &mut turn);
+        self.last_up = turn.end();
+        more
+    }
+
+    /// Whether there may be more to do at once.
+    fn move_up(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch, turn: &mut Turn) -> bool {
         loop {
             let clear = self.poll_to_target(cx);
             let reads = match self.viewer_in {
@@ -183,7 +213,7 @@ where
             if !reads {
                 return false;
             }
-            let length = match scratch.poll_read(&mut self.viewer, cx) {
+            let length = match scratch.poll_read(&mut self.viewer, cx, turn.left) {
                 Poll::Pending => return false,
                 Poll::Ready(Ok(0)) => return self.on_viewer_end(),
                 Poll::Ready(Ok(length)) => length,
@@ -229,9 +259,23 @@ where
         })
     }
 
-    /// Target to viewer. Whether there may be more to do at once.
-    fn poll_down(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch) -> bool {
-        let mut turn = Turn::default();
+    /// Target to viewer. Whether it is to go on in a slot.
+    fn poll_down(
+        &mut self,
+        cx: &mut Context<'_>,
+        scratch: &mut Scratch,
+        slot: Option<usize>,
+    ) -> bool {
+        let Some(mut turn) = Turn::new(self.last_down, slot) else {
+            return true;
+        };
+        let more = self.move_down(cx, scratch, &mut turn);
+        self.last_down = turn.end();
+        more
+    }
+
+    /// Whether there may be more to do at once.
+    fn move_down(&mut self, cx: &mut Context<'_>, scratch: &mut Scratch, turn: &mut Turn) -> bool {
         loop {
             let clear = self.poll_to_viewer(cx);
             let reads = match self.target_in {
@@ -242,7 +286,7 @@ where
             if !reads {
                 return false;
             }
-            let length = match scratch.poll_read(&mut self.target, cx) {
+            let length = match scratch.poll_read(&mut self.target, cx, turn.left) {
                 Poll::Pending => return false,
                 Poll::Ready(Ok(0)) => return self.on_target_end(),
                 Poll::Ready(Ok(length)) => length,
@@ -543,14 +587,16 @@ where
             relay.on_ring(ring);
         }
         relay.moved = false;
+        let slot = relay.place.slot(relay.settings.slot);
         let mut scratch = Scratch::take();
-        let up = relay.poll_up(cx, &mut scratch);
-        let down = relay.poll_down(cx, &mut scratch);
+        let up = relay.poll_up(cx, &mut scratch, slot);
+        let down = relay.poll_down(cx, &mut scratch, slot);
         drop(scratch);
         if let Poll::Ready(report) = relay.poll_end() {
             return Poll::Ready(report);
         }
-        if up || down || relay.moved {
+        let waits = (up || down) && relay.place.stand_in_line(cx);
+        if relay.moved || (!waits && (up || down)) {
             wake_after_others(cx);
         }
         Poll::Pending
@@ -571,11 +617,36 @@ impl<V, T, S: Future> fmt::Debug for Relay<V, T, S> {
 }
 
 impl Turn {
+    /// None if this direction has to wait for a slot.
+    fn new(last: Move, slot: Option<usize>) -> Option<Self> {
+        let left = match (last, slot) {
+            (_, Some(slot)) => slot,
+            (Move::Small, None) => SMALL,
+            (Move::Bulk, None) => return None,
+        };
+        Some(Self {
+            left,
+            bytes: 0,
+            reads: 0,
+        })
+    }
+
     /// Counts a read. Whether it is the others' turn.
     fn is_over(&mut self, length: usize) -> bool {
+        self.left = self.left.saturating_sub(length);
         self.bytes = self.bytes.saturating_add(length);
         self.reads = self.reads.saturating_add(1);
-        self.bytes >= READ || self.reads >= READS
+        self.left == 0 || self.reads >= READS
+    }
+
+    fn end(&self) -> Move {
+        if self.bytes >= SMALL {
+            return Move::Bulk;
+        }
+        if self.bytes > 0 {
+            note_small();
+        }
+        Move::Small
     }
 }
 

@@ -9,9 +9,9 @@ use tokio::io::{AsyncRead, ReadBuf};
 
 use crate::proxy::ws::{HEADROOM, frame_in_place};
 
-/// The most one read takes, in bytes. One read per direction and turn keeps an echo beside four
-/// full-speed streams at a millisecond; see benches/relay.rs.
-pub(super) const READ: usize = 64 * 1024;
+/// The most one read takes, in bytes: it stays in the processor's cache until it is sent, and makes
+/// a frame that a slow line delivers without a long wait; see docs/performance.md.
+const READ: usize = 64 * 1024;
 
 thread_local! {
     static SPARE: Cell<Box<[u8]>> = Cell::default();
@@ -30,13 +30,17 @@ impl Scratch {
         Self(spare)
     }
 
-    /// Reads into the buffer, behind its headroom. 0 bytes are the end of the stream.
+    /// Reads at most `limit` bytes into the buffer, behind its headroom. 0 bytes are the end of the
+    /// stream.
     pub(super) fn poll_read<R: AsyncRead + Unpin>(
         &mut self,
         from: &mut R,
         cx: &mut Context<'_>,
+        limit: usize,
     ) -> Poll<io::Result<usize>> {
-        let mut room = ReadBuf::new(self.room());
+        let room = self.room();
+        let (room, _rest) = room.split_at_mut(limit.min(room.len()));
+        let mut room = ReadBuf::new(room);
         ready!(Pin::new(from).poll_read(cx, &mut room))?;
         Poll::Ready(Ok(room.filled().len()))
     }

@@ -1021,3 +1021,166 @@ async fn a_decision_that_is_not_near_costs_the_traffic_nothing() {
     assert_eq!(asked.up(), 1, "it is asked once and then left to ring");
     relay.abort();
 }
+
+/// Says the same for ever, and takes nothing.
+type Endless = tokio::io::Join<tokio::io::Repeat, Deaf>;
+
+/// Takes everything, counts it, and says nothing.
+#[derive(Clone, Default)]
+struct Thirsty(Arc<Meter>);
+
+impl AsyncRead for Thirsty {
+    fn poll_read(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+        _: &mut tokio::io::ReadBuf<'_>,
+    ) -> std::task::Poll<io::Result<()>> {
+        std::task::Poll::Pending
+    }
+}
+
+impl AsyncWrite for Thirsty {
+    fn poll_write(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+        bytes: &[u8],
+    ) -> std::task::Poll<io::Result<usize>> {
+        self.0.count_down(bytes.len());
+        std::task::Poll::Ready(Ok(bytes.len()))
+    }
+
+    fn poll_flush(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<io::Result<()>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(
+        self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<io::Result<()>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+}
+
+/// Sessions that stream without a pause, and what each viewer has got.
+struct Streams {
+    relays: tokio::task::JoinSet<Report>,
+    viewers: Vec<Thirsty>,
+}
+
+impl Streams {
+    fn start(count: usize) -> Self {
+        let viewers = vec![(); count].into_iter().map(|()| Thirsty::default());
+        let viewers: Vec<_> = viewers.collect();
+        let mut relays = tokio::task::JoinSet::new();
+        for viewer in &viewers {
+            let target: Endless = tokio::io::join(tokio::io::repeat(7), Deaf);
+            let settings = patient();
+            let relay = run(
+                viewer.clone(),
+                target,
+                Opening::default(),
+                &settings,
+                pending(),
+            );
+            relays.spawn(relay);
+        }
+        Self { relays, viewers }
+    }
+
+    fn moved(&self) -> Vec<u64> {
+        self.viewers.iter().map(|viewer| viewer.0.down()).collect()
+    }
+
+    fn sum(&self) -> u64 {
+        self.moved().iter().sum()
+    }
+
+    /// Lets them stream until they have moved so much.
+    async fn until(&self, enough: impl Fn(&Self) -> bool) {
+        let streaming = async {
+            while !enough(self) {
+                tokio::task::yield_now().await;
+            }
+        };
+        timeout(LONG, streaming).await.expect("they stream");
+    }
+}
+
+/// A slot when nobody waits, in a test's terms.
+fn long_slot() -> u64 {
+    4 * u64::try_from(patient().slot).unwrap()
+}
+
+#[tokio::test]
+async fn a_keystroke_waits_for_one_slot_however_many_sessions_stream() {
+    let _turns = tokio::spawn(serve_turns());
+    let mut rig = piped(64, &patient());
+    let streams = Streams::start(50);
+    streams
+        .until(|streams| streams.sum() >= 60 * long_slot())
+        .await;
+
+    let before: u64 = streams.moved().iter().sum();
+    rig.viewer.write_all(&masked(BINARY, b"k")).await.unwrap();
+    rig.target.read_exact(&mut [0]).await.unwrap();
+    let moved = streams.sum() - before;
+
+    assert!(moved <= 2 * long_slot(), "{moved} bytes went first");
+    assert_eq!(streams.relays.len(), 50);
+}
+
+#[tokio::test]
+async fn sessions_that_stream_share_alike() {
+    let _turns = tokio::spawn(serve_turns());
+    let streams = Streams::start(5);
+    streams
+        .until(|streams| streams.sum() >= 100 * long_slot())
+        .await;
+
+    let moved = streams.moved();
+    let (most, least) = (moved.iter().max().unwrap(), moved.iter().min().unwrap());
+
+    assert!(most - least <= 2 * long_slot(), "{moved:?}");
+    assert_eq!(streams.relays.len(), 5);
+}
+
+#[tokio::test]
+async fn streams_that_end_in_line_do_not_stop_the_others() {
+    let _turns = tokio::spawn(serve_turns());
+    let mut ended = Streams::start(20);
+    let others = Streams::start(2);
+    ended.until(|streams| streams.sum() >= long_slot()).await;
+
+    ended.relays.shutdown().await;
+    let before = others.moved();
+    let each_moved = |streams: &Streams| {
+        let mut pairs = streams.moved().into_iter().zip(&before);
+        pairs.all(|(now, then)| now > *then)
+    };
+    others.until(each_moved).await;
+
+    assert_eq!(others.relays.len(), 2);
+}
+
+#[tokio::test]
+async fn streams_go_on_when_nobody_gives_out_slots_any_more() {
+    let turns = tokio::spawn(serve_turns());
+    let streams = Streams::start(3);
+    streams
+        .until(|streams| streams.sum() >= 10 * long_slot())
+        .await;
+
+    turns.abort();
+    assert!(turns.await.unwrap_err().is_cancelled());
+    let before = streams.moved();
+    let each_moved = |streams: &Streams| {
+        let mut pairs = streams.moved().into_iter().zip(&before);
+        pairs.all(|(now, then)| now > *then)
+    };
+    streams.until(each_moved).await;
+
+    assert_eq!(streams.relays.len(), 3);
+}

@@ -19,6 +19,7 @@ use super::gateway::{Answer, run};
 use super::process::{Process, peer, tied};
 use super::qemu::{GUEST, sector};
 use super::wait::until;
+use super::xml::of_nova;
 
 /// A guest that sends back what it hears on its first serial line, and sleeps between ticks.
 const ECHO: &[u8] = &[
@@ -34,6 +35,28 @@ const ECHO: &[u8] = &[
     0xf4, // hlt
     0xeb, 0xee, // jmp listen
 ];
+
+/// A guest that writes the text behind it to its first serial line, and sleeps.
+const TALK: &[u8] = &[
+    0x31, 0xc0, // xor ax, ax
+    0x8e, 0xd8, // mov ds, ax
+    0xbe, 0x1c, 0x7c, // mov si, text
+    0xba, 0xfd, 0x03, // next: mov dx, 0x3fd
+    0xec, // wait: in al, dx
+    0xa8, 0x20, // test al, 0x20
+    0x74, 0xfb, // jz wait
+    0xac, // lodsb
+    0x84, 0xc0, // test al, al
+    0x74, 0x05, // jz rest
+    0xb2, 0xf8, // mov dl, 0xf8
+    0xee, // out dx, al
+    0xeb, 0xee, // jmp next
+    0xf4, // rest: hlt
+    0xeb, 0xfd, // jmp rest
+];
+
+/// What a guest with a `<log>` writes: a colour, a byte that is no text, a line without end.
+pub(crate) const TALKED: &[u8] = b"booting\n\x1b[31mred\xff\nlogin: ";
 
 /// What the daemon is to do without: everything that wants more of the machine than a test has.
 const QEMU_CONF: &str = r#"
@@ -173,11 +196,29 @@ impl Libvirtd {
         format!("test+unix://{file}?socket={}", socket.display())
     }
 
+    /// A file of this name that the daemon's machine sees, too.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
     /// Starts a domain that is gone once it is off. `devices` are its own `<devices>`; a serial
     /// line echoes, a screen is blue.
     #[track_caller]
     pub(crate) fn create(&self, name: &str, devices: &str) {
-        self.virsh_with("create", name, &self.domain(name, devices));
+        self.virsh_with("create", name, &self.domain(name, "", devices));
+    }
+
+    /// The same as Nova would: a server of that name and project. Its id.
+    #[track_caller]
+    pub(crate) fn boot(&self, name: &str, project: &str, devices: &str) -> String {
+        let domain = format!("instance-{name}");
+        let xml = self.domain(&domain, &of_nova(name, project), devices);
+        self.virsh_with("create", &domain, &xml);
+        self.virsh(&["domuuid", &domain])
+            .ok()
+            .stdout
+            .trim()
+            .to_owned()
     }
 
     /// Ends a domain here and starts it on another daemon's machine, as the same one.
@@ -191,7 +232,7 @@ impl Libvirtd {
     /// Defines a domain, which stays off.
     #[track_caller]
     pub(crate) fn define(&self, name: &str, devices: &str) {
-        self.virsh_with("define", name, &self.domain(name, devices));
+        self.virsh_with("define", name, &self.domain(name, "", devices));
     }
 
     /// Runs a command of virsh against this daemon.
@@ -217,15 +258,17 @@ impl Libvirtd {
         self.virsh(&[verb, file.to_str().unwrap()]).ok();
     }
 
-    fn domain(&self, name: &str, devices: &str) -> String {
-        let guest = if devices.contains("<serial") {
+    fn domain(&self, name: &str, metadata: &str, devices: &str) -> String {
+        let guest = if devices.contains("<log") {
+            "talk"
+        } else if devices.contains("<serial") {
             "echo"
         } else {
             "screen"
         };
         let image = self.directory.path().join(guest);
         format!(
-            "<domain type='qemu'><name>{name}</name><memory unit='MiB'>16</memory><vcpu>1</vcpu>\
+            "<domain type='qemu'><name>{name}</name>{metadata}<memory unit='MiB'>16</memory><vcpu>1</vcpu>\
              <os><type arch='x86_64' machine='pc'>hvm</type><boot dev='fd'/></os>\
              <devices><emulator>{}</emulator>\
              <disk type='file' device='floppy'><driver name='qemu' type='raw'/>\
@@ -245,6 +288,7 @@ fn prepare(place: &Path) {
     }
     fs::write(place.join("screen"), sector(GUEST)).unwrap();
     fs::write(place.join("echo"), sector(ECHO)).unwrap();
+    fs::write(place.join("talk"), sector(&[TALK, TALKED].concat())).unwrap();
     let open = "auth_unix_ro = \"none\"\nauth_unix_rw = \"none\"\nunix_sock_group = \"root\"\n";
     fs::write(place.join("etc/libvirtd.conf"), open).unwrap();
     // Below the ports that the system gives out by itself, apart from other runs' by this one's id.

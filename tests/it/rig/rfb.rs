@@ -38,9 +38,14 @@ pub(crate) fn shake_hands(ws: &mut Ws) -> (u16, u16, String) {
 
 /// The server's side of [`shake_hands`].
 pub(crate) fn welcome(stream: &mut (impl Read + Write), name: &str) -> io::Result<()> {
+    stream.write_all(VERSION)?;
+    welcome_greeted(stream, name)
+}
+
+/// The same, once the server has greeted.
+pub(crate) fn welcome_greeted(stream: &mut (impl Read + Write), name: &str) -> io::Result<()> {
     let mut version = [0; 12];
     let mut byte = [0];
-    stream.write_all(VERSION)?;
     stream.read_exact(&mut version)?;
     stream.write_all(&[1, 1])?;
     stream.read_exact(&mut byte)?;

@@ -39,13 +39,7 @@ impl Domain {
 
     /// Adds what Nova writes of a server: its name, flavor, and project.
     pub(crate) fn of_nova(mut self, shown: &str, project: &str) -> Self {
-        self.metadata = format!(
-            "<metadata><nova:instance xmlns:nova='http://openstack.org/xmlns/libvirt/nova/1.1'>\
-             <nova:name>{shown}</nova:name><nova:flavor name='m1.small'/><nova:owner>\
-             <nova:user uuid='{}'>u</nova:user><nova:project uuid='{project}'>p</nova:project>\
-             </nova:owner></nova:instance></metadata>",
-            "0".repeat(32)
-        );
+        self.metadata = of_nova(shown, project);
         self
     }
 
@@ -90,4 +84,15 @@ impl Domain {
             self.dump()
         )
     }
+}
+
+/// What Nova writes into the XML of a server: its name, flavor, and project.
+pub(crate) fn of_nova(shown: &str, project: &str) -> String {
+    format!(
+        "<metadata><nova:instance xmlns:nova='http://openstack.org/xmlns/libvirt/nova/1.1'>\
+         <nova:name>{shown}</nova:name><nova:flavor name='m1.small'/><nova:owner>\
+         <nova:user uuid='{}'>u</nova:user><nova:project uuid='{project}'>p</nova:project>\
+         </nova:owner></nova:instance></metadata>",
+        "0".repeat(32)
+    )
 }

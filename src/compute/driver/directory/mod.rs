@@ -25,10 +25,10 @@ use tokio::time::timeout;
 
 use notices::{Changes, Notices, is_told};
 
-use super::{BoxFuture, Driver, Fault, Survey, fault, is_meant};
+use super::{BoxFuture, Driver, Fault, Logged, Survey, fault, is_meant, read_log};
 use crate::compute::claim::claims;
 use crate::compute::domain::{self, BadDomain, MAX_XML_BYTES};
-use crate::model::{Host, Instance, InstanceRef, Target, UnixTime};
+use crate::model::{Host, Instance, InstanceId, InstanceRef, Target, UnixTime};
 
 /// Shorter than [`super::DEADLINE`], so that the fault names the directory even where the
 /// directory is only a part of a driver.
@@ -79,26 +79,34 @@ impl Directory {
     }
 
     async fn look(&self, wanted: Wanted) -> Survey {
-        let why = format_args!("did not answer within {} s", DEADLINE.as_secs()).to_string();
-        match timeout(DEADLINE, self.read(wanted)).await {
-            Ok(survey) => survey,
-            Err(_elapsed) => fault(&self.source, &why).into(),
-        }
+        let picked = self.read(move |shelf| shelf.pick(&wanted)).await;
+        picked.unwrap_or_else(Survey::from)
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        pick: impl FnOnce(&Shelf) -> T + Send + 'static,
+    ) -> Result<T, Fault> {
+        let read = timeout(DEADLINE, self.read_at_leisure(pick)).await;
+        read.unwrap_or_else(|_| {
+            let why = format_args!("did not answer within {} s", DEADLINE.as_secs());
+            Err(fault(&self.source, &why))
+        })
     }
 
     /// The lock goes to the thread and stays there until it is done, whoever still waits for it.
-    async fn read(&self, wanted: Wanted) -> Survey {
+    async fn read_at_leisure<T: Send + 'static>(
+        &self,
+        pick: impl FnOnce(&Shelf) -> T + Send + 'static,
+    ) -> Result<T, Fault> {
         let arrivals = Arc::clone(&self.arrivals);
         let ticket = arrivals.fetch_add(1, Ordering::SeqCst);
         let mut locked = Arc::clone(&self.shelf).lock_owned().await;
         let read = tokio::task::spawn_blocking(move || {
             locked.refresh_for(ticket, &arrivals);
-            locked.pick(&wanted)
+            pick(&locked)
         });
-        match read.await {
-            Ok(survey) => survey,
-            Err(panic) => fault(&self.source, &panic).into(),
-        }
+        read.await.map_err(|panic| fault(&self.source, &panic))
     }
 }
 
@@ -117,6 +125,14 @@ impl Driver for Directory {
 
     fn claimants<'a>(&'a self, target: &'a Target) -> BoxFuture<'a, Survey> {
         Box::pin(self.look(Wanted::At(target.clone())))
+    }
+
+    /// The directory is free again while the log is read.
+    fn console_log(&self, instance: InstanceId) -> BoxFuture<'_, Logged> {
+        Box::pin(async move {
+            let path = self.read(move |shelf| shelf.log_of(instance)).await?;
+            read_log(&self.source, path).await
+        })
     }
 }
 
@@ -163,7 +179,8 @@ struct Known {
 
 #[derive(Debug)]
 enum Content {
-    Instance(Box<Instance>),
+    /// With the file of its log, wherever that is.
+    Instance(Box<(Instance, Option<PathBuf>)>),
     Foreign,
     /// It may be readable next time.
     Unread(Fault),
@@ -269,8 +286,8 @@ impl Shelf {
         survey.faults.extend(self.unlisted.clone());
         for known in self.files.values() {
             match &known.content {
-                Content::Instance(instance) if wanted.takes(instance) => {
-                    survey.instances.push(Instance::clone(instance));
+                Content::Instance(known) if wanted.takes(&known.0) => {
+                    survey.instances.push(known.0.clone());
                 }
                 Content::Unread(fault) | Content::Broken(fault) => {
                     survey.faults.push(fault.clone());
@@ -279,6 +296,17 @@ impl Shelf {
             }
         }
         survey
+    }
+
+    /// Only where the domains are this machine's: elsewhere the path names somebody else's file.
+    fn log_of(&self, id: InstanceId) -> Option<PathBuf> {
+        if !matches!(&self.host_address, Host::Ip(ip) if ip.is_loopback()) {
+            return None;
+        }
+        self.files.values().find_map(|known| match &known.content {
+            Content::Instance(known) if known.0.id == id => known.1.clone(),
+            _ => None,
+        })
     }
 
     fn names(&self) -> io::Result<Vec<OsString>> {
@@ -331,8 +359,13 @@ impl Shelf {
         let Ok(xml) = String::from_utf8(bytes) else {
             return self.broken(name, &" is not UTF-8");
         };
-        match domain::parse(&xml, &self.host_address, &self.source) {
-            Ok(instance) => Content::Instance(Box::new(instance)),
+        let setting = domain::Setting {
+            host_address: &self.host_address,
+            source: &self.source,
+            handover: domain::Handover::default(),
+        };
+        match domain::parse_with_log(&xml, &setting) {
+            Ok(known) => Content::Instance(Box::new(known)),
             Err(foreign @ BadDomain::Foreign(_)) => {
                 tracing::debug!(directory = %self.source, file = ?name, why = %foreign, "file skipped");
                 Content::Foreign

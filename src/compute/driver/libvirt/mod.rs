@@ -13,6 +13,7 @@ pub mod sasl;
 pub mod transport;
 pub mod wire;
 
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -29,7 +30,9 @@ use self::client::{Domain, Rights};
 use self::link::{Link, Live, Why};
 use self::wire::error::Kind;
 use self::wire::{Closed, Error, Stream};
-use super::{BoxFuture, Driver, Ends, Fault, Handed, Pictured, Survey, fault, is_meant};
+use super::{
+    BoxFuture, Driver, Ends, Fault, Handed, Logged, Pictured, Survey, fault, is_meant, read_log,
+};
 use crate::compute::claim::claims;
 use crate::compute::display::Display;
 use crate::compute::domain::{self, Device};
@@ -164,6 +167,20 @@ impl Libvirt {
         }
     }
 
+    /// Where this machine keeps a domain's log. Another machine's file cannot be read from here.
+    async fn log_file(&self, id: InstanceId) -> Result<Option<PathBuf>, Why> {
+        if !self.link.settings.uri.is_local() {
+            return Ok(None);
+        }
+        let Some(live) = self.link.current() else {
+            return Ok(None);
+        };
+        let Some(xml) = live.described(id).await? else {
+            return Ok(None);
+        };
+        domain::log_file(&xml).map_err(|bad| Why::new(&bad.to_string()))
+    }
+
     /// A daemon that need not be there has nothing to hand over while it is not.
     fn or_nothing<T>(&self, answer: Result<Option<T>, Why>) -> Result<Option<T>, Fault> {
         answer.or_else(|why| {
@@ -233,6 +250,14 @@ impl Driver for Libvirt {
             self.or_nothing(taken.unwrap_or_else(|_| Err(Error::Deadline(DEADLINE).into())))
         })
     }
+
+    fn console_log(&self, instance: InstanceId) -> BoxFuture<'_, Logged> {
+        Box::pin(async move {
+            let file = timeout_at(deadline(), self.log_file(instance)).await;
+            let file = file.unwrap_or_else(|_| Err(Error::Deadline(DEADLINE).into()));
+            read_log(self.source(), self.or_nothing(file)?).await
+        })
+    }
 }
 
 impl Live {
@@ -272,6 +297,14 @@ impl Live {
             let why = format_args!("{}: {bad}", domain.name).to_string();
             fault(&settings.name, &why)
         })))
+    }
+
+    /// The XML of a domain, whether it runs or not.
+    async fn described(&self, id: InstanceId) -> Result<Option<String>, Error> {
+        match known(self.client.by_uuid(id.0).await)? {
+            Some(domain) => known(self.client.xml(&domain, false).await),
+            None => Ok(None),
+        }
     }
 
     /// The domain and its XML, if it runs here.

@@ -1,4 +1,6 @@
-//! A WebSocket client that costs as little as possible: frames are masked before they count.
+//! A viewer that costs as little as possible: frames are masked before they count.
+//!
+//! In front of relays that know no WebSocket it sends and expects the payload alone.
 
 use std::io::{self, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -11,42 +13,91 @@ use crate::backends::GREETING;
 
 const MASK: [u8; 4] = [0x5a, 0xc3, 0x0f, 0x96];
 
-/// An upgraded connection whose backend has greeted.
+/// How a relay is reached.
+#[derive(Clone, Debug)]
+pub(crate) struct Door {
+    pub(crate) address: SocketAddr,
+    /// What a WebSocket asks for; none where plain bytes are relayed.
+    pub(crate) path: Option<String>,
+}
+
+/// A connection whose backend has greeted.
 #[derive(Debug)]
 pub(crate) struct Client {
     stream: BufReader<TcpStream>,
+    framed: bool,
     /// What has not been read yet of the frame under way.
     left: usize,
 }
 
-impl Client {
-    /// Upgrades at `path` and reads the backend's greeting.
-    pub(crate) fn connect(address: SocketAddr, path: &str) -> Result<Self> {
-        let stream = TcpStream::connect(address)?;
+impl Door {
+    /// Connects, upgrades, and reads the backend's greeting. The buffer takes this many bytes.
+    pub(crate) fn open(&self, buffer: usize) -> Result<Client> {
+        let stream = TcpStream::connect(self.address)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(30)))?;
         // Ends with a reset, so that thousands of sessions leave no sockets in TIME_WAIT.
         SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
-        let mut client = Self {
-            stream: BufReader::with_capacity(1 << 18, stream),
-            left: 0,
+        let mut client = Client {
+            stream: BufReader::with_capacity(buffer, stream),
+            framed: self.path.is_some(),
+            left: if self.path.is_some() { 0 } else { usize::MAX },
         };
-        let request = format!(
-            "GET {path} HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\n\
-             Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
-             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-        );
-        client.write(request.as_bytes())?;
-        client.read_response()?;
+        if let Some(path) = &self.path {
+            client.upgrade(self.address, path)?;
+        }
         let mut greeting = [0; GREETING.len()];
         client.read_payload(&mut greeting)?;
         ensure!(&greeting == GREETING, "no greeting came");
         Ok(client)
     }
 
-    /// Greets the backend, which then begins.
-    pub(crate) fn greet(&mut self) -> io::Result<()> {
-        self.write(&frame(GREETING))
+    /// The same, for streams at full speed, the backend greeted.
+    pub(crate) fn open_wide(&self) -> Result<Client> {
+        let mut client = self.open(1 << 18)?;
+        client.send(GREETING)?;
+        Ok(client)
+    }
+
+    /// The same, for single messages, the backend greeted.
+    pub(crate) fn open_narrow(&self) -> Result<Client> {
+        let mut client = self.open(64)?;
+        client.send(GREETING)?;
+        Ok(client)
+    }
+
+    /// The bytes that carry `payload` up in one message.
+    pub(crate) fn message(&self, payload: &[u8]) -> Vec<u8> {
+        if self.path.is_some() {
+            return frame(payload);
+        }
+        payload.to_vec()
+    }
+}
+
+impl Client {
+    fn upgrade(&mut self, address: SocketAddr, path: &str) -> Result<()> {
+        let request = format!(
+            "GET {path} HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\n\
+             Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n\
+             Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+        );
+        self.write(request.as_bytes())?;
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.extend(self.bytes::<1>()?);
+        }
+        let status = head.split(|byte| *byte == b' ').nth(1);
+        ensure!(status == Some(b"101"), "the upgrade was refused");
+        Ok(())
+    }
+
+    /// Sends one message.
+    pub(crate) fn send(&mut self, payload: &[u8]) -> io::Result<()> {
+        if self.framed {
+            return self.write(&frame(payload));
+        }
+        self.write(payload)
     }
 
     /// Writes bytes as they are.
@@ -57,6 +108,15 @@ impl Client {
     /// A handle for writing from another thread, and for ending the connection.
     pub(crate) fn stream(&self) -> io::Result<TcpStream> {
         self.stream.get_ref().try_clone()
+    }
+
+    /// Whether bytes wait that were read from the socket already.
+    pub(crate) fn has_more(&self) -> bool {
+        !self.stream.buffer().is_empty()
+    }
+
+    pub(crate) fn socket(&self) -> &TcpStream {
+        self.stream.get_ref()
     }
 
     /// Fills the buffer, however the bytes were cut into frames.
@@ -85,8 +145,10 @@ impl Client {
         }
         let most = self.left.min(into.len());
         let count = self.stream.read(into.get_mut(..most).unwrap_or_default())?;
-        ensure!(count > 0, "the connection ended inside a frame");
-        self.left -= count;
+        ensure!(count > 0, "the connection ended");
+        if self.framed {
+            self.left -= count;
+        }
         Ok(count)
     }
 
@@ -111,16 +173,6 @@ impl Client {
         }
     }
 
-    fn read_response(&mut self) -> Result<()> {
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            head.extend(self.bytes::<1>()?);
-        }
-        let status = head.split(|byte| *byte == b' ').nth(1);
-        ensure!(status == Some(b"101"), "the upgrade was refused");
-        Ok(())
-    }
-
     fn bytes<const N: usize>(&mut self) -> io::Result<[u8; N]> {
         let mut bytes = [0; N];
         self.stream.read_exact(&mut bytes)?;
@@ -129,7 +181,7 @@ impl Client {
 }
 
 /// A masked binary frame.
-pub(crate) fn frame(payload: &[u8]) -> Vec<u8> {
+fn frame(payload: &[u8]) -> Vec<u8> {
     let mut bytes = vec![0x82];
     match (u8::try_from(payload.len()), u16::try_from(payload.len())) {
         (Ok(short @ 0..=125), _) => bytes.push(0x80 | short),
@@ -139,19 +191,12 @@ pub(crate) fn frame(payload: &[u8]) -> Vec<u8> {
         }
         _ => {
             bytes.push(0x80 | 0x7f);
-            bytes.extend(
-                u64::try_from(payload.len())
-                    .unwrap_or(u64::MAX)
-                    .to_be_bytes(),
-            );
+            let length = u64::try_from(payload.len()).unwrap_or(u64::MAX);
+            bytes.extend(length.to_be_bytes());
         }
     }
     bytes.extend(MASK);
-    bytes.extend(
-        payload
-            .iter()
-            .zip(MASK.iter().cycle())
-            .map(|(byte, mask)| byte ^ mask),
-    );
+    let masked = payload.iter().zip(MASK.iter().cycle());
+    bytes.extend(masked.map(|(byte, mask)| byte ^ mask));
     bytes
 }

@@ -1,4 +1,4 @@
-//! What stands behind the proxies: servers that greet like VNC servers and then do one thing.
+//! What stands behind the relays: servers that greet like VNC servers and then do one thing.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -7,9 +7,15 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 
 use anyhow::Result;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::process::hurry;
 
 /// What both sides say first (RFC 6143 section 7.1.1).
 pub(crate) const GREETING: &[u8; 12] = b"RFB 003.008\n";
+
+/// The most bytes of one answer of the burst.
+const BURST: usize = 256 << 10;
 
 /// What a backend does after the greetings.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -18,14 +24,12 @@ pub(crate) enum Kind {
     Down,
     /// Reads the pattern and counts it.
     Up,
-    /// Sends back what comes.
+    /// Sends back what comes; 256 KiB of the pattern for a `!`.
     Echo,
-    /// Waits for the end.
-    Idle,
 }
 
 impl Kind {
-    const ALL: [Self; 4] = [Self::Down, Self::Up, Self::Echo, Self::Idle];
+    pub(crate) const ALL: [Self; 3] = [Self::Down, Self::Up, Self::Echo];
 
     /// Its name as an instance, and as websockify's token.
     pub(crate) const fn name(self) -> &'static str {
@@ -33,7 +37,6 @@ impl Kind {
             Self::Down => "down",
             Self::Up => "up",
             Self::Echo => "echo",
-            Self::Idle => "idle",
         }
     }
 }
@@ -81,55 +84,83 @@ impl Backends {
             let listener = TcpListener::bind("127.0.0.1:0")?;
             addresses.push((kind, listener.local_addr()?));
             let counts = counts.clone();
-            thread::spawn(move || {
-                for stream in listener.incoming().flatten() {
-                    let counts = counts.clone();
-                    // a session ends when its client goes away, so an error is an end too
-                    thread::spawn(move || serve(kind, stream, counts).is_ok());
-                }
-            });
+            if kind == Kind::Echo {
+                thread::spawn(move || echo_all(listener));
+            } else {
+                thread::spawn(move || stream_all(kind, &listener, &counts));
+            }
         }
         Ok(Self { addresses, counts })
     }
 }
 
-fn serve(kind: Kind, mut stream: TcpStream, counts: Counts) -> io::Result<()> {
+/// A thread for each connection: the kernel schedules them as it would separate servers.
+fn stream_all(kind: Kind, listener: &TcpListener, counts: &Counts) {
+    for stream in listener.incoming().flatten() {
+        let counts = counts.clone();
+        // A session ends when its client goes away, so an error is an end too.
+        thread::spawn(move || stream_one(kind, stream, counts).is_ok());
+    }
+}
+
+fn stream_one(kind: Kind, mut stream: TcpStream, counts: Counts) -> io::Result<()> {
     stream.set_nodelay(true)?;
     stream.write_all(GREETING)?;
     let mut answer = [0; GREETING.len()];
     stream.read_exact(&mut answer)?;
-    match kind {
-        Kind::Down => {
-            let pattern = pattern();
-            loop {
-                for chunk in pattern.chunks(1 << 16) {
-                    stream.write_all(chunk)?;
-                }
+    if kind == Kind::Down {
+        let pattern = pattern();
+        loop {
+            for chunk in pattern.chunks(1 << 16) {
+                stream.write_all(chunk)?;
             }
         }
-        Kind::Up => {
-            let mut check = Check::new(counts);
-            read_all(stream, |_, bytes| {
-                check.take(bytes);
-                Ok(())
-            })
-        }
-        Kind::Echo => read_all(stream, Write::write_all),
-        Kind::Idle => read_all(stream, |_, _| Ok(())),
     }
-}
-
-fn read_all(
-    mut stream: TcpStream,
-    mut with: impl FnMut(&mut TcpStream, &[u8]) -> io::Result<()>,
-) -> io::Result<()> {
+    let mut check = Check::new(counts);
     let mut buffer = vec![0; 1 << 18];
     loop {
         let count = stream.read(&mut buffer)?;
         if count == 0 {
             return Ok(());
         }
-        with(&mut stream, buffer.get(..count).unwrap_or_default())?;
+        check.take(buffer.get(..count).unwrap_or_default());
+    }
+}
+
+/// All connections in one thread: thousands of them are held.
+fn echo_all(listener: TcpListener) -> Result<()> {
+    hurry();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()?;
+    runtime.block_on(async {
+        listener.set_nonblocking(true)?;
+        let listener = tokio::net::TcpListener::from_std(listener)?;
+        let pattern: Arc<[u8]> = pattern().into();
+        loop {
+            let (stream, _) = listener.accept().await?;
+            let pattern = Arc::clone(&pattern);
+            tokio::spawn(async move { echo_one(stream, &pattern).await.is_ok() });
+        }
+    })
+}
+
+async fn echo_one(mut stream: tokio::net::TcpStream, pattern: &[u8]) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    stream.write_all(GREETING).await?;
+    let mut answer = [0; GREETING.len()];
+    stream.read_exact(&mut answer).await?;
+    let mut bytes = [0; 64];
+    loop {
+        let count = stream.read(&mut bytes).await?;
+        match bytes.get(..count).unwrap_or_default() {
+            b"" => return Ok(()),
+            b"!" => {
+                let burst = pattern.get(..BURST).unwrap_or_default();
+                stream.write_all(burst).await?;
+            }
+            question => stream.write_all(question).await?,
+        }
     }
 }
 
@@ -143,6 +174,13 @@ pub(crate) fn pattern() -> Vec<u8> {
         state.wrapping_mul(0x2545_f491_4f6c_dd1d).to_le_bytes()
     });
     words.take((1 << 20) / 8).flatten().collect()
+}
+
+/// What a `!` is answered with.
+pub(crate) fn burst() -> Vec<u8> {
+    let mut pattern = pattern();
+    pattern.truncate(BURST);
+    pattern
 }
 
 /// Holds a stream against the pattern as it comes.

@@ -1,0 +1,301 @@
+//! The relays that are compared, each a process of its own in front of the same backends.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::backends::{Backends, Kind};
+use crate::client::Door;
+use crate::plain::Way;
+use crate::process::Tree;
+
+const BINARY: &str = env!("CARGO_BIN_EXE_vncgate");
+
+/// What is compared, and with what.
+#[derive(Clone, Debug)]
+pub(crate) enum Make {
+    /// This program, at its defaults.
+    Vncgate,
+    /// Its relay alone.
+    Relay,
+    /// The same without fairness.
+    Greedy,
+    /// `haproxy` in TCP mode.
+    Haproxy(PathBuf),
+    /// A plain copy with tokio.
+    Copy,
+    /// websockify with a token file.
+    Websockify(PathBuf),
+    /// No relay at all: what clients and backends cost each other.
+    Direct,
+}
+
+/// A running relay. Ended when dropped.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    pub(crate) make: Make,
+    doors: Vec<(Kind, Door)>,
+    child: Option<Child>,
+    _directory: TempDir,
+}
+
+impl Make {
+    pub(crate) const fn name(&self) -> &'static str {
+        match self {
+            Self::Vncgate => "vncgate",
+            Self::Relay => "relay alone",
+            Self::Greedy => "no fairness",
+            Self::Haproxy(_) => "HAProxy",
+            Self::Copy => "plain copy",
+            Self::Websockify(_) => "websockify",
+            Self::Direct => "none",
+        }
+    }
+
+    /// Whether each session costs it a process.
+    pub(crate) const fn forks(&self) -> bool {
+        matches!(self, Self::Websockify(_))
+    }
+
+    /// Starts it in front of the backends.
+    pub(crate) fn start(&self, backends: &Backends) -> Result<Peer> {
+        let directory = TempDir::with_prefix("bench-")?;
+        let started = match self {
+            Self::Vncgate => vncgate(directory.path(), backends),
+            Self::Relay => plain(Way::Relay, backends),
+            Self::Greedy => plain(Way::Greedy, backends),
+            Self::Copy => plain(Way::Copy, backends),
+            Self::Haproxy(program) => haproxy(program, directory.path(), backends),
+            Self::Websockify(program) => websockify(program, directory.path(), backends),
+            Self::Direct => Ok(direct(backends)),
+        };
+        let (child, doors) = started.with_context(|| format!("cannot start {}", self.name()))?;
+        Ok(Peer {
+            make: self.clone(),
+            doors,
+            child,
+            _directory: directory,
+        })
+    }
+}
+
+impl Peer {
+    /// The way to a backend.
+    pub(crate) fn door(&self, kind: Kind) -> Result<&Door> {
+        let found = self.doors.iter().find(|(known, _)| *known == kind);
+        found.map(|(_, door)| door).context("no such backend")
+    }
+
+    /// Its processes.
+    pub(crate) fn tree(&self) -> Tree {
+        Tree(self.child.as_ref().map(Child::id))
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            end(child);
+        }
+    }
+}
+
+/// Asks first, so that websockify ends its children too.
+fn end(child: &mut Child) {
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    let asked = pid.is_some_and(|pid| kill_process(pid, Signal::TERM).is_ok());
+    for _ in 0..100 {
+        if !asked || child.try_wait().is_ok_and(|status| status.is_some()) {
+            break;
+        }
+        thread::park_timeout(Duration::from_millis(20));
+    }
+    let _already_ended = child.kill().is_err();
+    let _status = child.wait();
+}
+
+type Started = (Option<Child>, Vec<(Kind, Door)>);
+
+fn direct(backends: &Backends) -> Started {
+    let doors = backends.addresses.iter().map(|(kind, address)| {
+        let address = *address;
+        (
+            *kind,
+            Door {
+                address,
+                path: None,
+            },
+        )
+    });
+    (None, doors.collect())
+}
+
+/// `vncgate serve --all`, with one instance per backend.
+fn vncgate(directory: &Path, backends: &Backends) -> Result<Started> {
+    let socket = directory.join("admin.sock");
+    let config = directory.join("vncgate.toml");
+    let mut text = format!(
+        "[proxy]\nlisten = [\"127.0.0.1:0\"]\n[monitor]\nlisten = []\n\
+         [auth]\nurl_ttl = \"1h\"\n[admin]\nsocket = \"{}\"\n",
+        socket.display()
+    );
+    for (kind, address) in &backends.addresses {
+        let name = kind.name();
+        writeln!(
+            text,
+            "[[compute.instance]]\nname = \"{name}\"\naddress = \"{address}\""
+        )?;
+    }
+    fs::write(&config, text)?;
+    let mut command = Command::new(BINARY);
+    command.args(["serve", "--all", "--config"]).arg(&config);
+    let mut child = command.stderr(Stdio::piped()).spawn()?;
+    let address = ready(&mut child)?;
+    let door = |(kind, _): &(Kind, _)| {
+        let path = Some(issue(&socket, *kind)?);
+        Ok((*kind, Door { address, path }))
+    };
+    let doors = backends.addresses.iter().map(door).collect::<Result<_>>()?;
+    Ok((Some(child), doors))
+}
+
+/// This program itself, as a child.
+fn plain(way: Way, backends: &Backends) -> Result<Started> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["--relay", way.name()]);
+    let addresses = backends.addresses.iter();
+    command.args(addresses.map(|(_, address)| address.to_string()));
+    let mut child = command.stdout(Stdio::piped()).spawn()?;
+    let lines = BufReader::new(child.stdout.take().context("no output")?).lines();
+    let path = (!matches!(way, Way::Copy)).then(|| "/".to_owned());
+    let doors = backends
+        .addresses
+        .iter()
+        .zip(lines)
+        .map(|((kind, _), line)| {
+            let address = line?.parse()?;
+            let path = path.clone();
+            Ok((*kind, Door { address, path }))
+        });
+    let doors = doors.collect::<Result<_>>()?;
+    Ok((Some(child), doors))
+}
+
+/// TCP mode with one thread and splice(2), which is its best.
+fn haproxy(program: &Path, directory: &Path, backends: &Backends) -> Result<Started> {
+    let mut text = "global\n nbthread 1\n maxconn 9600\n maxpipes 64\n\
+                    defaults\n mode tcp\n option splice-auto\n option tcpka\n\
+                    \x20timeout connect 5s\n timeout client 1h\n timeout server 1h\n"
+        .to_owned();
+    let mut doors = Vec::new();
+    for (kind, backend) in &backends.addresses {
+        let address = free_port()?;
+        let name = kind.name();
+        writeln!(
+            text,
+            "listen {name}\n bind {address} backlog 4096\n server s {backend}"
+        )?;
+        doors.push((
+            *kind,
+            Door {
+                address,
+                path: None,
+            },
+        ));
+    }
+    let config = directory.join("haproxy.cfg");
+    fs::write(&config, text)?;
+    let mut command = Command::new(program);
+    command.arg("-db").arg("-f").arg(&config);
+    let child = command
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let last = doors.last().context("no backends")?;
+    await_listener(last.1.address)?;
+    Ok((Some(child), doors))
+}
+
+/// With a token file, on a listening socket that is handed over.
+fn websockify(program: &Path, directory: &Path, backends: &Backends) -> Result<Started> {
+    let tokens = directory.join("tokens");
+    let lines = backends.addresses.iter();
+    let lines = lines.map(|(kind, address)| format!("{}: {address}\n", kind.name()));
+    fs::write(&tokens, lines.collect::<String>())?;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    let mut command = Command::new(program);
+    command.args(["--inetd", "--token-plugin", "TokenFile", "--token-source"]);
+    command.arg(&tokens).stdin(OwnedFd::from(listener));
+    let child = command
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let door = |(kind, _): &(Kind, _)| {
+        let path = Some(format!("/?token={}", kind.name()));
+        (*kind, Door { address, path })
+    };
+    Ok((Some(child), backends.addresses.iter().map(door).collect()))
+}
+
+/// A port for a program that cannot choose one itself.
+fn free_port() -> Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
+fn await_listener(address: SocketAddr) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while TcpStream::connect(address).is_err() {
+        ensure!(Instant::now() < deadline, "nobody listens on {address}");
+        thread::park_timeout(Duration::from_millis(10));
+    }
+    Ok(())
+}
+
+/// Waits for the ready line, and keeps reading so that the log never blocks.
+fn ready(child: &mut Child) -> Result<SocketAddr> {
+    let log = child.stderr.take().context("no log")?;
+    let mut lines = BufReader::new(log).lines();
+    for line in lines.by_ref() {
+        let line = line?;
+        let event: Value = serde_json::from_str(&line).unwrap_or_default();
+        let message = event.pointer("/message");
+        if message.is_some_and(|message| message == "ready") {
+            thread::spawn(move || lines.count());
+            let listen = event.pointer("/listen").and_then(Value::as_str);
+            return Ok(listen.context("ready tells no address")?.parse()?);
+        }
+        writeln!(std::io::stderr(), "{line}")?;
+    }
+    anyhow::bail!("vncgate ended before it was ready")
+}
+
+/// A console's WebSocket path, with a fresh token.
+fn issue(socket: &Path, kind: Kind) -> Result<String> {
+    let mut command = Command::new(BINARY);
+    command.args([
+        "token",
+        "issue",
+        kind.name(),
+        "-o",
+        "json",
+        "--admin-socket",
+    ]);
+    let output = command.arg(socket).output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{said}");
+    let issued: Value = serde_json::from_slice(&output.stdout)?;
+    let token = issued.pointer("/token").and_then(Value::as_str);
+    Ok(format!("/?token={}", token.context("no token")?))
+}
