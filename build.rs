@@ -46,7 +46,7 @@ fn embed() -> Result<(), Box<dyn Error>> {
 fn pages() -> Result<Vec<Page>, Box<dyn Error>> {
     if env::var(WITHOUT).is_ok_and(|value| value == "1") {
         let page = |path: &str| (path.to_owned(), WITHOUT_PAGE.as_bytes().to_vec());
-        return Ok(["index.html", "spice_auto.html", "vnc.html"]
+        return Ok(["index.html", "serial.html", "spice_auto.html", "vnc.html"]
             .map(page)
             .into());
     }

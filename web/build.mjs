@@ -16,12 +16,17 @@ const common = { absWorkingDir: here, bundle: true, format: "esm", target: "es20
 
 const NOVNC = "node_modules/@novnc/novnc";
 const SPICE = "node_modules/@spice-project/spice-html5";
+const XTERM = "node_modules/@xterm/xterm";
 const NOTICE =
   "/*! A page of vncgate. Contains code of others, such as noVNC (MPL-2.0) or spice-html5 (LGPL-3.0):\n" +
   "    the source form is in the source map beside this file, the licences are in licenses.txt. */";
 
-/** Each page of a console, and the script in it. */
-const CONSOLES = { "vnc.html": "console.js", "spice_auto.html": "spice.js" };
+/** Each page of a console: the script in it, and the bar above it. */
+const CONSOLES = {
+  "vnc.html": { script: "console.js", bar: "screen.html" },
+  "spice_auto.html": { script: "spice.js", bar: "screen.html" },
+  "serial.html": { script: "serial.js", bar: "line.html" },
+};
 
 /** What licenses.txt says besides its introduction. */
 const LICENCES = [
@@ -34,17 +39,30 @@ const LICENCES = [
   ["spice-html5: GNU General Public License 3", SPICE, "COPYING"],
   ["spice-html5: src/thirdparty/jsbn.js", SPICE, "src/thirdparty/jsbn.js"],
   ["spice-html5: src/thirdparty/sha1.js", SPICE, "src/thirdparty/sha1.js"],
+  ["xterm.js: the MIT licence", XTERM, "LICENSE"],
 ];
+
+/** xterm.js is minified as it comes, and its own map is four times its size. Its licence asks for none. */
+const withoutForeignMaps = {
+  name: "without foreign maps",
+  setup(building) {
+    building.onLoad({ filter: /@xterm\/.*\.mjs$/ }, async ({ path }) => {
+      const text = await readFile(path, "utf8");
+      return { contents: text.replace(/^\/\/# sourceMappingURL=.*$/m, ""), loader: "js" };
+    });
+  },
+};
 
 async function bundle() {
   const result = await build({
     ...common,
-    entryPoints: ["src/console.ts", "src/spice.ts", "pages/style.css"],
+    entryPoints: ["src/console.ts", "src/spice.ts", "src/serial.ts", "pages/style.css"],
     entryNames: "[name]-[hash]",
     outdir: "dist/assets",
     sourcemap: true,
     sourcesContent: true,
     banner: { js: NOTICE },
+    plugins: [withoutForeignMaps],
     metafile: true,
   });
   const outputs = Object.entries(result.metafile.outputs).filter(([, output]) => output.entryPoint);
@@ -56,9 +74,11 @@ async function bundle() {
   );
 }
 
+const read = (...path) => readFile(join(here, ...path), "utf8");
+
+/** Writes a page with what stands in {{braces}} filled in. */
 async function page(name, assets, template = name) {
-  const text = await readFile(join(here, "pages", template), "utf8");
-  const filled = text.replace(/{{(.+?)}}/g, (_, asset) => {
+  const filled = (await read("pages", template)).replace(/{{(.+?)}}/g, (_, asset) => {
     const file = assets.get(asset);
     if (!file) {
       throw new Error(`${name} wants ${asset}, which is not built`);
@@ -68,13 +88,20 @@ async function page(name, assets, template = name) {
   await writeFile(join(here, "dist", name), filled);
 }
 
+async function consoles(assets) {
+  for (const [name, { script, bar }] of Object.entries(CONSOLES)) {
+    const filling = [["script", assets.get(script)], ["bar", await read("pages/bars", bar)]];
+    await page(name, new Map([...assets, ...filling]), "console.html");
+  }
+}
+
 async function licences(assets) {
-  const read = (...path) => readFile(join(here, ...path), "utf8");
   const version = async (from) => JSON.parse(await read(from, "package.json")).version;
   const intro = (await read("pages/licenses.txt"))
     .replaceAll("{{novnc}}", await version(NOVNC))
     .replaceAll("{{spice}}", await version(SPICE))
-    .replaceAll("{{scripts}}", Object.values(CONSOLES).map((script) => assets.get(script)).join("\n  "));
+    .replaceAll("{{xterm}}", await version(XTERM))
+    .replaceAll("{{scripts}}", Object.values(CONSOLES).map(({ script }) => assets.get(script)).join("\n  "));
   const rule = "=".repeat(72);
   const texts = await Promise.all(
     LICENCES.map(async ([heading, from, path]) => {
@@ -98,9 +125,7 @@ async function pages() {
   await rm(join(here, "dist"), { recursive: true, force: true });
   await mkdir(join(here, "dist"), { recursive: true });
   const assets = await bundle();
-  for (const [name, script] of Object.entries(CONSOLES)) {
-    await page(name, new Map([...assets, ["script", assets.get(script)]]), "console.html");
-  }
+  await consoles(assets);
   await page("index.html", assets);
   await licences(assets);
   await cp(join(here, "pages/favicon.svg"), join(here, "dist/favicon.svg"));

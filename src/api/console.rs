@@ -151,7 +151,10 @@ pub(super) async fn create_console(
         ttl,
     };
     let issued = issue(api, wanted, caller).await?;
-    Ok(ConsoleView::new(&issued.url, &issued.token, &issued.grant))
+    let page = api.urls.page(console_type);
+    let page = page.map(|page| AccessUrl::new(page, console_type, &issued.token));
+    let view = ConsoleView::new(&issued.url, &issued.token, &issued.grant);
+    Ok(view.with_page(page.as_ref()))
 }
 
 /// A console that somebody who may see it asks for.

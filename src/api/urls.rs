@@ -6,6 +6,9 @@ use crate::model::ConsoleType;
 /// The built-in page of SPICE consoles, under the name that Nova's default has.
 const SPICE_PAGE: &str = "spice_auto.html";
 
+/// The built-in page of serial consoles.
+const SERIAL_PAGE: &str = "serial.html";
+
 /// The access URLs' bases, by console type.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Urls {
@@ -15,6 +18,7 @@ pub struct Urls {
     spice: Url,
     spice_direct: Option<Url>,
     serial: Url,
+    serial_page: Url,
     mks: Option<Url>,
 }
 
@@ -36,6 +40,7 @@ impl Urls {
                 .unwrap_or_else(|| under(public, SPICE_PAGE)),
             spice_direct: proxy.spice_direct_url.clone(),
             mks: proxy.mks_url.clone(),
+            serial_page: under(public, SERIAL_PAGE),
             serial: proxy
                 .serial_url
                 .clone()
@@ -58,6 +63,12 @@ impl Urls {
             ConsoleType::Serial => Some(&self.serial),
             ConsoleType::Webmks => self.mks.as_ref(),
         }
+    }
+
+    /// The page for a type whose base is no page: programs want a serial line as the WebSocket it
+    /// is, people in a browser.
+    pub fn page(&self, console_type: ConsoleType) -> Option<&Url> {
+        (console_type == ConsoleType::Serial).then_some(&self.serial_page)
     }
 }
 
@@ -112,6 +123,16 @@ mod tests {
             "wss://c.example/gate/",
         ];
         assert_eq!(bases(Some("https://c.example/gate/")), prefixed);
+    }
+
+    #[test]
+    fn only_a_serial_line_has_a_page_beside_its_base() {
+        let own = "http://h/gate".parse().unwrap();
+        let urls = Urls::new(&Proxy::default(), &own, "vnc.html");
+        let page = |console_type| urls.page(console_type).map(ToString::to_string);
+        let serial = page(ConsoleType::Serial);
+        assert_eq!(serial.as_deref(), Some("http://h/gate/serial.html"));
+        assert_eq!(page(ConsoleType::Novnc), None);
     }
 
     #[test]

@@ -50,7 +50,10 @@ impl From<Terms> for TermsView {
 pub struct ConsoleView {
     /// What to open.
     pub url: String,
-    /// The token in it.
+    /// What a person opens, where `url` is for programs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page: Option<String>,
+    /// The token in them.
     pub token: String,
     /// The token's public name, for `token show` and `token revoke`.
     pub id: TokenId,
@@ -78,6 +81,7 @@ impl ConsoleView {
     pub(super) fn new(url: &AccessUrl, token: &Token, grant: &Grant) -> Self {
         Self {
             url: url.reveal().to_owned(),
+            page: None,
             token: token.reveal().to_owned(),
             id: token.hash().id(),
             r#type: grant.console_type,
@@ -88,6 +92,13 @@ impl ConsoleView {
             expires_at: grant.expires.to_string(),
             url_ttl: grant.expires.after(grant.issued).into(),
             terms: grant.terms.into(),
+        }
+    }
+
+    pub(super) fn with_page(self, page: Option<&AccessUrl>) -> Self {
+        Self {
+            page: page.map(|page| page.reveal().to_owned()),
+            ..self
         }
     }
 }

@@ -375,6 +375,13 @@ fn listed_entry(instance: &FixedInstance) -> Entry {
     }
 }
 
+fn limits(config: &Config) -> Limits {
+    Limits {
+        connections: config.proxy.max_connections,
+        header_timeout: config.proxy.header_timeout.get(),
+    }
+}
+
 fn proxy_settings(config: &Config) -> Settings {
     let proxy = &config.proxy;
     Settings {
@@ -494,13 +501,6 @@ fn gatekeeper(config: &Config, keystone: Option<Keystone>) -> Gatekeeper {
         keys: config.api.key.clone(),
         identities,
         fronted,
-    }
-}
-
-fn limits(config: &Config) -> Limits {
-    Limits {
-        connections: config.proxy.max_connections,
-        header_timeout: config.proxy.header_timeout.get(),
     }
 }
 

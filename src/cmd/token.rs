@@ -38,6 +38,9 @@ pub(super) enum TokenCommand {
             default_value = "url"
         )]
         output: IssueFormat,
+        /// Print a page that a browser opens, where the URL is for programs (serial)
+        #[arg(long, env = "VNCGATE_PAGE", conflicts_with = "output")]
+        page: bool,
         #[command(flatten)]
         remote: Remote,
     },
@@ -106,6 +109,7 @@ impl TokenCommand {
                 ttl,
                 terms,
                 output,
+                page,
                 remote,
             } => {
                 let body = serde_json::json!({
@@ -117,6 +121,9 @@ impl TokenCommand {
                 let body = Some(body.to_string());
                 let view: ConsoleView = remote.call(Method::POST, "/v1/consoles", body)?;
                 match output {
+                    IssueFormat::Url if page => {
+                        output::line(view.page.as_ref().unwrap_or(&view.url))
+                    }
                     IssueFormat::Url => output::line(&view.url),
                     IssueFormat::Json => output::json(&view),
                 }

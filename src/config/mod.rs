@@ -150,6 +150,11 @@ pub struct Auth {
     pub file: Option<PathBuf>,
     /// Tokens at one time.
     pub max_tokens: usize,
+    /// What tokens open whose maker does not tell.
+    pub console_type: ConsoleType,
+    /// Nova's API; unset: as Keystone's catalog has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nova_url: Option<Url>,
     /// A session without input from its viewer ends after this time; 0s is never.
     pub idle_timeout: Period,
     /// The longest a session may last; 0s is no end.
@@ -168,11 +173,6 @@ pub struct Auth {
     pub max_sessions_per_caller: usize,
     /// Sessions from one address; 0 is any number.
     pub max_sessions_per_address: usize,
-    /// What tokens open whose maker does not tell.
-    pub console_type: ConsoleType,
-    /// Nova's API; unset: as Keystone's catalog has it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub nova_url: Option<Url>,
     /// A Redis to keep all that in.
     pub redis: Redis,
 }
@@ -352,6 +352,8 @@ impl Default for Auth {
             url_ttl: Period::from_secs(600),
             file: None,
             max_tokens: 100_000,
+            console_type: ConsoleType::Novnc,
+            nova_url: None,
             idle_timeout: Period::from_secs(0),
             max_session: Period::from_secs(0),
             single_use: false,
@@ -361,8 +363,6 @@ impl Default for Auth {
             max_sessions_per_instance: 0,
             max_sessions_per_caller: 0,
             max_sessions_per_address: 0,
-            console_type: ConsoleType::Novnc,
-            nova_url: None,
             redis: Redis::default(),
         }
     }

@@ -93,9 +93,9 @@ impl Keystone {
         if let Some(verdict) = self.0.cache.get(&key, UnixTime::now()) {
             return verdict;
         }
+        let subject = HeaderValue::try_from(token).map_err(|_| NotValid::Unknown)?;
         let (flight, takeoff) = self.0.flights.join(key)?;
         if let Some(takeoff) = takeoff {
-            let subject = HeaderValue::try_from(token).map_err(|_| NotValid::Unknown)?;
             let inner = Arc::clone(&self.0);
             self.0.watch.spawn_service(async move {
                 tokio::select! {

@@ -1,3 +1,4 @@
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,8 +32,8 @@ const MARGIN: Duration = Duration::from_mins(1);
 const REST: Duration = Duration::from_secs(1);
 const REST_REFUSED: Duration = Duration::from_secs(5);
 
-/// A question to a service; always GET.
-#[derive(Clone, Debug)]
+/// A question to a service; always GET. `Debug` shows its base alone.
+#[derive(Clone)]
 pub struct Ask<'a> {
     /// Where the service is.
     pub base: &'a Url,
@@ -42,6 +43,12 @@ pub struct Ask<'a> {
     pub query: Option<&'static str>,
     /// Headers beside our own token.
     pub headers: HeaderMap,
+}
+
+impl fmt::Debug for Ask<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Ask({} ***)", self.base)
+    }
 }
 
 /// Our own user at Keystone: its token, renewed in time, and its catalog.

@@ -97,7 +97,7 @@ async fn every_asset_is_served_and_those_with_a_hash_in_their_name_for_ever() {
 
 #[tokio::test]
 async fn no_page_names_a_place_outside_or_holds_inline_code() {
-    for path in ["/", "/vnc.html", "/spice_auto.html"] {
+    for path in ["/", "/vnc.html", "/spice_auto.html", "/serial.html"] {
         let html = body(get(&embedded(), path, &[]).await).await;
         let html = std::str::from_utf8(&html).unwrap();
         for refused in [
@@ -274,7 +274,12 @@ async fn a_distributions_novnc_is_served_from_its_folder() {
 async fn what_a_distributions_novnc_lacks_is_ours_under_our_own_policy() {
     let (_above, pages) = site();
 
-    for path in ["/spice_auto.html", "/spice.html", "/licenses.txt"] {
+    for path in [
+        "/spice_auto.html",
+        "/spice.html",
+        "/serial.html",
+        "/licenses.txt",
+    ] {
         let response = get(&pages, path, &[]).await;
 
         assert_eq!(response.status(), StatusCode::OK, "{path}");

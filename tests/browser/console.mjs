@@ -26,6 +26,7 @@ steps:
   --push SELECTOR                  click an element of the page, in sight or not
   --expect-message SUBSTRING       in #message
   --expect-text SELECTOR=SUBSTRING
+  --expect-style "SELECTOR=PROPERTY: VALUE"   as the browser computed it
   --expect-title SUBSTRING
   --expect-code N                  the close code
   --address-bar-lacks TEXT
@@ -160,6 +161,21 @@ async function expectText(run, argument) {
   });
 }
 
+async function expectStyle(run, argument) {
+  const [selector, wanted] = assignment(argument);
+  const [property, value] = wanted.split(": ");
+  await until(run, `${selector} has ${wanted}`, async () => {
+    const seen = await run.page.evaluate(
+      ([css, name]) => {
+        const found = document.querySelector(css);
+        return found && getComputedStyle(found).getPropertyValue(name);
+      },
+      [selector, property],
+    );
+    return seen === value ? undefined : JSON.stringify(seen);
+  });
+}
+
 async function expectMessage(run, wanted) {
   await until(run, `message "${wanted}"`, async () => {
     const text = await run.page.evaluate(() => document.getElementById("message")?.textContent);
@@ -213,6 +229,7 @@ const STEPS = {
   "--push": (run, selector) => run.page.dispatchEvent(selector, "click", {}, { timeout: run.timeoutMs }),
   "--expect-message": expectMessage,
   "--expect-text": expectText,
+  "--expect-style": expectStyle,
   "--expect-title": expectTitle,
   "--expect-code": expectCode,
   "--address-bar-lacks": addressBarLacks,

@@ -16,6 +16,8 @@ mod files;
 #[cfg(test)]
 mod frames;
 #[cfg(test)]
+mod keystone;
+#[cfg(test)]
 mod libvirt;
 #[cfg(test)]
 mod libvirt_transport;
@@ -27,6 +29,8 @@ mod limits;
 mod migrate;
 #[cfg(test)]
 mod nova;
+#[cfg(test)]
+mod nova_api_source;
 #[cfg(test)]
 mod openstack;
 #[cfg(test)]
@@ -47,6 +51,8 @@ mod relay;
 mod rig;
 #[cfg(test)]
 mod secrets;
+#[cfg(test)]
+mod serial;
 #[cfg(test)]
 mod sessions;
 #[cfg(test)]

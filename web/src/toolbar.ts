@@ -1,8 +1,6 @@
-// The bar at the top: keys a browser or a desktop would swallow, text, view, leaving.
-//
-// It hides while the console is in use and comes back at the top edge, on touching its handle, or
-// with Ctrl+Alt+M: the console takes the Tab key, so the keyboard needs a way out of it.
+// The bar of a screen: keys a browser or a desktop would swallow, text, view.
 
+import * as base from "./bar.js";
 import type { Screen } from "./screen.js";
 import { strokesOf, type } from "./typing.js";
 import { button, element } from "./view.js";
@@ -28,7 +26,6 @@ const panels = [
   { toggle: button("text"), panel: element("text-panel", HTMLElement) },
 ];
 const scale = button("scale");
-const fullScreen = button("fullscreen");
 const text = element("text-out", HTMLTextAreaElement);
 const received = element("text-in", HTMLTextAreaElement);
 const typeButton = button("type");
@@ -37,7 +34,6 @@ const clipboard = [button("paste"), element("clipboard", HTMLElement)];
 
 let screen: Screen | undefined;
 let typing: AbortController | undefined;
-let pinned: ReturnType<typeof setTimeout> | undefined;
 
 /** Gives the bar a console to work on, or takes it away. */
 export function attach(console: Screen | undefined, viewOnly: boolean): void {
@@ -50,7 +46,7 @@ export function attach(console: Screen | undefined, viewOnly: boolean): void {
   if (console) {
     clipboard.forEach((part) => (part.hidden = !console.clipboardPasteFrom));
     scale.setAttribute("aria-pressed", String(console.scaleViewport));
-    pin(3000);
+    base.pin(3000);
   } else {
     received.value = "";
   }
@@ -65,13 +61,10 @@ export function receive(incoming: string): void {
 export function prepare(leave: () => void): void {
   panels.forEach(({ toggle }) => toggle.addEventListener("click", () => open(toggle, !isOpen(toggle))));
   button("ctrl-alt-del").addEventListener("click", () => use((console) => console.sendCtrlAltDel()));
-  button("leave").addEventListener("click", leave);
-  button("handle").addEventListener("click", () => (pin(4000), button("keys").focus()));
   keyButtons().forEach((key) => key.addEventListener("click", () => press(key)));
   prepareText();
   prepareView();
-  bar.addEventListener("keydown", (event) => event.key === "Escape" && back());
-  window.addEventListener("keydown", summon, { capture: true });
+  base.prepare({ leave, back, summoned });
 }
 
 function prepareText(): void {
@@ -88,11 +81,6 @@ function prepareView(): void {
       console.scaleViewport = !console.scaleViewport;
       scale.setAttribute("aria-pressed", String(console.scaleViewport));
     }),
-  );
-  fullScreen.hidden = !document.fullscreenEnabled;
-  fullScreen.addEventListener("click", () => void toggleFullScreen());
-  document.addEventListener("fullscreenchange", () =>
-    fullScreen.setAttribute("aria-pressed", String(document.fullscreenElement !== null)),
   );
 }
 
@@ -124,13 +112,6 @@ function open(toggle: HTMLElement, wanted: boolean): void {
   }
 }
 
-/** Keeps the bar in sight for a while. */
-function pin(milliseconds: number): void {
-  clearTimeout(pinned);
-  bar.classList.add("pinned");
-  pinned = setTimeout(() => bar.classList.remove("pinned"), milliseconds);
-}
-
 const keyButtons = (): HTMLElement[] => [...bar.querySelectorAll<HTMLElement>("[data-key]")];
 const heldKeys = (): HTMLElement[] => keyButtons().filter((key) => key.hasAttribute("aria-pressed"));
 
@@ -149,17 +130,11 @@ function press(pressed: HTMLElement): void {
   }
 }
 
-/** Ctrl+Alt+M. The console saw Ctrl and Alt go down and will not see them come up. */
-function summon(event: KeyboardEvent): void {
-  if (!(event.ctrlKey && event.altKey && event.code === "KeyM") || !screen) {
-    return;
-  }
-  event.preventDefault();
-  event.stopImmediatePropagation();
-  screen.sendKey(ALT, "AltLeft", false);
-  screen.sendKey(CONTROL, "ControlLeft", false);
-  pin(4000);
-  bar.querySelector<HTMLElement>("button:not([hidden]):not(#handle)")?.focus();
+/** By Ctrl+Alt+M: the console saw Ctrl and Alt go down and will not see them come up. */
+function summoned(): boolean {
+  screen?.sendKey(ALT, "AltLeft", false);
+  screen?.sendKey(CONTROL, "ControlLeft", false);
+  return screen !== undefined;
 }
 
 async function toggleTyping(): Promise<void> {
@@ -180,16 +155,4 @@ async function typeText(console: Screen, stop: AbortSignal): Promise<void> {
     note.textContent = `Typing ${count} of ${strokes.length}`;
   });
   note.textContent = stop.aborted ? `Stopped after ${done} of ${strokes.length}.` : `Typed ${done} keys.`;
-}
-
-/** In full screen a page may also have the keys that the desktop keeps, where browsers allow. */
-async function toggleFullScreen(): Promise<void> {
-  const { keyboard } = navigator as { keyboard?: { lock?: () => Promise<void> } };
-  if (document.fullscreenElement) {
-    await document.exitFullscreen();
-  } else {
-    await document.documentElement.requestFullscreen();
-    await keyboard?.lock?.().catch(() => undefined);
-  }
-  back();
 }

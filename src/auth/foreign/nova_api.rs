@@ -91,8 +91,8 @@ impl NovaApi {
             target: console.target().map_err(source)?,
             binding: Binding::Target,
             base: self.settings.base.clone(),
+            caller: caller(server.tenant_id.as_deref()),
             project: server.tenant_id,
-            caller: "nova".to_owned(),
             terms: Terms::default(),
             issued: now,
             expires: now.plus(GOOD),
@@ -182,6 +182,11 @@ impl Source for NovaApi {
             self.discover(&versioned).await.map(drop)
         })
     }
+}
+
+/// Nova does not tell who asked; limits by caller are by project then.
+fn caller(project: Option<&str>) -> String {
+    project.map_or_else(|| "nova".to_owned(), |project| format!("nova:{project}"))
 }
 
 /// An API that can be asked.

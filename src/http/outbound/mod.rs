@@ -10,6 +10,7 @@ mod connection;
 mod pool;
 mod trust;
 
+use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -48,8 +49,8 @@ pub struct Outbound {
     pool: Pool,
 }
 
-/// One call.
-#[derive(Clone, Debug)]
+/// One call. `Debug` shows its base alone.
+#[derive(Clone)]
 pub struct Call<'a> {
     /// The method.
     pub method: Method,
@@ -63,6 +64,12 @@ pub struct Call<'a> {
     pub headers: HeaderMap,
     /// The body.
     pub body: Bytes,
+}
+
+impl fmt::Debug for Call<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Call({} {} ***)", self.method, shown(self.base))
+    }
 }
 
 /// A call without an answer.

@@ -235,6 +235,11 @@ async fn silence_ends_at_the_deadline_and_the_error_tells_no_secret() {
 
     let failed = outbound.call(&call).await.unwrap_err().to_string();
 
+    let shown = format!("{call:?}");
+    assert!(
+        !shown.contains("secret") && !shown.contains("pass"),
+        "{shown}"
+    );
     let expected = format!(
         "http://{}/v3: no answer within 300ms",
         listener.local_addr().unwrap()

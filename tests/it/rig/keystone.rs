@@ -75,6 +75,7 @@ enum Directory {
 #[derive(Clone, Debug)]
 pub(crate) struct Project {
     pub(crate) id: String,
+    pub(crate) name: String,
 }
 
 /// A user with a role in one project.
@@ -123,7 +124,7 @@ impl Keystone {
         let body = json!({"project": {"name": name, "domain_id": "default"}});
         let made = self.admin("POST", "/v3/projects", Some(&body)).json();
         let id = text(&made["project"]["id"]);
-        Project { id }
+        Project { id, name }
     }
 
     /// A new user with one of the roles `admin`, `member`, `reader` and `service`.
@@ -170,6 +171,47 @@ impl Keystone {
         let scope = json!({"project": {"id": user.project.id}});
         let who = json!({"id": user.id, "password": user.password});
         self.try_to_sign_in(&who, &scope).expect("a token")
+    }
+
+    /// A token of that user that is good for something else than a project: the system (`all`), a
+    /// domain (an id), or nothing. The user is made an admin there first.
+    #[track_caller]
+    pub(crate) fn sign_in_elsewhere(&self, user: &User, scope: &Value) -> String {
+        let admin = self.role("admin");
+        let place = match scope {
+            Value::Object(scope) if scope.contains_key("system") => Some("system"),
+            Value::Object(_) => Some("domains/default"),
+            _ => None,
+        };
+        if let Some(place) = place {
+            let path = format!("/v3/{place}/users/{}/roles/{admin}", user.id);
+            self.admin("PUT", &path, None);
+        }
+        let who = json!({"id": user.id, "password": user.password});
+        self.try_to_sign_in(&who, scope).expect("a token")
+    }
+
+    /// Gives a user another password; all the user's tokens die with the old one.
+    pub(crate) fn change_password(&self, user: &User) -> User {
+        let password = unique("password");
+        let path = format!("/v3/users/{}", user.id);
+        let body = json!({"user": {"password": password}});
+        self.admin("PATCH", &path, Some(&body));
+        User {
+            password,
+            ..user.clone()
+        }
+    }
+
+    /// The id and the secret of an application credential, with all that its user may do.
+    pub(crate) fn application_credential(&self, user: &User) -> (String, String) {
+        let path = format!("/v3/users/{}/application_credentials", user.id);
+        let body = json!({"application_credential": {"name": unique("credential")}});
+        let request = Request::new("POST", &path).json(&body);
+        let request = request.header("X-Auth-Token", &self.sign_in(user));
+        let made = request.send(self.address).json();
+        let made = &made["application_credential"];
+        (text(&made["id"]), text(&made["secret"]))
     }
 
     /// Makes a token worthless before its time.
@@ -229,10 +271,14 @@ impl Keystone {
         token.ok_or(response)
     }
 
-    fn grant(&self, user: &User, role: &str) -> String {
-        let path = format!("/v3/roles?name={role}");
+    fn role(&self, name: &str) -> String {
+        let path = format!("/v3/roles?name={name}");
         let found = self.admin("GET", &path, None).json();
-        let role = text(&found["roles"][0]["id"]);
+        text(&found["roles"][0]["id"])
+    }
+
+    fn grant(&self, user: &User, role: &str) -> String {
+        let role = self.role(role);
         let User { id, project, .. } = user;
         format!("/v3/projects/{}/users/{id}/roles/{role}", project.id)
     }
