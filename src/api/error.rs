@@ -18,6 +18,7 @@ impl From<AuthError> for Reject {
             }
             AuthError::Full(_) => Self::retry("too-many-tokens", detail, 30),
             AuthError::Elsewhere(_) => Self::new(StatusCode::CONFLICT, "tokens-elsewhere", detail),
+            AuthError::NoConsole(_) => Self::new(StatusCode::CONFLICT, "no-console", detail),
             AuthError::Source(_) | AuthError::Store(_) => {
                 Self::retry("tokens-unavailable", detail, 5)
             }

@@ -116,6 +116,11 @@ impl Api {
         Ok(self.compute.instances().await?.into())
     }
 
+    /// Whether tokens can be redeemed now, for this process's own starter.
+    pub async fn tokens_ready(&self) -> Result<(), AuthError> {
+        self.auth.ready().await
+    }
+
     async fn route(
         &self,
         request: Request<Incoming>,

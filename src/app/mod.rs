@@ -6,25 +6,24 @@
 
 mod front;
 mod monitor;
+mod tokens;
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use url::Url;
-use zeroize::Zeroizing;
 
 use crate::api::{Api, Gatekeeper, Identities, NovaSettings, Urls};
-use crate::auth::redis::{Topology, Trust};
+use crate::auth::BadDatabase;
 use crate::auth::store::BadFile;
-use crate::auth::{self, Auth, NovaApi, NovaApiSettings};
 use crate::compute::Compute;
 use crate::compute::driver::libvirt::sasl::Credentials;
 use crate::compute::driver::libvirt::transport::Uri;
 use crate::compute::driver::libvirt::{self, Libvirt};
 use crate::compute::driver::{BadEntry, Directory, Discover, Driver, Entry, Fixed, Qmp};
-use crate::config::{self, Config, FixedInstance, Hypervisor, TokenSource};
+use crate::config::{Config, FixedInstance, Hypervisor};
 use crate::demo::Demo;
 use crate::drain::{Drain, Watch};
 use crate::http::{BindError, Limits, Listener, serve};
@@ -44,6 +43,8 @@ pub struct Extras {
     pub demo: bool,
     /// A VNC server to give a console of.
     pub target: Option<Address>,
+    /// Whether the proxy role runs for others: the API then answers on the admin socket alone.
+    pub proxy_alone: bool,
 }
 
 /// The name of the demo's instance.
@@ -83,6 +84,9 @@ pub enum StartError {
     /// Keystone could never be asked.
     #[error("keystone: {0}")]
     Keystone(#[from] keystone::BadSettings),
+    /// A database cannot be asked as the config says.
+    #[error("auth.databases: {0}")]
+    Database(#[from] BadDatabase),
     /// A hypervisor cannot be asked as the config says.
     #[error("compute.host `{name}`: {why}")]
     Host {
@@ -105,6 +109,7 @@ pub struct App {
     drivers: Vec<Box<dyn Driver>>,
     keystone: Option<keystone::Settings>,
     pages: Pages,
+    proxy_alone: bool,
     config: Config,
 }
 
@@ -129,8 +134,14 @@ impl App {
             None => Pages::embedded(ancestors)?,
             Some(root) => Pages::on_disk(root.clone(), ancestors)?,
         };
+        tokens::check(&config)?;
         let (public, listen) = bind_all("proxy.listen", &config.proxy.listen)?;
-        let (api_only, api) = bind_all("api.listen", &config.api.listen)?;
+        let api = if extras.proxy_alone {
+            &[]
+        } else {
+            &*config.api.listen
+        };
+        let (api_only, api) = bind_all("api.listen", api)?;
         let (monitor, monitor_addresses) = bind_all("monitor.listen", &config.monitor.listen)?;
         let demo = if extras.demo {
             Some(Demo::bind().await.map_err(StartError::Demo)?)
@@ -153,13 +164,16 @@ impl App {
             keystone: keystone_settings(&config)?,
             demo,
             pages,
+            proxy_alone: extras.proxy_alone,
             config,
         })
     }
 
     /// Whether the ways to the hypervisors are such that can be gone: what the config itself cannot
-    /// judge. Reads the files of passwords and CAs. Errors: `Host`, `Keystone`.
+    /// judge. Reads the files of passwords, CAs and databases. Errors: `Host`, `Keystone`,
+    /// `Database`.
     pub fn check(config: &Config) -> Result<(), StartError> {
+        tokens::check(config)?;
         let _settings = keystone_settings(config)?;
         hypervisors(config).map(drop)
     }
@@ -182,7 +196,7 @@ impl App {
         let displays = compute.displays();
         let compute = Client::Near(rpc::serve(compute, &watch));
         let urls = urls(&self.config, &self.addresses);
-        let auth = auth(&self.config, &urls, keystone.as_ref(), &watch)?;
+        let auth = tokens::auth(&self.config, &urls, keystone.as_ref(), &watch)?;
         let auth = Client::Near(rpc::serve(auth, &watch));
         if let Some(demo) = self.demo {
             watch.spawn_service(demo.run(watch.clone()));
@@ -209,7 +223,8 @@ impl App {
             watch: watch.clone(),
         });
         let limits = limits(&self.config);
-        let shared_api = self.api_only.is_empty().then(|| Arc::clone(&api));
+        let shared = self.api_only.is_empty() && !self.proxy_alone;
+        let shared_api = shared.then(|| Arc::clone(&api));
         let front = Arc::new(Front {
             proxy,
             api: shared_api,
@@ -375,13 +390,6 @@ fn listed_entry(instance: &FixedInstance) -> Entry {
     }
 }
 
-fn limits(config: &Config) -> Limits {
-    Limits {
-        connections: config.proxy.max_connections,
-        header_timeout: config.proxy.header_timeout.get(),
-    }
-}
-
 fn proxy_settings(config: &Config) -> Settings {
     let proxy = &config.proxy;
     Settings {
@@ -407,80 +415,16 @@ fn keystone_settings(config: &Config) -> Result<Option<keystone::Settings>, Star
     Ok(settings)
 }
 
-/// The config has a Keystone where one is needed.
-fn auth(
-    config: &Config,
-    urls: &Urls,
-    keystone: Option<&Keystone>,
-    watch: &Watch,
-) -> Result<Auth, StartError> {
-    let auth = &config.auth;
-    let settings = auth_settings(auth);
-    match (auth.source, keystone) {
-        (TokenSource::NovaApi, Some(keystone)) => {
-            let page = urls.base(auth.console_type);
-            let nova = NovaApiSettings {
-                url: auth.nova_url.clone(),
-                console_type: auth.console_type,
-                base: page.unwrap_or_else(|| urls.public()).clone(),
-            };
-            let nova = Box::new(NovaApi::new(keystone.clone(), nova));
-            Ok(Auth::foreign(nova, settings, watch))
-        }
-        (TokenSource::File, _) => Ok(Auth::in_file(&auth.token_file(), settings, watch)?),
-        (TokenSource::Redis, _) => Ok(Auth::in_redis(redis(&auth.redis)?, settings, watch)),
-        (TokenSource::Memory | TokenSource::NovaApi, _) => Ok(Auth::in_memory(settings, watch)),
+fn limits(config: &Config) -> Limits {
+    Limits {
+        connections: config.proxy.max_connections,
+        header_timeout: config.proxy.header_timeout.get(),
     }
 }
 
 fn machine_name() -> String {
     let uname = rustix::system::uname();
     uname.nodename().to_string_lossy().into_owned()
-}
-
-fn redis(config: &config::Redis) -> Result<auth::redis::Settings, StartError> {
-    let password = config.password_file.as_ref().map(|path| secret_in(path));
-    let topology = match &config.sentinel {
-        Some(master) => Topology::Sentinel(master.clone()),
-        None if config.cluster => Topology::Cluster,
-        None => Topology::Single,
-    };
-    let ca = config.ca_file.clone();
-    let trust = || ca.map_or(Trust::System, Trust::File);
-    Ok(auth::redis::Settings {
-        servers: config.servers.clone(),
-        topology,
-        user: config.user.clone(),
-        password: password.transpose()?,
-        tls: config.tls.then(trust),
-        prefix: config.prefix.clone(),
-    })
-}
-
-/// A file's first line.
-fn secret_in(path: &Path) -> Result<Zeroizing<String>, StartError> {
-    let text = std::fs::read_to_string(path).map_err(|why| StartError::Password {
-        path: path.to_owned(),
-        why,
-    });
-    let text = Zeroizing::new(text?);
-    let line = text.lines().next().unwrap_or_default();
-    Ok(Zeroizing::new(line.to_owned()))
-}
-
-fn auth_settings(config: &config::Auth) -> auth::Settings {
-    let limit = |number: usize| (number > 0).then_some(number);
-    auth::Settings {
-        max_tokens: config.max_tokens,
-        limits: auth::Limits {
-            all: limit(config.max_sessions),
-            instance: limit(config.max_sessions_per_instance),
-            caller: limit(config.max_sessions_per_caller),
-            address: limit(config.max_sessions_per_address),
-        },
-        reconnect_window: config.reconnect_window.get(),
-        terms: config.terms(),
-    }
 }
 
 fn gatekeeper(config: &Config, keystone: Option<Keystone>) -> Gatekeeper {

@@ -22,7 +22,10 @@ use url::Url;
 use crate::model::{ConsoleType, Grant, InstanceId, SessionId, Target, Terms, Token, TokenId};
 use crate::rpc::{Cursor, News, Unreachable};
 
-pub use foreign::{BoxFuture, NovaApi, NovaApiSettings, Source};
+pub use foreign::{
+    BadDatabase, Bases, BoxFuture, NoConsole, NovaApi, NovaApiSettings, NovaDb, Source, TokenFile,
+    TokenFileSettings,
+};
 pub use role::{Auth, Settings};
 pub use session::{
     BEAT, Beat, Cause, LEASE, Limits, LiveSession, Order, Pulse, Reached, SessionRecord,
@@ -144,6 +147,9 @@ pub enum AuthError {
     /// Whoever made the tokens cannot be asked. Nothing is known of this one.
     #[error("tokens cannot be checked now: {0}")]
     Source(String),
+    /// The token is good, and what it stands for is not to be had.
+    #[error(transparent)]
+    NoConsole(#[from] NoConsole),
     /// What tokens are kept in fails.
     #[error("the store of tokens fails: {0}")]
     Store(String),

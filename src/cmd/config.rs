@@ -55,7 +55,9 @@ fn note_what_is_missing(config: &Config) {
     let xml = config.compute.xml.iter().map(|path| ("compute.xml", path));
     let qmp = config.compute.qmp.iter().map(|path| ("compute.qmp", path));
     let root = config.web.root.iter().map(|path| ("web.root", path));
-    for (key, path) in xml.chain(qmp).chain(root) {
+    let tokens = &config.auth.token_file;
+    let tokens = tokens.iter().map(|path| ("auth.token_file", path));
+    for (key, path) in xml.chain(qmp).chain(root).chain(tokens) {
         if let Err(error) = std::fs::metadata(path) {
             output::say(&format!("note: {key}: {}: {error}", path.display()));
         }

@@ -12,6 +12,7 @@ mod man;
 pub mod migrate;
 mod output;
 mod paths;
+mod proxy;
 mod remote;
 mod serve;
 mod session;
@@ -52,6 +53,8 @@ const EXIT_CODES: &str = "\
 enum Command {
     /// Run the gateway
     Serve(serve::Serve),
+    /// Run the proxy alone: pages and WebSockets, for tokens that somebody else makes
+    Proxy(proxy::Proxy),
     /// Make, look at and revoke console URLs
     #[command(subcommand)]
     Token(token::TokenCommand),
@@ -129,6 +132,7 @@ enum Format {
 pub fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Serve(serve) => serve.run(),
+        Command::Proxy(proxy) => proxy.run(),
         Command::Token(command) => command.run(),
         Command::Session(command) => command.run(),
         Command::Instance(command) => command.run(),

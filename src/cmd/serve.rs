@@ -49,28 +49,36 @@ pub(super) struct Serve {
 
 impl Serve {
     pub(super) fn run(self) -> Result<(), Failure> {
-        let mut config = self.config.read()?;
-        if !self.listen.is_empty() {
-            config.proxy.listen = self.listen;
-        }
-        let _logging = telemetry::start_log(&config.log).map_err(|error| {
-            Failure::new(
-                Exit::Config,
-                format!("log.level: `{}`: {error}", config.log.level),
-            )
-        })?;
-        raise_descriptor_limit();
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .enable_all()
-            .build()?;
+        let config = self.config.read()?;
         let extras = Extras {
             demo: self.demo,
             target: self.target,
+            proxy_alone: false,
         };
-        let outcome = runtime.block_on(serve(config, extras));
-        runtime.shutdown_background();
-        outcome
+        start(config, self.listen, extras)
     }
+}
+
+/// Runs the program to its end; `listen`, if any, takes the place of what the config says.
+pub(super) fn start(
+    mut config: Config,
+    listen: Vec<SocketAddr>,
+    extras: Extras,
+) -> Result<(), Failure> {
+    if !listen.is_empty() {
+        config.proxy.listen = listen;
+    }
+    let _logging = telemetry::start_log(&config.log).map_err(|error| {
+        let level = &config.log.level;
+        Failure::new(Exit::Config, format!("log.level: `{level}`: {error}"))
+    })?;
+    raise_descriptor_limit();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
+    let outcome = runtime.block_on(serve(config, extras));
+    runtime.shutdown_background();
+    outcome
 }
 
 async fn serve(config: Config, extras: Extras) -> Result<(), Failure> {
@@ -78,10 +86,11 @@ async fn serve(config: Config, extras: Extras) -> Result<(), Failure> {
     let named = extras.target.as_ref().map(ToString::to_string);
     let named = named.or_else(|| extras.demo.then(|| DEMO.to_owned()));
     let admin = paths::admin_socket(&config);
+    let alone = extras.proxy_alone;
     let app = App::bind(config, extras, admin).await;
     let refused = |error: StartError| {
         let exit = match error {
-            StartError::Host { .. } => Exit::Config,
+            StartError::Host { .. } | StartError::Database(_) => Exit::Config,
             _ => Exit::Failure,
         };
         Failure::new(exit, chain(&error))
@@ -93,6 +102,7 @@ async fn serve(config: Config, extras: Extras) -> Result<(), Failure> {
     announce(&addresses);
     match named {
         Some(name) => hand_out_url(&running, &name).await?,
+        None if alone => {}
         None => tell_first_steps(),
     }
     let signal = tokio::select! {
@@ -160,6 +170,9 @@ fn tell_first_steps() {
 
 /// Says what can be found and what cannot, so that a wrong path is seen now and not at night.
 async fn look_around(running: &Running) {
+    if let Err(fault) = running.api.tokens_ready().await {
+        tracing::warn!(%fault, "no token can be checked");
+    }
     match running.api.survey().await {
         Ok(view) => {
             for fault in &view.faults {
@@ -171,7 +184,7 @@ async fn look_around(running: &Running) {
     }
 }
 
-fn listen_address(text: &str) -> Result<SocketAddr, &'static str> {
+pub(super) fn listen_address(text: &str) -> Result<SocketAddr, &'static str> {
     text.parse()
         .map_err(|_| "give a numeric address and a port, such as 127.0.0.1:6080 or [::]:6080")
 }

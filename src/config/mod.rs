@@ -143,6 +143,11 @@ pub struct Key {
 pub struct Auth {
     /// Whose tokens open consoles here.
     pub source: TokenSource,
+    /// websockify's token file, or a directory of such.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token_file: Option<PathBuf>,
+    /// Files that hold the URL of a Nova cell's database each.
+    pub databases: Vec<PathBuf>,
     /// How long a URL opens a console.
     pub url_ttl: Period,
     /// Where tokens are kept if `source` is `file`; unset: `tokens.redb` in the state directory.
@@ -188,8 +193,19 @@ pub enum TokenSource {
     File,
     /// The same, kept in `auth.redis`, sessions too: for several gateways at once.
     Redis,
+    /// Those in websockify's token files.
+    WebsockifyFile,
+    /// Those that Nova made, in the databases of its cells.
+    NovaDb,
     /// Those that Nova makes, asked for at its API.
     NovaApi,
+}
+
+impl TokenSource {
+    /// Whether somebody else makes the tokens.
+    pub fn is_foreign(self) -> bool {
+        matches!(self, Self::WebsockifyFile | Self::NovaDb | Self::NovaApi)
+    }
 }
 
 /// `[compute]`: where instances are found.
@@ -349,6 +365,8 @@ impl Default for Auth {
     fn default() -> Self {
         Self {
             source: TokenSource::Memory,
+            token_file: None,
+            databases: Vec::new(),
             url_ttl: Period::from_secs(600),
             file: None,
             max_tokens: 100_000,
@@ -427,7 +445,8 @@ impl Config {
         Ok(config)
     }
 
-    /// Whether the machine itself is to be looked at for instances.
+    /// Whether the machine itself is to be looked at for instances. Not where somebody else says
+    /// what there is.
     pub fn discovers(&self) -> bool {
         let Compute {
             host,
@@ -438,7 +457,8 @@ impl Config {
         } = &self.compute;
         let unlisted = host.is_empty() && instance.is_empty();
         let listed = !(unlisted && xml.is_empty() && qmp.is_empty());
-        self.compute.discover.unwrap_or(!listed)
+        let foreign = self.auth.source.is_foreign();
+        self.compute.discover.unwrap_or(!listed && !foreign)
     }
 
     fn check(&self) -> Result<(), ConfigError> {
@@ -449,6 +469,7 @@ impl Config {
             .map_or(Ok(()), |url| check_url("api.public_url", url))?;
         self.compute.check()?;
         self.keystone.check()?;
+        self.auth.check_source()?;
         self.check_auth()?;
         check_log_level(&self.log.level)?;
         self.web
@@ -553,13 +574,45 @@ impl Compute {
 
 impl Auth {
     /// Where the tokens are kept, if in a file.
-    pub fn token_file(&self) -> PathBuf {
+    pub fn own_file(&self) -> PathBuf {
         let state = std::env::var_os("STATE_DIRECTORY").map(PathBuf::from);
         let state = state.unwrap_or_else(|| PathBuf::from("/var/lib/vncgate"));
         self.file
             .clone()
             .unwrap_or_else(|| state.join("tokens.redb"))
     }
+
+    /// Each source has the keys it needs, and no other's: a file that nobody reads is a mistake.
+    fn check_source(&self) -> Result<(), ConfigError> {
+        let file = self.token_file.as_slice();
+        wanted_by(
+            self.source,
+            TokenSource::WebsockifyFile,
+            "auth.token_file",
+            file,
+        )?;
+        wanted_by(
+            self.source,
+            TokenSource::NovaDb,
+            "auth.databases",
+            &self.databases,
+        )
+    }
+}
+
+fn wanted_by(
+    source: TokenSource,
+    owner: TokenSource,
+    key: &'static str,
+    paths: &[PathBuf],
+) -> Result<(), ConfigError> {
+    let why = match (source == owner, paths.is_empty()) {
+        (true, true) => Some("auth.source needs it; give an absolute path"),
+        (false, false) => Some("is of no use with this auth.source"),
+        _ => None,
+    };
+    refuse_if(why.map(str::to_owned), key)?;
+    all_absolute(key, paths)
 }
 
 fn all_absolute(key: &'static str, paths: &[PathBuf]) -> Result<(), ConfigError> {

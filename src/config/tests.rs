@@ -34,6 +34,7 @@ fn the_example_shows_every_key_there_is() {
     let mut everything = Config::parse(everything).unwrap();
     everything.keystone.application_credential_id = Some("i".to_owned());
     everything.keystone.application_credential_secret_file = Some("/s".into());
+    everything.auth.token_file = Some("/t".into());
     let keys = keys_of(&toml::to_string(&everything).unwrap());
     assert_eq!(keys, keys_of(EXAMPLE));
 }
@@ -187,17 +188,46 @@ fn keystone_is_asked_as_one_user_in_one_way() {
 }
 
 #[test]
-fn every_config_in_the_readme_is_good() {
-    let readme = include_str!("../../README.md");
-    let blocks = readme
-        .split("```toml\n")
-        .skip(1)
-        .map(|rest| rest.split("```").next().unwrap());
-    let blocks: Vec<&str> = blocks.collect();
+fn each_source_of_tokens_has_its_own_keys_and_no_others() {
+    let check = |keys: &str| Config::parse(&format!("[auth]\n{keys}"));
+    let refusal = |keys: &str| check(keys).unwrap_err().to_string();
 
-    assert!(blocks.len() > 1);
-    for block in blocks {
-        let outcome = Config::parse(block);
-        assert!(outcome.is_ok(), "{block}\n{}", outcome.unwrap_err());
+    let file = check("source = 'websockify-file'\ntoken_file = '/t'\nconsole_type = 'serial'");
+    let database = check("source = 'nova-db'\ndatabases = ['/a', '/b']");
+    let lonely = [
+        refusal("source = 'websockify-file'"),
+        refusal("source = 'nova-db'"),
+    ];
+    let idle = [refusal("token_file = '/t'"), refusal("databases = ['/t']")];
+    let relative = refusal("source = 'nova-db'\ndatabases = ['a']");
+
+    assert!(!file.unwrap().discovers());
+    assert!(!database.unwrap().discovers());
+    assert!(lonely[0].starts_with("auth.token_file: auth.source needs it"));
+    assert!(lonely[1].starts_with("auth.databases: auth.source needs it"));
+    assert!(idle.iter().all(|why| why.contains("is of no use with")));
+    assert!(
+        relative.contains("`a` is not an absolute path"),
+        "{relative}"
+    );
+}
+
+#[test]
+fn every_config_in_the_documents_is_good() {
+    for (document, least) in [
+        (include_str!("../../README.md"), 2),
+        (include_str!("../../docs/openstack.md"), 3),
+    ] {
+        let blocks = document
+            .split("```toml\n")
+            .skip(1)
+            .map(|rest| rest.split("```").next().unwrap());
+        let blocks: Vec<&str> = blocks.collect();
+
+        assert!(blocks.len() >= least);
+        for block in blocks {
+            let outcome = Config::parse(block);
+            assert!(outcome.is_ok(), "{block}\n{}", outcome.unwrap_err());
+        }
     }
 }

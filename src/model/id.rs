@@ -2,12 +2,22 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
 /// An instance's UUID, the one its hypervisor knows it by.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct InstanceId(pub Uuid);
+
+impl InstanceId {
+    /// The same id for the same words at every start: a UUID of version 8 (RFC 9562 section 5.8).
+    pub fn derived(space: &str, name: &str) -> Self {
+        let digest: [u8; 32] = Sha256::digest(format!("vncgate {space}\n{name}")).into();
+        let half = digest.first_chunk().copied().unwrap_or_default();
+        Self(uuid::Builder::from_custom_bytes(half).into_uuid())
+    }
+}
 
 impl fmt::Display for InstanceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -5,7 +5,7 @@
 //! is told what it may know; addresses and inner errors stand in the log, under the same
 //! correlation id.
 
-use crate::auth::{AuthError, Cause};
+use crate::auth::{AuthError, Cause, NoConsole};
 use crate::compute::ComputeError;
 use crate::model::CorrelationId;
 
@@ -95,6 +95,7 @@ impl Refusal {
             Self::Auth(AuthError::Occupied | AuthError::Limit(_)) => 4010,
             Self::Origin(_) => 4003,
             Self::Compute(ComputeError::Source { .. }) | Self::Connect(_) => LOST,
+            Self::Auth(AuthError::NoConsole(_)) => 4004,
             Self::Auth(_) | Self::Compute(ComputeError::Unreachable(_)) => 4011,
             Self::Compute(_) => 4004,
         }
@@ -127,11 +128,22 @@ fn auth_sentence(error: &AuthError) -> &'static str {
         AuthError::Limit(_) => "too many consoles are open; close one and try again",
         AuthError::Source(_) => "whoever made the token cannot be asked just now; try again",
         AuthError::Store(_) => "tokens cannot be checked just now; try again",
+        AuthError::NoConsole(why) => no_console_sentence(why),
         AuthError::Unknown
         | AuthError::Elsewhere(_)
         | AuthError::NoSession(_)
         | AuthError::Full(_)
         | AuthError::Unreachable(_) => INTERNAL,
+    }
+}
+
+fn no_console_sentence(why: &NoConsole) -> &'static str {
+    match why {
+        NoConsole::Off => "the instance is not running",
+        NoConsole::Deleting => "the instance is being deleted",
+        NoConsole::Moving(_) => "the instance is being moved; try again in a moment",
+        NoConsole::Taken => "the console's address is another instance's by now; ask for a new URL",
+        NoConsole::Foreign(_) => "this gateway does not show consoles of this type",
     }
 }
 

@@ -32,9 +32,13 @@ mod nova;
 #[cfg(test)]
 mod nova_api_source;
 #[cfg(test)]
+mod nova_db;
+#[cfg(test)]
 mod openstack;
 #[cfg(test)]
 mod openstack_rig;
+#[cfg(test)]
+mod openstack_users;
 #[cfg(test)]
 mod origins;
 #[cfg(test)]
@@ -63,3 +67,5 @@ mod standalone;
 mod stores;
 #[cfg(test)]
 mod tokens;
+#[cfg(test)]
+mod websockify_file;

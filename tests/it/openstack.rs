@@ -16,8 +16,8 @@ use crate::rig::ws::{Upgrade, Ws};
 
 const OURS: &str = "8a1e6f0c2b5d4d0f9c3b7a6e5d4c3b2a";
 const THEIRS: &str = "0badc0de0badc0de0badc0de0badc0de";
-const WEB: &str = "3f0c6a52-0d3f-4a40-9c5e-1f2f0f6f7a01";
-const FOREIGN: &str = "3f0c6a52-0d3f-4a40-9c5e-1f2f0f6f7a02";
+pub(crate) const WEB: &str = "3f0c6a52-0d3f-4a40-9c5e-1f2f0f6f7a01";
+pub(crate) const FOREIGN: &str = "3f0c6a52-0d3f-4a40-9c5e-1f2f0f6f7a02";
 const NOBODY: &str = "99999999-9999-4999-8999-999999999999";
 
 /// How a SPICE client begins: protocol 2.2, and a body of 18 bytes that asks for the main channel.
@@ -46,7 +46,7 @@ impl Cloud {
             .key("admin", &admin.1)
             .key_of("member", &member.1, OURS, "member")
             .key_of("reader", &reader.1, OURS, "reader");
-        let gateway = furnish(setup, &screen, &line).start();
+        let gateway = furnish(setup, [OURS, THEIRS], [&screen, &line]).start();
         let url = compute(&gateway);
         let client = |key: (String, String)| Client::with_key(&url, &key.0);
         Self {
@@ -61,14 +61,8 @@ impl Cloud {
 
     /// Opens a URL that a client printed, and has its bytes come back.
     #[track_caller]
-    fn open(&self, kind: &str, url: &str) -> Ws {
-        let mut ws = open(&self.gateway, url);
-        if ["novnc", "vnc"].contains(&kind) {
-            shake_hands(&mut ws);
-        }
-        ws.send(b"there and back");
-        assert_eq!(ws.read(14), b"there and back", "{kind}");
-        ws
+    fn open(&self, kind: &str, url: &str) {
+        bytes_come_back(&self.gateway, kind, url);
     }
 }
 
@@ -316,15 +310,30 @@ fn the_call_of_openstacksdk_that_knows_actions_alone_works_at_2_1() {
     assert!(newest.stderr.contains("NotFoundException"), "{newest:?}");
 }
 
+/// Opens a URL that a client printed, and has its bytes come back.
+#[track_caller]
+pub(crate) fn bytes_come_back(gateway: &Gateway, kind: &str, url: &str) {
+    let mut ws = open(gateway, url);
+    if kind == "novnc" {
+        shake_hands(&mut ws);
+    }
+    ws.send(b"there and back");
+    assert_eq!(ws.read(14), b"there and back", "{kind}");
+}
+
 /// The WebSocket that a page behind this URL opens.
 #[track_caller]
-fn open(gateway: &Gateway, url: &str) -> Ws {
+pub(crate) fn open(gateway: &Gateway, url: &str) -> Ws {
     let path = ConsoleUrl::parse(url).upgrade_path();
     Upgrade::new(&path).open(gateway.listen).unwrap()
 }
 
-/// A server of ours with a console of each kind, and one of others.
-fn furnish(setup: Setup, screen: &Peer, line: &Peer) -> Setup {
+/// A server of `ours` with a console of each kind, and one of `theirs`.
+pub(crate) fn furnish(
+    setup: Setup,
+    [ours, theirs]: [&str; 2],
+    [screen, line]: [&Peer; 2],
+) -> Setup {
     let (screen, line) = (screen.address(), line.address());
     let consoles = [("vnc", &screen), ("spice", &line), ("serial", &line)];
     let setup = consoles.iter().fold(setup, |setup, (kind, address)| {
@@ -333,35 +342,35 @@ fn furnish(setup: Setup, screen: &Peer, line: &Peer) -> Setup {
             ("name", "web"),
             ("address", address),
             ("kind", kind),
-            ("project", OURS),
+            ("project", ours),
         ])
     });
     setup.console(&[
         ("id", FOREIGN),
         ("name", "other"),
         ("address", &screen),
-        ("project", THEIRS),
+        ("project", theirs),
     ])
 }
 
 /// The URL of the compute API, as a catalogue has it.
-fn compute(gateway: &Gateway) -> String {
+pub(crate) fn compute(gateway: &Gateway) -> String {
     format!("http://{}/v2.1", gateway.listen)
 }
 
-fn show<'a>(option: &'a str, server: &'a str) -> [&'a str; 7] {
+pub(crate) fn show<'a>(option: &'a str, server: &'a str) -> [&'a str; 7] {
     ["console", "url", "show", option, server, "-f", "json"]
 }
 
 /// The URL in what `console url show` printed.
 #[track_caller]
-fn shown(answer: &Answer) -> String {
+pub(crate) fn shown(answer: &Answer) -> String {
     let printed = answer.clone().ok().json();
     printed["url"].as_str().expect("a URL").to_owned()
 }
 
 /// A line that sends back what it hears.
-fn echo() -> Peer {
+pub(crate) fn echo() -> Peer {
     Peer::raw(|mut stream| {
         let mut buffer = vec![0; 1 << 12];
         loop {

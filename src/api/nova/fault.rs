@@ -114,6 +114,7 @@ impl From<AuthError> for Fault {
         match error {
             AuthError::Unknown => Self::new(StatusCode::NOT_FOUND, "Token not found"),
             AuthError::Elsewhere(_)
+            | AuthError::NoConsole(_)
             | AuthError::Used
             | AuthError::Occupied
             | AuthError::Limit(_)

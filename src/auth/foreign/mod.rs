@@ -4,7 +4,11 @@
 //! it dies; it makes no tokens, and lists none. Nova's rules hold for all: a token opens as often
 //! as it is presented, strictly before it expires.
 
+mod bases;
+mod no_console;
 mod nova_api;
+mod nova_db;
+mod token_file;
 
 use std::fmt;
 use std::future::Future;
@@ -13,7 +17,11 @@ use std::pin::Pin;
 use super::AuthError;
 use crate::model::{Grant, Token, UnixTime};
 
+pub use bases::Bases;
+pub use no_console::NoConsole;
 pub use nova_api::{NovaApi, NovaApiSettings};
+pub use nova_db::{BadDatabase, NovaDb};
+pub use token_file::{TokenFile, TokenFileSettings};
 
 /// What an async method of a trait object returns.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

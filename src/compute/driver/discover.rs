@@ -12,10 +12,7 @@ use std::sync::Arc;
 
 use super::libvirt::transport::Uri;
 use super::libvirt::{Libvirt, Settings};
-use super::{
-    BoxFuture, Directory, Driver, Ends, Handed, Logged, Pictured, Survey, ask_all, derived_id,
-    fault,
-};
+use super::{BoxFuture, Directory, Driver, Ends, Handed, Logged, Pictured, Survey, ask_all, fault};
 use crate::compute::claim::claims;
 use crate::drain::Watch;
 use crate::model::{
@@ -109,7 +106,7 @@ impl Discover {
     /// The id holds the machine's name, so that two machines' servers stay two.
     fn server(&self, address: SocketAddr) -> Instance {
         Instance {
-            id: derived_id("server", &format!("{} {address}", self.machine)),
+            id: InstanceId::derived("server", &format!("{} {address}", self.machine)),
             name: format!("{NAME_PREFIX}{}", address.port()),
             display_name: None,
             state: PowerState::Unknown,

@@ -1,6 +1,6 @@
 //! Instances that people listed by hand, in the config or for the demo.
 
-use super::{BoxFuture, Driver, Survey, derived_id};
+use super::{BoxFuture, Driver, Survey};
 use crate::model::{Console, ConsoleKind, Instance, InstanceId, Owner, PowerState, Target};
 
 /// One console, as a person lists it. Entries with the same id make one instance.
@@ -60,7 +60,7 @@ impl Fixed {
     }
 
     fn add(&mut self, entry: Entry) -> Result<(), BadEntry> {
-        let derived = || derived_id("instance", &entry.name);
+        let derived = || InstanceId::derived("instance", &entry.name);
         let id = entry.id.unwrap_or_else(derived);
         let console = Console {
             kind: entry.kind,
@@ -156,7 +156,7 @@ mod tests {
     #[test]
     fn entries_that_contradict_each_other_are_refused() {
         let vnc = entry("web", ConsoleKind::Vnc, "127.0.0.1:5901");
-        let id = derived_id("instance", "web");
+        let id = InstanceId::derived("instance", "web");
         let mut other = entry("db", ConsoleKind::Serial, "127.0.0.1:5902");
         other.id = Some(id);
 

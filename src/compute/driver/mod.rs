@@ -18,7 +18,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
@@ -243,11 +242,4 @@ fn is_meant(instance: &Instance, wanted: &InstanceRef) -> bool {
             instance.name == *name || instance.display_name.as_ref() == Some(name)
         }
     }
-}
-
-/// The same id for the same words at every start: a UUID of version 8 (RFC 9562 section 5.8).
-fn derived_id(space: &str, name: &str) -> InstanceId {
-    let digest: [u8; 32] = Sha256::digest(format!("vncgate {space}\n{name}")).into();
-    let half = digest.first_chunk().copied().unwrap_or_default();
-    InstanceId(uuid::Builder::from_custom_bytes(half).into_uuid())
 }

@@ -23,6 +23,7 @@ pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_vncgate");
 pub(crate) struct Setup {
     pub(crate) directory: TempDir,
     config: toml::Table,
+    command: &'static [&'static str],
     arguments: Vec<String>,
 }
 
@@ -70,6 +71,7 @@ impl Setup {
         let setup = Self {
             directory,
             config: toml::Table::new(),
+            command: &["serve", "--all"],
             arguments: Vec::new(),
         };
         setup
@@ -158,6 +160,12 @@ impl Setup {
         self
     }
 
+    /// Has the proxy run alone.
+    pub(crate) fn proxy_alone(mut self) -> Self {
+        self.command = &["proxy"];
+        self
+    }
+
     /// Adds a command-line argument.
     pub(crate) fn argument(mut self, argument: &str) -> Self {
         self.arguments.push(argument.to_owned());
@@ -194,7 +202,7 @@ impl Setup {
         path
     }
 
-    /// Starts `vncgate serve --all` and waits until it says that it is ready.
+    /// Starts `vncgate serve --all`, or the proxy, and waits until it says that it is ready.
     pub(crate) fn start(self) -> Gateway {
         self.start_with(bare)
     }
@@ -205,7 +213,8 @@ impl Setup {
         let admin = self.config["admin"]["socket"].as_str().unwrap().into();
         let mut command = start(Path::new(BINARY));
         command
-            .args(["serve", "--all", "--config"])
+            .args(self.command)
+            .arg("--config")
             .arg(&config)
             .args(&self.arguments);
         let process = Process::spawn("vncgate serve", &mut command);
@@ -228,7 +237,8 @@ impl Setup {
     /// Starts it where it must refuse to start.
     pub(crate) fn refuse_to_start(self) -> Answer {
         let config = self.write();
-        let mut arguments = vec!["serve", "--all", "--config", config.to_str().unwrap()];
+        let mut arguments = self.command.to_vec();
+        arguments.extend(["--config", config.to_str().unwrap()]);
         arguments.extend(self.arguments.iter().map(String::as_str));
         vncgate(&arguments)
     }

@@ -56,7 +56,6 @@ bootstrap --bootstrap-password boot --bootstrap-region-id RegionOne \
 pub(crate) struct Keystone {
     address: SocketAddr,
     admin: Mutex<String>,
-    compute: String,
     variables: Vec<(&'static str, &'static str)>,
     process: Option<Process>,
     directory: Directory,
@@ -153,15 +152,19 @@ impl Keystone {
         self.admin("PATCH", &path, Some(&json!({"user": {"enabled": false}})));
     }
 
-    /// A new region in which the compute API is at that URL.
+    /// A new region, in which the compute API is at that URL and identity is here.
     pub(crate) fn region(&self, compute: &str) -> String {
         let region = unique("region");
         let body = json!({"region": {"id": region}});
         self.admin("POST", "/v3/regions", Some(&body));
-        let body = json!({"endpoint": {
-            "service_id": self.compute, "interface": "public", "region_id": region, "url": compute,
-        }});
-        self.admin("POST", "/v3/endpoints", Some(&body));
+        let identity = format!("{}/v3", self.url());
+        for (kind, url) in [("compute", compute), ("identity", &identity)] {
+            let body = json!({"endpoint": {
+                "service_id": self.service(kind), "interface": "public",
+                "region_id": region, "url": url,
+            }});
+            self.admin("POST", "/v3/endpoints", Some(&body));
+        }
         region
     }
 
@@ -248,17 +251,15 @@ impl Keystone {
         plant("keystone", &recipe(), directory.path(), make);
         let anywhere = format!("{}:0", loopback()).parse().unwrap();
         let (process, address) = serve(&directory, anywhere, variables);
-        let mut keystone = Self {
+        let keystone = Self {
             address,
             admin: Mutex::default(),
-            compute: String::new(),
             variables: variables.to_vec(),
             process: Some(process),
             directory,
         };
         let body = json!({"service": {"type": "compute", "name": "nova"}});
-        let made = keystone.admin("POST", "/v3/services", Some(&body)).json();
-        keystone.compute = text(&made["service"]["id"]);
+        keystone.admin("POST", "/v3/services", Some(&body));
         keystone
     }
 
@@ -271,16 +272,22 @@ impl Keystone {
         token.ok_or(response)
     }
 
+    fn grant(&self, user: &User, role: &str) -> String {
+        let User { id, project, .. } = user;
+        let role = self.role(role);
+        format!("/v3/projects/{}/users/{id}/roles/{role}", project.id)
+    }
+
+    fn service(&self, kind: &str) -> String {
+        let path = format!("/v3/services?type={kind}");
+        let found = self.admin("GET", &path, None).json();
+        text(&found["services"][0]["id"])
+    }
+
     fn role(&self, name: &str) -> String {
         let path = format!("/v3/roles?name={name}");
         let found = self.admin("GET", &path, None).json();
         text(&found["roles"][0]["id"])
-    }
-
-    fn grant(&self, user: &User, role: &str) -> String {
-        let role = self.role(role);
-        let User { id, project, .. } = user;
-        format!("/v3/projects/{}/users/{id}/roles/{role}", project.id)
     }
 
     #[track_caller]

@@ -52,6 +52,11 @@ impl MariaDb {
         self.address
     }
 
+    /// The reader's URL, in the form that Nova's own configuration has.
+    pub(crate) fn url(&self) -> String {
+        format!("mysql+pymysql://{READER}:{PASSWORD}@{}/nova", self.address)
+    }
+
     /// The certificate of the authority behind [`MariaDb::with_tls`].
     pub(crate) fn authority(&self) -> PathBuf {
         self.directory.path().join("pki/ca.pem")

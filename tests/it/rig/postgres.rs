@@ -44,6 +44,11 @@ impl Postgres {
         self.address
     }
 
+    /// The reader's URL, in the form that Nova's own configuration has.
+    pub(crate) fn url(&self) -> String {
+        format!("postgresql://{READER}:{PASSWORD}@{}/nova", self.address)
+    }
+
     /// The certificate of the authority behind [`Postgres::with_tls`].
     pub(crate) fn authority(&self) -> PathBuf {
         self.directory.path().join("pki/ca.pem")

@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::monitor::Command;
-use crate::compute::driver::derived_id;
 use crate::model::{Address, Console, ConsoleKind, Host, Instance, InstanceId, PowerState, Target};
 
 /// The longest name kept, in characters, as with names from XML.
@@ -203,7 +202,7 @@ fn dialled(host: &str, here: &Host) -> Option<Host> {
 
 /// The same at every start.
 fn path_id(socket: &Path) -> InstanceId {
-    derived_id("qmp", &socket.display().to_string())
+    InstanceId::derived("qmp", &socket.display().to_string())
 }
 
 /// `web` for `web.qmp` and `web-qmp.sock`; `qmp.sock` is named after its directory.
