@@ -1,7 +1,7 @@
 //! Embeds the pages of `web/dist` as a table of static bytes.
 //!
-//! `web/mod.rs` includes the table. Each file is kept plain and, where that is smaller, gzipped;
-//! its `ETag` is its own hash. `VNCGATE_WITHOUT_WEB=1` embeds one small page instead, for those
+//! `web/embedded.rs` includes the table. Each file is kept gzipped alone; its `ETag` is its own
+//! hash. `VNCGATE_WITHOUT_WEB=1` embeds one small page instead, for those
 //! who build without Node.js.
 
 use std::error::Error;
@@ -78,19 +78,12 @@ fn collect(root: &Path, folder: &Path, pages: &mut Vec<Page>) -> Result<(), Box<
 
 /// Writes the bytes beside the table and returns their line in it.
 fn entry(out: &Path, number: usize, path: &str, plain: &[u8]) -> Result<String, Box<dyn Error>> {
-    let gzip = gzipped(plain)?;
-    fs::write(out.join(format!("{number}.page")), plain)?;
-    let include = |name: String| format!("include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{name}\"))");
-    let gzip = if gzip.len() < plain.len() {
-        fs::write(out.join(format!("{number}.page.gz")), gzip)?;
-        format!("Some({})", include(format!("{number}.page.gz")))
-    } else {
-        "None".to_owned()
-    };
+    let name = format!("{number}.page.gz");
+    fs::write(out.join(&name), gzipped(plain)?)?;
     Ok(format!(
-        "Asset {{ path: \"/{path}\", hash: \"{}\", plain: {}, gzip: {gzip} }},\n",
+        "Asset {{ path: \"/{path}\", hash: \"{}\", \
+         gzip: include_bytes!(concat!(env!(\"OUT_DIR\"), \"/{name}\")) }},\n",
         hash(plain),
-        include(format!("{number}.page")),
     ))
 }
 

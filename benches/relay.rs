@@ -295,7 +295,7 @@ async fn accept(kind: Kind, door: tokio::net::TcpListener, backend: SocketAddr, 
         sessions.spawn(async move {
             match kind {
                 Kind::Relay => {
-                    let settings = Settings::default();
+                    let settings = Arc::new(Settings::default());
                     run(viewer, target, Opening::default(), &settings, pending()).await;
                 }
                 Kind::PlainCopy => {

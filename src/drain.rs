@@ -7,6 +7,7 @@
 use std::future::Future;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -61,6 +62,11 @@ impl Watch {
         self.draining.cancelled().await;
     }
 
+    /// Whether everything is to end.
+    pub fn is_closing(&self) -> bool {
+        self.closing.is_cancelled()
+    }
+
     /// Waits until everything is to end. Cancel-safe.
     pub async fn closing(&self) {
         self.closing.cancelled().await;
@@ -69,6 +75,18 @@ impl Watch {
     /// Spawns a session: draining waits for it.
     pub fn spawn_session(&self, task: impl Future<Output = ()> + Send + 'static) {
         let _handle = self.sessions.spawn(task);
+    }
+
+    /// The same on another runtime, if one is given.
+    pub fn spawn_session_on(
+        &self,
+        runtime: Option<&Handle>,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
+        let _handle = match runtime {
+            Some(runtime) => self.sessions.spawn_on(task, runtime),
+            None => self.sessions.spawn(task),
+        };
     }
 
     /// Spawns a task that serves until closing and then ends by itself.

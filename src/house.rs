@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 const TABLE: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("drain", &[]),
+    ("tls", &[]),
     ("web", &[]),
     ("config", &["model"]),
     ("telemetry", &["config", "model"]),
@@ -17,7 +18,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("keystone", &["config", "drain", "http", "model"]),
     ("demo", &["drain", "model"]),
     ("auth", &["drain", "keystone", "model", "resolve", "rpc"]),
-    ("compute", &["drain", "model", "resolve", "rpc"]),
+    ("compute", &["drain", "model", "resolve", "rpc", "tls"]),
     (
         "api",
         &[
@@ -43,6 +44,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "resolve",
             "rpc",
             "telemetry",
+            "tls",
         ],
     ),
     (
@@ -60,6 +62,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "proxy",
             "rpc",
             "telemetry",
+            "tls",
             "web",
         ],
     ),
@@ -162,6 +165,17 @@ fn only_the_assembly_sees_drivers_and_stores() {
                 ("compute", "driver") | ("auth", "store" | "redis")
             );
             let fine = !inner || place[0] == room || place[0] == "app";
+            assert!(fine, "{} names crate::{room}::{part}", place.join("::"));
+        }
+    }
+}
+
+#[test]
+fn the_rules_of_rfb_know_the_model_alone() {
+    let rules = |place: &[String]| place.starts_with(&["proxy".to_owned(), "rfb".to_owned()]);
+    for (place, names) in rooms().into_iter().filter(|(place, _)| rules(place)) {
+        for [room, part] in names {
+            let fine = room == "model";
             assert!(fine, "{} names crate::{room}::{part}", place.join("::"));
         }
     }

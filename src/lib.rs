@@ -22,6 +22,7 @@ pub mod proxy;
 pub mod resolve;
 pub mod rpc;
 pub mod telemetry;
+pub mod tls;
 pub mod web;
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::future::pending;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional_with_sizes};
@@ -82,6 +83,7 @@ async fn serve(way: Way, mut viewer: TcpStream, backend: SocketAddr) -> Result<(
             if matches!(way, Way::Greedy) {
                 settings.slot = usize::MAX;
             }
+            let settings = Arc::new(settings);
             relay::run(viewer, target, Opening::default(), &settings, pending()).await;
         }
     }

@@ -14,7 +14,10 @@ use crate::auth::{AuthError, NewGrant};
 use crate::compute::ComputeError;
 use crate::config::Period;
 use crate::http::Reject;
-use crate::model::{AccessUrl, ConsoleType, Grant, InstanceRef, Role, SecondViewer, Terms, Token};
+use crate::model::{
+    AccessUrl, ConsoleKind, ConsoleType, Grant, InstanceRef, Rights, Role, SecondViewer, Terms,
+    Token,
+};
 
 /// The body of `POST /v1/consoles`.
 #[derive(Debug, Deserialize)]
@@ -25,6 +28,9 @@ pub struct ConsoleRequest {
     /// Which console; `novnc` unless said.
     #[serde(default = "novnc")]
     pub r#type: ConsoleType,
+    /// What its viewer may do; everything unless said.
+    #[serde(default)]
+    pub rights: Rights,
     /// How long the URL opens it: at most, and unless said, `auth.url_ttl`.
     #[serde(default)]
     pub ttl: Option<Period>,
@@ -48,6 +54,7 @@ impl ConsoleRequest {
         Self {
             instance: instance.to_owned(),
             r#type: console_type,
+            rights: Rights::CONTROL,
             ttl: None,
             idle_timeout: None,
             max_session: None,
@@ -134,6 +141,7 @@ pub(super) async fn create_console(
         let why = format!("ttl must be from 1s to {longest}, which auth.url_ttl sets");
         return Err(Reject::new(StatusCode::BAD_REQUEST, "bad-ttl", why));
     }
+    let rights = enforceable(request.rights, console_type)?;
     let terms = request.terms(api.terms)?;
     let base = api.urls.base(console_type).ok_or_else(|| {
         let why = format!("no page for {console_type} consoles; set its URL in [proxy]");
@@ -146,6 +154,7 @@ pub(super) async fn create_console(
     let wanted = Wanted {
         instance,
         console_type,
+        rights,
         base,
         terms,
         ttl,
@@ -157,10 +166,26 @@ pub(super) async fn create_console(
     Ok(view.with_page(page.as_ref()))
 }
 
+/// A right that nobody takes away in the middle would only be a promise of the page's.
+fn enforceable(rights: Rights, console_type: ConsoleType) -> Result<Rights, Reject> {
+    match console_type.kind() {
+        ConsoleKind::Vnc | ConsoleKind::Serial => Ok(rights),
+        ConsoleKind::Spice | ConsoleKind::Mks if !rights.are_limited() => Ok(rights),
+        ConsoleKind::Spice | ConsoleKind::Mks => {
+            let why = format!(
+                "the rights `{rights}` cannot be enforced at {console_type} consoles, only at novnc \
+                 and serial ones"
+            );
+            Err(Reject::new(StatusCode::BAD_REQUEST, "bad-rights", why))
+        }
+    }
+}
+
 /// A console that somebody who may see it asks for.
 pub(super) struct Wanted<'a> {
     pub(super) instance: InstanceRef,
     pub(super) console_type: ConsoleType,
+    pub(super) rights: Rights,
     pub(super) base: &'a Url,
     pub(super) terms: Terms,
     pub(super) ttl: Duration,
@@ -180,6 +205,7 @@ pub(super) async fn issue(
         instance_name: located.instance.name,
         console_type,
         target: located.target,
+        rights: wanted.rights,
         base: wanted.base.clone(),
         caller: caller.to_string(),
         terms: wanted.terms,
@@ -193,7 +219,7 @@ pub(super) async fn issue(
     let id = token.hash().id();
     tracing::info!(
         token = %id, instance = %grant.instance, name = grant.instance_name,
-        r#type = %console_type, %caller, expires = %grant.expires, "console URL issued"
+        r#type = %console_type, rights = %grant.rights, %caller, expires = %grant.expires, "console URL issued"
     );
     let url = AccessUrl::new(wanted.base, console_type, &token);
     Ok(Issued { url, token, grant })

@@ -8,7 +8,7 @@ use crate::auth::{Entry, LiveSession};
 use crate::compute::Survey;
 use crate::config::Period;
 use crate::model::{
-    AccessUrl, ConsoleKind, ConsoleType, Grant, Instance, InstanceId, Owner, PowerState,
+    AccessUrl, ConsoleKind, ConsoleType, Grant, Instance, InstanceId, Owner, PowerState, Rights,
     SecondViewer, SessionId, Terms, Token, TokenId,
 };
 
@@ -59,6 +59,8 @@ pub struct ConsoleView {
     pub id: TokenId,
     /// Which console.
     pub r#type: ConsoleType,
+    /// What its viewer may do.
+    pub rights: Rights,
     /// Whose.
     pub instance: InstanceName,
     /// Until when it opens, RFC 3339.
@@ -85,6 +87,7 @@ impl ConsoleView {
             token: token.reveal().to_owned(),
             id: token.hash().id(),
             r#type: grant.console_type,
+            rights: grant.rights,
             instance: InstanceName {
                 id: grant.instance,
                 name: grant.instance_name.clone(),
@@ -110,6 +113,8 @@ pub struct TokenView {
     pub id: TokenId,
     /// Which console it opens.
     pub r#type: ConsoleType,
+    /// What its viewer may do.
+    pub rights: Rights,
     /// Whose.
     pub instance: InstanceName,
     /// Who asked for it.
@@ -127,6 +132,7 @@ impl From<Entry> for TokenView {
         Self {
             id,
             r#type: grant.console_type,
+            rights: grant.rights,
             instance: InstanceName {
                 id: grant.instance,
                 name: grant.instance_name,
@@ -181,6 +187,8 @@ pub struct SessionView {
     pub up: u64,
     /// Bytes to the viewer, a few seconds ago.
     pub down: u64,
+    /// What the viewer may do.
+    pub rights: Rights,
     /// On what terms.
     pub terms: TermsView,
 }
@@ -194,6 +202,7 @@ impl From<LiveSession> for SessionView {
                 name: record.instance_name,
             },
             r#type: record.console_type,
+            rights: record.rights,
             host: record.host,
             proxy: record.proxy,
             token: record.token,

@@ -4,11 +4,13 @@
 //! runs; [`App::addresses`] tells where they are; [`App::run`] serves until the drain ends. The
 //! only module that knows every role.
 
+mod certificates;
 mod front;
 mod monitor;
 mod tokens;
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,8 +30,8 @@ use crate::demo::Demo;
 use crate::drain::{Drain, Watch};
 use crate::http::{BindError, Limits, Listener, serve};
 use crate::keystone::{self, Keystone};
-use crate::model::{Address, ConsoleKind, Host, Target};
-use crate::proxy::{Proxy, Settings, relay};
+use crate::model::{Address, ConsoleKind, Host, Security, Target};
+use crate::proxy::{Bandwidth, Proxy, Settings, Workers, relay};
 use crate::rpc::{self, Client};
 use crate::telemetry::Metrics;
 use crate::web::{BadPages, Pages};
@@ -64,6 +66,9 @@ pub enum StartError {
     /// The demo's own port cannot be opened.
     #[error("the demo cannot listen on loopback")]
     Demo(#[source] std::io::Error),
+    /// The threads that relay cannot be started.
+    #[error("cannot start the threads that relay")]
+    Workers(#[source] std::io::Error),
     /// The pages cannot be served.
     #[error(transparent)]
     Web(#[from] BadPages),
@@ -109,6 +114,7 @@ pub struct App {
     drivers: Vec<Box<dyn Driver>>,
     keystone: Option<keystone::Settings>,
     pages: Pages,
+    workers: Workers,
     proxy_alone: bool,
     config: Config,
 }
@@ -164,6 +170,7 @@ impl App {
             keystone: keystone_settings(&config)?,
             demo,
             pages,
+            workers: Workers::start().map_err(StartError::Workers)?,
             proxy_alone: extras.proxy_alone,
             config,
         })
@@ -188,11 +195,10 @@ impl App {
     pub fn run(self, drain: &Drain) -> Result<Running, StartError> {
         let watch = drain.watch();
         let metrics = Metrics::default();
-        let keystone = self
-            .keystone
-            .map(|settings| Keystone::new(settings, &watch));
+        let keystone = self.keystone.map(|it| Keystone::new(it, &watch));
         let compute = Compute::new(self.drivers);
         compute.start(&watch);
+        certificates::start(&self.config, &metrics, &watch);
         let displays = compute.displays();
         let compute = Client::Near(rpc::serve(compute, &watch));
         let urls = urls(&self.config, &self.addresses);
@@ -208,7 +214,9 @@ impl App {
             metrics.clone(),
             watch.clone(),
         );
-        let proxy = Proxy::new(a, c, settings, m, w).with_displays(displays);
+        let proxy = Proxy::new(a, c, settings, m, w)
+            .with_displays(displays)
+            .with_workers(self.workers);
         let proxy = Arc::new(proxy);
         proxy.start();
         let api = Arc::new(Api {
@@ -355,6 +363,8 @@ fn hypervisor(host: &Hypervisor, address: &Host) -> Result<libvirt::Settings, St
         readonly: host.readonly,
         credentials,
         optional: false,
+        security: host.vnc.clone(),
+        passwords: host.passwords,
     })
 }
 
@@ -366,6 +376,7 @@ fn entry(name: &str, address: Address) -> Entry {
         kind,
         target: address.into(),
         project: None,
+        security: Security::default(),
     }
 }
 
@@ -377,6 +388,7 @@ fn listed_entry(instance: &FixedInstance) -> Entry {
         internal_access_path,
         project,
         kind,
+        vnc,
     } = instance.clone();
     Entry {
         id,
@@ -387,6 +399,14 @@ fn listed_entry(instance: &FixedInstance) -> Entry {
             ..address.into()
         },
         project,
+        security: vnc,
+    }
+}
+
+fn limits(config: &Config) -> Limits {
+    Limits {
+        connections: config.proxy.max_connections,
+        header_timeout: config.proxy.header_timeout.get(),
     }
 }
 
@@ -397,11 +417,17 @@ fn proxy_settings(config: &Config) -> Settings {
         allowed_origins: proxy.allowed_origins.clone(),
         trusted_proxies: proxy.trusted_proxies.clone(),
         connect_timeout: proxy.connect_timeout.get(),
+        allowed_networks: proxy.allowed_networks.clone(),
+        vnc: proxy.vnc.clone(),
         max_sessions: proxy.max_sessions,
-        relay: relay::Settings {
+        relay: Arc::new(relay::Settings {
             frame_limit: proxy.max_frame,
             ping_interval: proxy.ping_interval.unless_zero(),
             ..relay::Settings::default()
+        }),
+        bandwidth: Bandwidth {
+            session: NonZero::new(config.limits.session_bandwidth),
+            tenant: NonZero::new(config.limits.tenant_bandwidth),
         },
     }
 }
@@ -413,13 +439,6 @@ fn keystone_settings(config: &Config) -> Result<Option<keystone::Settings>, Star
         settings.check()?;
     }
     Ok(settings)
-}
-
-fn limits(config: &Config) -> Limits {
-    Limits {
-        connections: config.proxy.max_connections,
-        header_timeout: config.proxy.header_timeout.get(),
-    }
 }
 
 fn machine_name() -> String {

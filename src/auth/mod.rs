@@ -19,7 +19,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use crate::model::{ConsoleType, Grant, InstanceId, SessionId, Target, Terms, Token, TokenId};
+use crate::model::{
+    ConsoleType, Grant, InstanceId, Rights, SessionId, Target, Terms, Token, TokenId,
+};
 use crate::rpc::{Cursor, News, Unreachable};
 
 pub use foreign::{
@@ -42,6 +44,8 @@ pub struct NewGrant {
     pub console_type: ConsoleType,
     /// See [`Grant::target`].
     pub target: Target,
+    /// See [`Grant::rights`].
+    pub rights: Rights,
     /// See [`Grant::base`].
     pub base: Url,
     /// See [`Grant::project`].

@@ -174,6 +174,7 @@ impl Inner {
             console_type: new.console_type,
             target: new.target,
             binding: Binding::Instance,
+            rights: new.rights,
             base: new.base,
             project: new.project,
             caller: new.caller,

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Browser, ConsoleType, InstanceId, SessionId, Terms, TokenId, UnixTime};
+use crate::model::{Browser, ConsoleType, InstanceId, Rights, SessionId, Terms, TokenId, UnixTime};
 
 /// How often a proxy renews the leases of its sessions.
 pub const BEAT: Duration = Duration::from_secs(5);
@@ -46,6 +46,9 @@ pub struct SessionRecord {
     pub browser: Browser,
     /// Since when.
     pub started: UnixTime,
+    /// What its viewer may do.
+    #[serde(default)]
+    pub rights: Rights,
     /// On what terms.
     pub terms: Terms,
 }

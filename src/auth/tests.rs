@@ -9,6 +9,7 @@ pub(super) fn new_grant(instance: u8, ttl: u64) -> NewGrant {
         instance_name: format!("vm-{instance}"),
         console_type: ConsoleType::Novnc,
         target: Target::from("127.0.0.1:5900".parse::<Address>().unwrap()),
+        rights: Rights::VIEW,
         base: "http://127.0.0.1:6080/vnc.html".parse().unwrap(),
         project: Some("p".to_owned()),
         caller: "test".to_owned(),
@@ -29,6 +30,7 @@ pub(super) fn grant(instance: u8, expires: u64) -> Grant {
         console_type: new.console_type,
         target: new.target,
         binding: Binding::Instance,
+        rights: new.rights,
         base: new.base,
         project: new.project,
         caller: new.caller,
@@ -56,6 +58,7 @@ pub(super) fn record(token: &Token, instance: u8, terms: Terms, name: &str) -> S
         caller: "test".to_owned(),
         viewer: Some([127, 0, 0, 1].into()),
         browser: browser(name),
+        rights: Rights::VIEW,
         started: UnixTime::now(),
         terms,
     }

@@ -116,6 +116,7 @@ fn show(sessions: &[SessionView]) -> Result<(), Failure> {
         "ID",
         "INSTANCE",
         "TYPE",
+        "RIGHTS",
         "HOST",
         "PROXY",
         "CALLER",
@@ -128,12 +129,13 @@ fn show(sessions: &[SessionView]) -> Result<(), Failure> {
     output::table(head, &rows)
 }
 
-fn row(session: &SessionView) -> [String; 11] {
+fn row(session: &SessionView) -> [String; 12] {
     let viewer = session.viewer.map(|ip| ip.to_string());
     [
         session.id.to_string(),
         session.instance.name.clone(),
         session.r#type.to_string(),
+        session.rights.to_string(),
         session.host.clone(),
         session.proxy.clone(),
         session.caller.clone(),

@@ -7,7 +7,7 @@ use url::Url;
 use super::{Exit, Failure, Format, Question, Remote, output};
 use crate::api::{ConsoleView, TokenView, TokensView};
 use crate::config::Period;
-use crate::model::{ConsoleType, SecondViewer, Token, TokenId};
+use crate::model::{ConsoleType, Rights, SecondViewer, Token, TokenId};
 
 /// `vncgate token ...`
 #[derive(Debug, Subcommand)]
@@ -27,6 +27,15 @@ pub(super) enum TokenCommand {
         /// How long the URL opens it, such as 90s or 5m [default and most: as `auth.url_ttl` says]
         #[arg(long, value_name = "TIME", env = "VNCGATE_TTL")]
         ttl: Option<Period>,
+        /// What its viewer may do: control (everything), view (nothing but look), or a list of
+        /// input, clipboard-in and clipboard-out with commas between
+        #[arg(
+            long,
+            value_name = "RIGHTS",
+            env = "VNCGATE_RIGHTS",
+            default_value = "control"
+        )]
+        rights: Rights,
         #[command(flatten)]
         terms: TermsWanted,
         /// What to print
@@ -107,13 +116,14 @@ impl TokenCommand {
                 instance,
                 r#type,
                 ttl,
+                rights,
                 terms,
                 output,
                 page,
                 remote,
             } => {
                 let body = serde_json::json!({
-                    "instance": instance, "type": r#type, "ttl": ttl,
+                    "instance": instance, "type": r#type, "ttl": ttl, "rights": rights,
                     "idle_timeout": terms.idle_timeout, "max_session": terms.max_session,
                     "single_use": terms.single_use.then_some(true),
                     "second_viewer": terms.second_viewer,
@@ -212,6 +222,7 @@ fn show(tokens: &[TokenView]) -> Result<(), Failure> {
                 token.id.to_string(),
                 token.instance.name.clone(),
                 token.r#type.to_string(),
+                token.rights.to_string(),
                 token.caller.clone(),
                 token.issued_at.clone(),
                 token.expires_at.clone(),
@@ -219,7 +230,9 @@ fn show(tokens: &[TokenView]) -> Result<(), Failure> {
         })
         .collect();
     output::table(
-        ["ID", "INSTANCE", "TYPE", "CALLER", "ISSUED", "EXPIRES"],
+        [
+            "ID", "INSTANCE", "TYPE", "RIGHTS", "CALLER", "ISSUED", "EXPIRES",
+        ],
         &rows,
     )
 }

@@ -53,6 +53,33 @@ impl AsyncRead for Display {
     }
 }
 
+impl AsyncWrite for Display {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Socket(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Line(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Socket(stream) => Pin::new(stream).poll_flush(context),
+            Self::Line(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Socket(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Line(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}
+
 /// Opens what hypervisors hand over.
 #[derive(Clone, Debug)]
 pub struct Displays(Arc<[Arc<dyn Driver>]>);

@@ -19,7 +19,7 @@ use tokio::time::timeout;
 
 use crate::drain::Watch;
 use crate::model::{
-    Address, Binding, ConsoleKind, ConsoleType, Grant, Instance, InstanceId, InstanceRef,
+    Address, Binding, ConsoleKind, ConsoleType, Grant, Instance, InstanceId, InstanceRef, Meeting,
     PowerState, Target,
 };
 use crate::rpc::{Client, Cursor, Feed, HOLD, News, Role, Unreachable};
@@ -69,6 +69,13 @@ pub enum Request {
         /// Whose.
         instance: InstanceRef,
     },
+    /// How is the server behind a console to be met?
+    Meeting {
+        /// Whose.
+        instance: InstanceId,
+        /// Which console.
+        kind: ConsoleKind,
+    },
     /// Which instances have ended? Held until there is one, or for a while.
     Ended(Option<Cursor>),
     /// What did it write to its serial line?
@@ -93,6 +100,8 @@ pub enum Reply {
     Instance(Instance),
     /// To `Screenshot`.
     Screenshot(Picture),
+    /// To `Meeting`.
+    Meeting(Box<Meeting>),
     /// To `Ended`.
     Ended(News<InstanceId>),
     /// To `ConsoleLog`.
@@ -298,6 +307,26 @@ impl Compute {
         fault.map_or(Ok(None), Err)
     }
 
+    /// Of the driver that knows where it is, else of the first that has something to say.
+    async fn meeting(&self, id: InstanceId, kind: ConsoleKind) -> Result<Meeting, ComputeError> {
+        let instance = self.instance(&InstanceRef::Id(id)).await?;
+        let (first, others): (Vec<_>, Vec<_>) = self
+            .drivers
+            .iter()
+            .partition(|driver| driver.source() == instance.source);
+        for driver in first.into_iter().chain(others) {
+            match meeting(&**driver, &instance, kind).await {
+                Ok(None) => {}
+                Ok(Some(meeting)) => return Ok(meeting),
+                Err(fault) => {
+                    let name = instance.shown_name().to_owned();
+                    return Err(ComputeError::Source { name, fault });
+                }
+            }
+        }
+        Ok(Meeting::default())
+    }
+
     /// A driver that fails here claims nothing: it must not lock out what the others know.
     async fn refuse_claimed(&self, one: &Instance, target: &Target) -> Result<(), ComputeError> {
         let asked = Arc::new(target.clone());
@@ -344,6 +373,10 @@ impl Role for Compute {
             Request::Instance { instance } => self.instance(&instance).await.map(Reply::Instance),
             Request::Screenshot { instance } => {
                 self.screenshot(&instance).await.map(Reply::Screenshot)
+            }
+            Request::Meeting { instance, kind } => {
+                let meeting = self.meeting(instance, kind).await;
+                meeting.map(|meeting| Reply::Meeting(Box::new(meeting)))
             }
             Request::Ended(cursor) => Ok(Reply::Ended(self.ends.after(cursor, HOLD).await)),
             Request::ConsoleLog { instance, lines } => {
@@ -418,6 +451,19 @@ impl Client<Compute> {
         }
     }
 
+    /// How the server behind a console is to be met; holds a secret. Errors: `NoSuchInstance`,
+    /// `Source`, `Unreachable`.
+    pub async fn meeting(
+        &self,
+        instance: InstanceId,
+        kind: ConsoleKind,
+    ) -> Result<Meeting, ComputeError> {
+        match self.call(Request::Meeting { instance, kind }).await? {
+            Reply::Meeting(meeting) => Ok(*meeting),
+            other => Err(stray(&other)),
+        }
+    }
+
     /// Instances that ended since `cursor`, as far as hypervisors tell: waits up to [`HOLD`] for
     /// one. Each may be back already, or somewhere else. Errors: `Unreachable`.
     pub async fn ended(&self, cursor: Option<Cursor>) -> Result<News<InstanceId>, ComputeError> {
@@ -456,6 +502,15 @@ async fn picture(driver: &dyn Driver, id: InstanceId) -> Result<Option<Picture>,
     let taken = taken.unwrap_or_else(|_| Err(driver::silent(driver.source())))?;
     let picture = taken.map(Picture::from_hypervisor).transpose();
     picture.map_err(|bad| driver::fault(driver.source(), &bad))
+}
+
+async fn meeting(
+    driver: &dyn Driver,
+    instance: &Instance,
+    kind: ConsoleKind,
+) -> Result<Option<Meeting>, Fault> {
+    let told = timeout(driver::DEADLINE, driver.meeting(instance, kind)).await;
+    told.unwrap_or_else(|_| Err(driver::silent(driver.source())))
 }
 
 async fn kept(driver: &dyn Driver, id: InstanceId) -> Result<Option<Vec<u8>>, Fault> {

@@ -5,6 +5,7 @@ use tempfile::TempDir;
 use super::driver::{BoxFuture, Directory, Entry, Fixed};
 use super::*;
 use crate::drain::Drain;
+use crate::model::{Scheme, Security};
 use crate::rpc;
 
 const VNC: &str = include_str!("../../tests/data/libvirt/vnc.xml");
@@ -31,6 +32,7 @@ fn entry(id: Option<&str>, name: &str, address: &str) -> Entry {
         kind: ConsoleKind::Vnc,
         target: target_at(address),
         project: None,
+        security: Security::default(),
     }
 }
 
@@ -297,4 +299,78 @@ async fn what_one_driver_found_does_not_wait_for_another_that_hangs() {
         "{:?}",
         started.elapsed()
     );
+}
+
+/// A driver that knows one instance and a password of it.
+#[derive(Debug)]
+struct Knowing(&'static str, Instance);
+
+impl Driver for Knowing {
+    fn source(&self) -> &str {
+        self.0
+    }
+
+    fn survey(&self) -> BoxFuture<'_, Survey> {
+        let survey = Survey {
+            instances: vec![self.1.clone()],
+            faults: Vec::new(),
+        };
+        Box::pin(async move { survey })
+    }
+
+    fn meeting<'a>(
+        &'a self,
+        _instance: &'a Instance,
+        _kind: ConsoleKind,
+    ) -> BoxFuture<'a, driver::Met> {
+        let meeting = Meeting {
+            password: Some(self.0.to_owned().into()),
+            ..Meeting::default()
+        };
+        Box::pin(async move { Ok(Some(meeting)) })
+    }
+}
+
+#[tokio::test]
+async fn a_server_is_met_as_the_source_says_that_knows_where_it_is() {
+    let instance = |source: &str, state| Instance {
+        id: InstanceId(uuid::Uuid::nil()),
+        name: "web".to_owned(),
+        display_name: None,
+        state,
+        flavor: None,
+        owner: None,
+        consoles: Vec::new(),
+        source: source.to_owned(),
+    };
+    let stale = Knowing("stale", instance("stale", PowerState::Off));
+    let live = Knowing("live", instance("live", PowerState::Running));
+    let compute = Compute::new(vec![Box::new(stale), Box::new(live)]);
+
+    let id = InstanceId(uuid::Uuid::nil());
+    let meeting = compute.meeting(id, ConsoleKind::Vnc).await.unwrap();
+
+    assert_eq!(meeting.password, Some("live".to_owned().into()));
+}
+
+#[test]
+fn how_a_server_is_met_survives_the_wire_and_shows_no_password() {
+    let meeting = Meeting {
+        security: Security {
+            security: Some(vec![Scheme::X509Vnc].into()),
+            ca_file: Some("/ca".into()),
+            ..Security::default()
+        },
+        password: Some("s3cret".to_owned().into()),
+        within: Some(vec!["kvm-1".parse().unwrap()]),
+    };
+    let reply = Reply::Meeting(Box::new(meeting.clone()));
+
+    let wire = serde_json::to_string(&reply).unwrap();
+    let Reply::Meeting(read) = serde_json::from_str(&wire).unwrap() else {
+        panic!("another reply")
+    };
+
+    assert_eq!(*read, meeting);
+    assert!(!format!("{reply:?}").contains("s3cret"));
 }

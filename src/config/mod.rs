@@ -8,6 +8,7 @@ mod error;
 mod keystone;
 mod period;
 mod redis;
+mod vnc;
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -25,7 +26,7 @@ pub use redis::Redis;
 
 use crate::model::{
     AccessPath, Address, ConsoleKind, ConsoleType, Host, InstanceId, KeyHash, Role, SecondViewer,
-    Terms,
+    Security, Terms,
 };
 
 /// The complete example, every key at its default.
@@ -48,6 +49,8 @@ pub struct Config {
     pub compute: Compute,
     /// OpenStack's identity service.
     pub keystone: Keystone,
+    /// What sessions may use.
+    pub limits: Limits,
     /// Health and metrics.
     pub monitor: Monitor,
     /// The socket of `vncgate token` and its like.
@@ -92,8 +95,12 @@ pub struct Proxy {
     pub allowed_origins: Vec<String>,
     /// Networks whose forwarded headers are believed.
     pub trusted_proxies: Vec<IpNet>,
-    /// How long a hypervisor may take to accept and to greet.
+    /// How long a hypervisor may take to accept, to greet, and to shake hands.
     pub connect_timeout: Period,
+    /// Networks that consoles may be dialled in; empty: where their hosts are.
+    pub allowed_networks: Vec<IpNet>,
+    /// How VNC servers are met, unless their own entry says otherwise.
+    pub vnc: Security,
     /// How often a quiet viewer is pinged; 0s is never.
     pub ping_interval: Period,
     /// How long sessions live on after the first signal to end.
@@ -253,6 +260,16 @@ pub struct Hypervisor {
     /// The file with this user's password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub password_file: Option<PathBuf>,
+    /// Whether to ask it for the passwords of displays, where it lets us.
+    #[serde(default = "yes")]
+    pub passwords: bool,
+    /// How the VNC servers of its guests are met.
+    #[serde(default)]
+    pub vnc: Security,
+}
+
+fn yes() -> bool {
+    true
 }
 
 fn local_libvirt() -> String {
@@ -279,10 +296,23 @@ pub struct FixedInstance {
     /// What it speaks.
     #[serde(default = "vnc")]
     pub kind: ConsoleKind,
+    /// How its VNC server is met.
+    #[serde(default)]
+    pub vnc: Security,
 }
 
 fn vnc() -> ConsoleKind {
     ConsoleKind::Vnc
+}
+
+/// `[limits]`: what sessions may use.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Bytes per second of one session in each direction; 0: any number.
+    pub session_bandwidth: u64,
+    /// The same of all sessions of one project or, without one, one caller, on this proxy.
+    pub tenant_bandwidth: u64,
 }
 
 /// `[monitor]`: `/healthz`, `/readyz` and `/metrics`.
@@ -351,6 +381,8 @@ impl Default for Proxy {
             allowed_origins: Vec::new(),
             trusted_proxies: Vec::new(),
             connect_timeout: Period::from_secs(5),
+            allowed_networks: Vec::new(),
+            vnc: Security::default(),
             ping_interval: Period::from_secs(30),
             drain_timeout: Period::from_secs(30),
             header_timeout: Period::from_secs(10),
@@ -468,6 +500,7 @@ impl Config {
             .as_ref()
             .map_or(Ok(()), |url| check_url("api.public_url", url))?;
         self.compute.check()?;
+        self.check_vnc()?;
         self.keystone.check()?;
         self.auth.check_source()?;
         self.check_auth()?;

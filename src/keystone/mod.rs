@@ -157,6 +157,3 @@ impl Inner {
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -71,6 +71,7 @@ struct Held {
 struct OwnToken {
     /// Marked as sensitive, so that `Debug` hides it.
     value: HeaderValue,
+    made_at: Instant,
     renew_at: Instant,
     catalog: Vec<Entry>,
 }
@@ -97,12 +98,18 @@ impl Service {
 
     pub(super) async fn compute_endpoint(&self) -> Result<Url, Unavailable> {
         let own = self.token(None).await?;
-        let Settings {
-            interface,
-            ref region,
-            ..
-        } = self.settings;
-        catalog::compute(&own.catalog, interface, region.as_deref())
+        let found = self.compute_in(&own);
+        if found.is_ok() || own.made_at.elapsed() < REST {
+            return found;
+        }
+        // A catalog comes with a token; what was added since is in the next one's.
+        let fresh = self.token(Some(&own)).await?;
+        self.compute_in(&fresh)
+    }
+
+    fn compute_in(&self, own: &OwnToken) -> Result<Url, Unavailable> {
+        let region = self.settings.region.as_deref();
+        catalog::compute(&own.catalog, self.settings.interface, region)
             .map_err(|why| self.unavailable(&why))
     }
 
@@ -242,9 +249,11 @@ fn own_token(answer: &Response<Bytes>) -> Result<OwnToken, String> {
         .map_err(|error| format!("its answer is no token: {error}"))?;
     let token = document.token;
     let life = time(&token.expires_at)?.after(time(&token.issued_at)?);
+    let made_at = Instant::now();
     Ok(OwnToken {
         value,
-        renew_at: Instant::now() + life.saturating_sub(MARGIN.min(life / 4)),
+        made_at,
+        renew_at: made_at + life.saturating_sub(MARGIN.min(life / 4)),
         catalog: token.catalog,
     })
 }

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::{ConsoleType, InstanceId, Target, Terms, Token, UnixTime};
+use super::{ConsoleType, InstanceId, Rights, Target, Terms, Token, UnixTime};
 
 /// What a token stands for.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
@@ -20,6 +20,9 @@ pub struct Grant {
     pub target: Target,
     /// Whether that may be dialled.
     pub binding: Binding,
+    /// What its viewer may do.
+    #[serde(default)]
+    pub rights: Rights,
     /// The access URL without the token; its scheme and host anchor the origin check.
     pub base: Url,
     /// Whose the instance is: Keystone's project id, where the hypervisor told.

@@ -94,7 +94,8 @@ pub enum Address {
 const HYPERVISOR: &str = "hypervisor";
 
 /// A host by number or by name.
-#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+#[derive(Clone, Debug, Eq, Hash, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum Host {
     /// An IPv4 or IPv6 address.
     Ip(IpAddr),
@@ -171,6 +172,20 @@ impl fmt::Display for Host {
             Self::Ip(ip) => ip.fmt(f),
             Self::Name(name) => f.write_str(name),
         }
+    }
+}
+
+impl TryFrom<String> for Host {
+    type Error = BadAddress;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<Host> for String {
+    fn from(host: Host) -> Self {
+        host.to_string()
     }
 }
 

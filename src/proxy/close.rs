@@ -5,13 +5,18 @@
 //! is told what it may know; addresses and inner errors stand in the log, under the same
 //! correlation id.
 
+use rustls::CertificateError;
+
 use crate::auth::{AuthError, Cause, NoConsole};
 use crate::compute::ComputeError;
 use crate::model::CorrelationId;
+use crate::tls::TlsError;
 
+use super::entry::{EntryError, Why};
 use super::preamble::NotOpened;
 use super::relay::Ending;
 use super::request::BadOrigin;
+use super::rfb::Fault;
 use super::target::ConnectError;
 
 /// A normal end.
@@ -20,6 +25,12 @@ pub const ENDED: u16 = 1000;
 pub const GOING_AWAY: u16 = 1001;
 /// The host cannot be reached, or is no longer.
 pub const LOST: u16 = 4005;
+/// The security handshake with the host failed.
+pub const REFUSED: u16 = 4006;
+/// The viewer answers nothing.
+pub const UNHEARD: u16 = 4008;
+/// What comes is no RFB, or cannot be checked against the viewer's rights.
+pub const UNFOLLOWED: u16 = 4012;
 /// A close frame without a code: never sent, only counted (RFC 6455 section 7.1.5).
 pub const NO_CODE: u16 = 1005;
 /// No close frame came: never sent, only counted (RFC 6455 section 7.1.5).
@@ -84,6 +95,9 @@ pub enum Refusal {
     /// The target cannot be reached.
     #[error(transparent)]
     Connect(#[from] ConnectError),
+    /// The target does not let us in, or we do not believe it.
+    #[error(transparent)]
+    Entry(#[from] EntryError),
 }
 
 impl Refusal {
@@ -95,6 +109,7 @@ impl Refusal {
             Self::Auth(AuthError::Occupied | AuthError::Limit(_)) => 4010,
             Self::Origin(_) => 4003,
             Self::Compute(ComputeError::Source { .. }) | Self::Connect(_) => LOST,
+            Self::Entry(_) => REFUSED,
             Self::Auth(AuthError::NoConsole(_)) => 4004,
             Self::Auth(_) | Self::Compute(ComputeError::Unreachable(_)) => 4011,
             Self::Compute(_) => 4004,
@@ -114,6 +129,7 @@ impl Refusal {
             Self::Origin(error) => error.to_string(),
             Self::Compute(error) => compute_sentence(error).to_owned(),
             Self::Connect(error) => connect_sentence(error).to_owned(),
+            Self::Entry(error) => error.sentence().to_owned(),
             Self::Auth(error) => auth_sentence(error).to_owned(),
         }
     }
@@ -168,10 +184,11 @@ fn connect_sentence(error: &ConnectError) -> &'static str {
         ConnectError::Resolve(_) => "the name of the console's host cannot be resolved",
         ConnectError::Dial { .. } => "the console's host refused the connection",
         ConnectError::DialTimeout { .. } => "the console's host does not answer",
-        ConnectError::NotOpened { why, .. } => not_opened_sentence(why),
         ConnectError::Closed(_) => "the console's host hung up at once",
         ConnectError::Silent { .. } => "the console's host takes the connection but says nothing",
         ConnectError::Nowhere => "the console can only be opened on its own host",
+        ConnectError::NotOpened { why, .. } => not_opened_sentence(why),
+        ConnectError::OutOfBounds(_) => "the console's address is outside the allowed networks",
         ConnectError::NotRfb(_) => "what answers at the console's address is not a VNC server",
     }
 }
@@ -184,6 +201,66 @@ fn not_opened_sentence(why: &NotOpened) -> &'static str {
         NotOpened::Endless | NotOpened::NotHttp => {
             "the console's host does not understand what it is asked"
         }
+    }
+}
+
+impl EntryError {
+    /// What a viewer may know of it: which side, which step, and nothing that stands in a file or
+    /// that the server said.
+    pub(super) fn sentence(&self) -> &'static str {
+        match &self.why {
+            Why::Fault(fault) => fault_sentence(fault),
+            Why::Tls(error) => tls_sentence(error),
+            Why::HungUp(_) => "the console's host hung up during the security handshake",
+            Why::Stream { .. } => "the connection was lost during the security handshake",
+            Why::Late { .. } => "the console's host does not finish the security handshake",
+            Why::Password { .. } => "the gateway cannot read its password for this console",
+        }
+    }
+}
+
+fn fault_sentence(fault: &Fault) -> &'static str {
+    match fault {
+        Fault::NotRfb => "what answers at the console's address is not a VNC server",
+        Fault::Closed { .. } => "the console's VNC server lets nobody in just now",
+        Fault::NoCommon { .. } => {
+            "the console's VNC server offers no security that this gateway may use"
+        }
+        Fault::Refused { viewer: true, .. } => {
+            "the console's VNC server does not accept the password"
+        }
+        Fault::Refused { .. } => "the console's VNC server does not accept the gateway's password",
+        Fault::VencryptVersion(..) | Fault::TakenBack(_) | Fault::OutOfTurn => {
+            "the console's VNC server breaks the rules of the security handshake"
+        }
+    }
+}
+
+fn tls_sentence(error: &TlsError) -> &'static str {
+    match error {
+        TlsError::File(_) | TlsError::Own { .. } => "the gateway cannot read its own certificates",
+        TlsError::Server { fault, .. } => match fault {
+            CertificateError::ExpiredContext { .. } | CertificateError::Expired => {
+                "the certificate of the console's host has expired"
+            }
+            CertificateError::NotValidYetContext { .. } | CertificateError::NotValidYet => {
+                "the certificate of the console's host is not valid yet"
+            }
+            CertificateError::NotValidForNameContext { .. } | CertificateError::NotValidForName => {
+                "the certificate of the console's host is for another name"
+            }
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
+                "the certificate of the console's host is from a CA that is not known here"
+            }
+            _ => "the certificate of the console's host is not valid",
+        },
+        TlsError::CertificateWanted => {
+            "the console's host wants a client certificate, and the gateway has none"
+        }
+        TlsError::CertificateRefused { .. } => {
+            "the console's host does not accept the gateway's client certificate"
+        }
+        TlsError::Handshake(_) => "no TLS connection with the console's host comes about",
     }
 }
 

@@ -13,15 +13,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::close::Refusal;
+use super::entry::Entered;
 use super::request::{self, BadHandshake, Client as Viewer, Handshake};
 use super::roster::Seat;
 use super::session::{self, Session};
-use super::{Proxy, target};
+use super::{Proxy, Workers};
 use crate::auth::SessionRecord;
 use crate::http::{Body, Peer, Reject};
-use crate::model::{
-    Address, Browser, CorrelationId, Grant, InstanceId, SessionId, Target, TokenId, UnixTime,
-};
+use crate::model::{Browser, CorrelationId, Grant, InstanceId, SessionId, TokenId, UnixTime};
 
 /// Refused viewers that are being told so at one time; further ones get a bare 503.
 const REFUSALS: usize = 512;
@@ -30,7 +29,7 @@ const REFUSALS: usize = 512;
 struct Opened {
     /// With the target it is at now.
     grant: Grant,
-    connected: target::Connected,
+    entered: Entered,
     seat: Seat,
 }
 
@@ -108,14 +107,14 @@ impl Proxy {
         let record = self.record(&grant, token.hash().id(), viewer, browser);
         let seat = self.enter(record).await?;
         let started = Instant::now();
-        let connected = self.reach(&grant, &grant.target).await?;
+        let entered = self.reach(&grant, &grant.target).await?;
         self.metrics
             .connect_seconds
             .0
             .observe(started.elapsed().as_secs_f64());
         Ok(Opened {
             grant,
-            connected,
+            entered,
             seat,
         })
     }
@@ -140,45 +139,9 @@ impl Proxy {
             viewer: viewer.ip,
             browser,
             started: UnixTime::now(),
+            rights: grant.rights,
             terms: grant.terms,
         }
-    }
-
-    /// By the hypervisor's own hand where it hands over; that needs no port and cannot reach
-    /// another instance. Else, or if that fails, by the address.
-    async fn reach(&self, grant: &Grant, target: &Target) -> Result<target::Connected, Refusal> {
-        let address = &target.address;
-        let kind = grant.console_type.kind();
-        let limit = self.settings.connect_timeout;
-        let failure = match self.handed(grant, address).await {
-            Ok(Some(connected)) => return Ok(connected),
-            Ok(None) => None,
-            Err(refusal) => Some(refusal),
-        };
-        if let Some(error) = &failure {
-            tracing::debug!(instance = %grant.instance, %address, %error, "not handed over");
-        }
-        match (failure, address) {
-            (Some(refusal), Address::Hypervisor) => Err(refusal),
-            _ => Ok(target::connect(target, kind, limit).await?),
-        }
-    }
-
-    async fn handed(
-        &self,
-        grant: &Grant,
-        address: &Address,
-    ) -> Result<Option<target::Connected>, Refusal> {
-        let kind = grant.console_type.kind();
-        let Some(displays) = &self.displays else {
-            return Ok(None);
-        };
-        let Some(display) = displays.open(grant.instance, kind).await? else {
-            return Ok(None);
-        };
-        let limit = self.settings.connect_timeout;
-        let connected = target::take_over(display, address, kind, limit).await?;
-        Ok(Some(connected))
     }
 
     fn begin(
@@ -191,20 +154,23 @@ impl Proxy {
     ) {
         let Opened {
             grant,
-            connected,
+            entered,
             seat,
         } = opened;
         let session = Session {
             seat,
             correlation,
-            grant,
+            grant: Box::new(grant),
             viewer: viewer.ip,
         };
         let proxy = Arc::clone(self);
-        self.watch.spawn_session(async move {
-            session::run(&proxy, session, upgrade, connected).await;
-            drop(place);
-        });
+        let desk = self.workers.as_ref().and_then(Workers::desk);
+        let runtime = desk.as_ref().map(|desk| desk.runtime.clone());
+        let session = async move {
+            session::run(&proxy, session, upgrade, entered).await;
+            drop((place, desk));
+        };
+        self.watch.spawn_session_on(runtime.as_ref(), session);
     }
 
     /// Tells the viewer why not; `false` if too many are being told already.

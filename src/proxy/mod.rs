@@ -1,29 +1,43 @@
 //! The proxy role: journey B, from a WebSocket upgrade to a relayed console.
 //!
 //! `request` reads the upgrade, `console` takes it through token, origin and target, `target`
-//! dials (and `preamble` asks there for one console of several), `session` lives as long as the
-//! viewer, `roster` watches over all sessions, `close` says in words why one ended. The bytes
+//! dials (and `preamble` asks there for one console of several), `entry` and `reception` shake
+//! hands with the VNC server and the viewer by the rules in [`rfb`] (`approach` says how), `session`
+//! lives as long as the viewer, `roster` watches over all sessions, `close` says in words why one
+//! ended. The bytes
 //! flow in [`relay`] over [`ws`], which know only each other. Called by the HTTP listener;
 //! calls auth and compute through their facades.
 
+mod approach;
+mod bandwidth;
 pub mod close;
 mod console;
+pub mod entry;
 mod input;
 pub mod preamble;
+mod reception;
 pub mod relay;
 pub mod request;
+pub mod rfb;
+mod rights;
 mod roster;
 mod session;
 pub mod target;
+mod workers;
 pub mod ws;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use self::bandwidth::Bandwidth;
+pub use self::workers::Workers;
+
 use crate::auth::Auth;
 use crate::compute::{Compute, Displays};
 use crate::drain::Watch;
+use crate::model::Security;
 use crate::rpc::Client;
 use crate::telemetry::Metrics;
 
@@ -39,6 +53,9 @@ pub struct Proxy {
     watch: Watch,
     places: console::Places,
     roster: roster::Roster,
+    bandwidth: bandwidth::Tenants,
+    /// Where sessions run, if not where they began.
+    workers: Option<Workers>,
 }
 
 /// What of the config the proxy goes by.
@@ -52,10 +69,16 @@ pub struct Settings {
     pub trusted_proxies: Vec<IpNet>,
     /// See [`crate::config::Proxy::connect_timeout`].
     pub connect_timeout: Duration,
+    /// See [`crate::config::Proxy::allowed_networks`].
+    pub allowed_networks: Vec<IpNet>,
+    /// See [`crate::config::Proxy::vnc`].
+    pub vnc: Security,
     /// See [`crate::config::Proxy::max_sessions`].
     pub max_sessions: usize,
     /// What the relay goes by.
-    pub relay: relay::Settings,
+    pub relay: Arc<relay::Settings>,
+    /// Bytes per second that may pass.
+    pub bandwidth: Bandwidth,
 }
 
 impl Proxy {
@@ -68,6 +91,7 @@ impl Proxy {
         watch: Watch,
     ) -> Self {
         let places = console::Places::new(settings.max_sessions);
+        let bandwidth = bandwidth::Tenants::new(settings.bandwidth);
         Self {
             auth,
             compute,
@@ -77,6 +101,17 @@ impl Proxy {
             watch,
             places,
             roster: roster::Roster::default(),
+            bandwidth,
+            workers: None,
+        }
+    }
+
+    /// The same, relaying on threads of its own.
+    #[must_use]
+    pub fn with_workers(self, workers: Workers) -> Self {
+        Self {
+            workers: Some(workers),
+            ..self
         }
     }
 

@@ -5,11 +5,13 @@
 //! renews leases, one hears what auth wants ended, one what compute says has stopped. An auth or a
 //! compute that cannot be asked ends nothing.
 
-use std::sync::Arc;
+use std::future::poll_fn;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use dashmap::DashMap;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::close::{self, Verdict};
@@ -44,7 +46,15 @@ pub(super) struct Roster {
 pub(super) struct Live {
     pub(super) record: SessionRecord,
     pub(super) meter: Arc<Meter>,
-    verdict: watch::Sender<Option<Verdict>>,
+    gavel: Mutex<Gavel>,
+}
+
+/// What ends a session, and the session that waits for it: thousands of quiet ones are held, so it
+/// is as small as can be.
+#[derive(Debug, Default)]
+struct Gavel {
+    verdict: Option<Verdict>,
+    session: Option<Waker>,
 }
 
 /// A session's place on the roster and in auth's registry; both end with it.
@@ -75,23 +85,44 @@ impl Live {
         Self {
             record,
             meter: Arc::new(Meter::new(is_input)),
-            verdict: watch::Sender::new(None),
+            gavel: Mutex::default(),
         }
     }
 
     /// Ends the session; the first verdict stands.
     fn end(&self, verdict: Verdict) {
-        let _first = self.verdict.send_if_modified(|known| {
-            let first = known.is_none();
-            if first {
-                *known = Some(verdict);
+        let mut gavel = self.gavel();
+        if gavel.verdict.is_none() {
+            gavel.verdict = Some(verdict);
+            if let Some(session) = gavel.session.take() {
+                session.wake();
             }
-            first
-        });
+        }
     }
 
+    fn poll_verdict(&self, cx: &Context<'_>) -> Poll<Verdict> {
+        let mut gavel = self.gavel();
+        if let Some(verdict) = gavel.verdict {
+            return Poll::Ready(verdict);
+        }
+        gavel.session = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    fn gavel(&self) -> MutexGuard<'_, Gavel> {
+        self.gavel.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the clock has to be looked at for it.
+    fn is_timed(&self) -> bool {
+        let terms = &self.record.terms;
+        terms.idle_timeout.is_some() || terms.max_session.is_some()
+    }
+
+    /// When the viewer last did something.
     fn last_input(&self) -> UnixTime {
-        let after = self.meter.last_input().duration_since(self.meter.began());
+        let meter = &self.meter;
+        let after = meter.last_input().saturating_duration_since(meter.began());
         self.record.started.plus(after)
     }
 
@@ -131,14 +162,16 @@ impl Seat {
     /// The session has begun.
     pub(super) fn open(&mut self) {
         self.opened = true;
+        // It may have come too late to be told with the others.
+        if self.proxy.watch.is_closing() {
+            self.live.end(Verdict::Closing);
+        }
     }
 
-    /// Waits until somebody ends the session. Cancel-safe.
+    /// Waits until somebody ends the session. Cancel-safe; one may wait at a time.
     pub(super) async fn ended(&self) -> Ending {
-        let mut verdicts = self.live.verdict.subscribe();
-        let verdict = verdicts.wait_for(Option::is_some).await;
-        let verdict = verdict.ok().and_then(|verdict| *verdict);
-        close::ending(verdict.unwrap_or(Verdict::Closing))
+        let live = &self.live;
+        close::ending(poll_fn(|cx| live.poll_verdict(cx)).await)
     }
 }
 
@@ -177,6 +210,15 @@ impl Proxy {
         self.keep(|proxy| async move { proxy.keep_leases().await });
         self.keep(|proxy| async move { proxy.hear_orders().await });
         self.keep(|proxy| async move { proxy.hear_of_ends().await });
+        self.watch
+            .spawn_service(Arc::clone(self).end_all_at_closing());
+    }
+
+    async fn end_all_at_closing(self: Arc<Self>) {
+        self.watch.closing().await;
+        for live in &self.roster.live {
+            live.end(Verdict::Closing);
+        }
     }
 
     fn keep<F: Future<Output = ()> + Send + 'static>(
@@ -198,7 +240,9 @@ impl Proxy {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let _now = ticks.tick().await;
-            for live in &self.roster.live {
+            let timed = self.roster.live.iter().filter(|live| live.is_timed());
+            let timed: Vec<Arc<Live>> = timed.map(|live| Arc::clone(&live)).collect();
+            for live in timed {
                 if live.is_over() {
                     live.end(Verdict::Longest);
                 } else if live.is_idle() && self.roster.is_idle(&live.record) {

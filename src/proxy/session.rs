@@ -5,14 +5,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::upgrade::OnUpgrade;
+use socket2::SockRef;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::Proxy;
-use super::close::{self, ABNORMAL, ENDED, LOST, NO_CODE, Verdict};
-use super::relay::{self, End, Opening, Report};
+use super::close::{ABNORMAL, ENDED, LOST, NO_CODE};
+use super::entry::Entered;
+use super::reception::receive;
+use super::relay::{self, End, Ending, Opening, Report};
+use super::rights;
 use super::roster::Seat;
-use super::target::{Connected, Stream};
+use super::target::Stream;
+use super::workers::{adopt, adopt_tcp};
 use crate::compute::Display;
 use crate::http::upgraded_stream;
 use crate::model::{CorrelationId, Grant};
@@ -22,21 +27,31 @@ use crate::telemetry::TypeLabel;
 /// How long a refused viewer may take to hear it.
 const REFUSAL: Duration = Duration::from_secs(2);
 
+/// Bytes that may wait in the kernel for a slow viewer: more would be stale pictures, up to 4 MiB of
+/// them. It costs a fast viewer nothing; see docs/performance.md.
+const UNSENT: u32 = 128 << 10;
+
 /// Who looks at what.
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) seat: Seat,
     pub(super) correlation: CorrelationId,
-    /// With the target it is at now.
-    pub(super) grant: Grant,
+    /// With the target it is at now. Boxed, as what is large is all over here: a session is held for
+    /// hours, and there are thousands.
+    pub(super) grant: Box<Grant>,
     pub(super) viewer: Option<IpAddr>,
 }
 
 /// Relays until somebody leaves. A line in the log at the start and one at the end.
-pub(super) async fn run(proxy: &Proxy, session: Session, upgrade: OnUpgrade, connected: Connected) {
-    let Some((viewer, viewer_bytes)) = take_stream(upgrade).await else {
+pub(super) async fn run(proxy: &Proxy, session: Session, upgrade: OnUpgrade, mut entered: Entered) {
+    let Some((mut viewer, viewer_bytes)) = take_stream(upgrade).await else {
         return;
     };
+    let adopted = adopt_tcp(&mut viewer).and_then(|()| adopt(&mut entered.stream));
+    if let Err(error) = adopted {
+        tracing::warn!(%error, "a session ended before it began");
+        return;
+    }
     let Session {
         mut seat,
         correlation,
@@ -49,22 +64,24 @@ pub(super) async fn run(proxy: &Proxy, session: Session, upgrade: OnUpgrade, con
     tracing::info!(
         session = %id, %correlation, instance = %grant.instance, name = grant.instance_name,
         r#type = %grant.console_type, address = %grant.target, caller = grant.caller, peer,
-        "session started"
+        rights = %grant.rights, "session started"
     );
     let label = TypeLabel::from(grant.console_type);
     proxy.metrics.sessions.get_or_create(&label).inc();
     proxy.metrics.sessions_active.get_or_create(&label).inc();
     let started = Instant::now();
-    let way = connected.stream.way();
+    let way = entered.stream.way();
+    let security = entered.scheme.map(tracing::field::display);
 
     let opening = Opening {
         viewer_bytes,
-        target_bytes: connected.greeting,
         meter: Arc::clone(&seat.live().meter),
-        filter: None,
+        filter: rights::filter(grant.console_type.kind(), grant.rights),
         signature: format!(" [{correlation}]").into(),
+        caps: proxy.bandwidth.caps(&grant),
+        ..Opening::default()
     };
-    let report = relay(proxy, &seat, viewer, connected.stream, opening).await;
+    let report = serve(proxy, &seat, (viewer, entered), opening).await;
     drop(seat);
 
     proxy.metrics.sessions_active.get_or_create(&label).dec();
@@ -75,9 +92,49 @@ pub(super) async fn run(proxy: &Proxy, session: Session, upgrade: OnUpgrade, con
     tracing::info!(
         session = %id, %correlation, instance = %grant.instance, name = grant.instance_name,
         r#type = %grant.console_type, address = %grant.target, caller = grant.caller, peer,
-        way, code, why, up = report.up, down = report.down, seconds,
+        way, security, rights = %grant.rights, code, why, up = report.up, down = report.down, seconds,
         "session ended"
     );
+}
+
+/// Lets the viewer in, where there is something to shake hands on, and relays.
+async fn serve(
+    proxy: &Proxy,
+    seat: &Seat,
+    (mut viewer, mut entered): (TcpStream, Entered),
+    mut opening: Opening,
+) -> Report {
+    if entered.scheme.is_none() {
+        opening.target_bytes = entered.early;
+        return relay(proxy, seat, viewer, entered.stream, opening).await;
+    }
+    let early = std::mem::take(&mut opening.viewer_bytes);
+    let settings = &proxy.settings;
+    let (frames, limit) = (&settings.relay, settings.connect_timeout);
+    let received = tokio::select! {
+        biased;
+        ending = seat.ended() => Err(End::Stopped(ending)),
+        received = receive(&mut viewer, early, &mut entered, frames, limit) => received,
+    };
+    match received {
+        Ok(received) => {
+            opening.decoder = Some(received.decoder);
+            opening.viewer_payload = received.payload;
+            opening.target_bytes = entered.early;
+            relay(proxy, seat, viewer, entered.stream, opening).await
+        }
+        Err(end) => {
+            if let End::Stopped(Ending { code, reason }) = &end {
+                let reason = format!("{reason}{}", opening.signature);
+                relay::refuse(viewer, *code, &reason, REFUSAL).await;
+            }
+            Report {
+                up: 0,
+                down: 0,
+                end,
+            }
+        }
+    }
 }
 
 async fn relay(
@@ -88,19 +145,17 @@ async fn relay(
     opening: Opening,
 ) -> Report {
     let settings = &proxy.settings.relay;
-    let stop = async move {
-        tokio::select! {
-            () = proxy.watch.closing() => close::ending(Verdict::Closing),
-            ending = seat.ended() => ending,
-        }
-    };
+    let stop = seat.ended();
     match target {
-        Stream::Tcp(target) => relay::run(viewer, target, opening, settings, stop).await,
-        Stream::Unix(target) => relay::run(viewer, target, opening, settings, stop).await,
-        Stream::Handed(target) => match target {
-            Display::Socket(target) => relay::run(viewer, target, opening, settings, stop).await,
-            Display::Line(target) => relay::run(viewer, target, opening, settings, stop).await,
-        },
+        Stream::Tcp(target) => Box::pin(relay::run(viewer, target, opening, settings, stop)).await,
+        Stream::Unix(target) => Box::pin(relay::run(viewer, target, opening, settings, stop)).await,
+        Stream::Handed(Display::Socket(target)) => {
+            Box::pin(relay::run(viewer, target, opening, settings, stop)).await
+        }
+        Stream::Handed(Display::Line(target)) => {
+            Box::pin(relay::run(viewer, target, opening, settings, stop)).await
+        }
+        Stream::Tls(target) => Box::pin(relay::run(viewer, target, opening, settings, stop)).await,
     }
 }
 
@@ -114,7 +169,8 @@ pub(super) async fn refuse(upgrade: OnUpgrade, code: u16, reason: &str) {
 /// The viewer's stream once the 101 has left, and what it sent behind its request.
 async fn take_stream(upgrade: OnUpgrade) -> Option<(TcpStream, Vec<u8>)> {
     let (stream, early) = upgraded_stream(upgrade).await?;
-    if let Err(error) = resolve::prepare(&stream) {
+    let unsent = |()| SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
+    if let Err(error) = resolve::prepare(&stream).and_then(unsent) {
         tracing::debug!(%error, "the viewer left before the session began");
     }
     Some((stream, early.to_vec()))

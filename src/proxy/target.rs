@@ -1,18 +1,24 @@
 //! The way to a target: resolve, dial, ask for the console if there are several behind the door,
 //! and hear its greeting.
 //!
-//! A VNC target has to greet as RFB does (RFC 6143 section 7.1.1) before a viewer is let in.
+//! A VNC target has to greet as RFB does (RFC 6143 section 7.1.1) before a viewer is let in. Nothing
+//! is dialled outside the networks it may be in.
 
+use std::fmt;
 use std::io;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt as _};
+use ipnet::IpNet;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::time::timeout;
 
 use super::preamble::{self, NotOpened};
-use crate::compute::Display;
-use crate::model::{AccessPath, Address, ConsoleKind, Target};
+use crate::compute::{Display, Line};
+use crate::model::{AccessPath, Address, ConsoleKind, Host, Target};
 use crate::resolve::{self, Unresolved};
 
 /// An open way to a target, and what was read from it so far.
@@ -25,7 +31,6 @@ pub struct Connected {
 }
 
 /// A stream to a target.
-#[derive(Debug)]
 pub enum Stream {
     /// TCP.
     Tcp(TcpStream),
@@ -33,6 +38,23 @@ pub enum Stream {
     Unix(UnixStream),
     /// A socket or a line that the hypervisor handed over.
     Handed(Display),
+    /// Inside TLS.
+    Tls(Box<dyn Line>),
+}
+
+impl fmt::Debug for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Stream").field(&self.way()).finish()
+    }
+}
+
+/// Where a target may be.
+#[derive(Clone, Debug, Default)]
+pub struct Bounds {
+    /// In these networks; with none, where `hosts` are.
+    pub networks: Vec<IpNet>,
+    /// On these hosts; nothing where people named the address themselves.
+    pub hosts: Option<Vec<Host>>,
 }
 
 impl Stream {
@@ -42,7 +64,45 @@ impl Stream {
             Self::Tcp(_) => "tcp",
             Self::Unix(_) => "unix",
             Self::Handed(_) => "libvirt",
+            Self::Tls(_) => "tls",
         }
+    }
+
+    fn line(self: Pin<&mut Self>) -> Pin<&mut dyn Line> {
+        match self.get_mut() {
+            Self::Tcp(stream) => Pin::new(stream),
+            Self::Unix(stream) => Pin::new(stream),
+            Self::Handed(stream) => Pin::new(stream),
+            Self::Tls(stream) => Pin::new(&mut **stream),
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        into: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        self.line().poll_read(context, into)
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.line().poll_write(context, bytes)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.line().poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.line().poll_shutdown(context)
     }
 }
 
@@ -90,20 +150,27 @@ pub enum ConnectError {
     /// It speaks something else.
     #[error("{0} is not a VNC server")]
     NotRfb(Address),
-    /// It listens nowhere, and nobody handed it over.
+    /// It listens nowhere, or on a Unix socket of another machine, and nobody handed it over.
     #[error("it listens nowhere; only a gateway on its hypervisor's machine can open it")]
     Nowhere,
+    /// It is somewhere else than its kind may be.
+    #[error(
+        "{0} is in no network that may be dialled: it is not on the host that names it; put its \
+         network into proxy.allowed_networks if it is right"
+    )]
+    OutOfBounds(Address),
 }
 
-/// Dials the target, asks for its console if it has an access path, and, for VNC, waits for its
-/// greeting; each within `limit`. Cancel-safe: the connection is closed.
+/// Dials the target inside `bounds`, asks for its console if it has an access path, and, for VNC,
+/// waits for its greeting; each within `limit`. Cancel-safe: the connection is closed.
 pub async fn connect(
     target: &Target,
+    bounds: &Bounds,
     kind: ConsoleKind,
     limit: Duration,
 ) -> Result<Connected, ConnectError> {
     let address = &target.address;
-    let dialled = timeout(limit, dial(address)).await;
+    let dialled = timeout(limit, dial(address, bounds)).await;
     let late = |_| ConnectError::DialTimeout {
         address: address.clone(),
         limit,
@@ -123,12 +190,7 @@ async fn ask(
     address: &Address,
     limit: Duration,
 ) -> Result<Vec<u8>, ConnectError> {
-    let answer = match stream {
-        Stream::Tcp(stream) => preamble::ask(stream, path, limit).await,
-        Stream::Unix(stream) => preamble::ask(stream, path, limit).await,
-        // A hypervisor hands over one console.
-        Stream::Handed(_) => Ok(Vec::new()),
-    };
+    let answer = preamble::ask(stream, path, limit).await;
     answer.map_err(|why| ConnectError::NotOpened {
         address: address.clone(),
         why,
@@ -143,13 +205,9 @@ async fn greeted(
     kind: ConsoleKind,
     limit: Duration,
 ) -> Result<Connected, ConnectError> {
-    let greeting = match (kind, &mut stream) {
-        (ConsoleKind::Spice | ConsoleKind::Serial | ConsoleKind::Mks, _) => early,
-        (ConsoleKind::Vnc, Stream::Tcp(stream)) => greeting(stream, early, address, limit).await?,
-        (ConsoleKind::Vnc, Stream::Unix(stream)) => greeting(stream, early, address, limit).await?,
-        (ConsoleKind::Vnc, Stream::Handed(stream)) => {
-            greeting(stream, early, address, limit).await?
-        }
+    let greeting = match kind {
+        ConsoleKind::Spice | ConsoleKind::Serial | ConsoleKind::Mks => early,
+        ConsoleKind::Vnc => greeting(&mut stream, early, address, limit).await?,
     };
     Ok(Connected { stream, greeting })
 }
@@ -165,22 +223,49 @@ pub async fn take_over(
     greeted(Stream::Handed(display), Vec::new(), address, kind, limit).await
 }
 
-async fn dial(address: &Address) -> Result<Stream, ConnectError> {
+async fn dial(address: &Address, bounds: &Bounds) -> Result<Stream, ConnectError> {
     let failed = |why| ConnectError::Dial {
         address: address.clone(),
         why,
     };
     match address {
+        // The path is one of the machine that named it.
+        Address::Unix(_) if bounds.hosts.is_some() => Err(ConnectError::Nowhere),
         Address::Unix(path) => UnixStream::connect(path)
             .await
             .map(Stream::Unix)
             .map_err(failed),
         Address::Tcp(host, port) => {
-            let ips = resolve::resolve(host).await?;
+            let mut ips = resolve::resolve(host).await?;
+            bounds.keep(host, &mut ips).await;
+            if ips.is_empty() {
+                return Err(ConnectError::OutOfBounds(address.clone()));
+            }
             let stream = resolve::dial(&ips, *port).await;
             stream.map(Stream::Tcp).map_err(failed)
         }
         Address::Hypervisor => Err(ConnectError::Nowhere),
+    }
+}
+
+impl Bounds {
+    /// Leaves of the addresses of `host` what may be dialled.
+    async fn keep(&self, host: &Host, ips: &mut Vec<IpAddr>) {
+        if !self.networks.is_empty() {
+            let inside = |ip: IpAddr| self.networks.iter().any(|net| net.contains(&ip));
+            ips.retain(|ip| inside(ip.to_canonical()));
+            return;
+        }
+        let Some(hosts) = self.hosts.as_ref().filter(|hosts| !hosts.contains(host)) else {
+            return;
+        };
+        let mut known = Vec::new();
+        for host in hosts {
+            // Some names mean something to ssh alone.
+            known.extend(resolve::resolve(host).await.unwrap_or_default());
+        }
+        let same = |one: &IpAddr, other: &IpAddr| one.to_canonical() == other.to_canonical();
+        ips.retain(|ip| known.iter().any(|it| same(it, ip)));
     }
 }
 
@@ -247,7 +332,9 @@ mod tests {
     async fn a_vnc_servers_greeting_is_kept_even_in_pieces() {
         let target = server(b"RFB 003.008\n", true).await;
 
-        let connected = connect(&target, ConsoleKind::Vnc, LIMIT).await.unwrap();
+        let connected = connect(&target, &Bounds::default(), ConsoleKind::Vnc, LIMIT)
+            .await
+            .unwrap();
 
         assert_eq!(connected.greeting, b"RFB 003.008\n");
     }
@@ -257,8 +344,12 @@ mod tests {
         let http = server(b"HTTP/1.1 400 Bad Request\r\n", true).await;
         let brief = server(b"RFB", false).await;
 
-        let web = connect(&http, ConsoleKind::Vnc, LIMIT).await.unwrap_err();
-        let gone = connect(&brief, ConsoleKind::Vnc, LIMIT).await.unwrap_err();
+        let web = connect(&http, &Bounds::default(), ConsoleKind::Vnc, LIMIT)
+            .await
+            .unwrap_err();
+        let gone = connect(&brief, &Bounds::default(), ConsoleKind::Vnc, LIMIT)
+            .await
+            .unwrap_err();
 
         assert!(matches!(web, ConnectError::NotRfb(_)), "{web}");
         assert!(matches!(gone, ConnectError::Closed(_)), "{gone}");
@@ -269,7 +360,9 @@ mod tests {
         let target = server(b"", true).await;
 
         let limit = Duration::from_millis(50);
-        let error = connect(&target, ConsoleKind::Vnc, limit).await.unwrap_err();
+        let error = connect(&target, &Bounds::default(), ConsoleKind::Vnc, limit)
+            .await
+            .unwrap_err();
 
         assert!(matches!(error, ConnectError::Silent { .. }), "{error}");
     }
@@ -278,7 +371,9 @@ mod tests {
     async fn a_serial_line_need_not_greet() {
         let target = server(b"", true).await;
 
-        let connected = connect(&target, ConsoleKind::Serial, LIMIT).await.unwrap();
+        let connected = connect(&target, &Bounds::default(), ConsoleKind::Serial, LIMIT)
+            .await
+            .unwrap();
 
         assert!(connected.greeting.is_empty());
     }
@@ -295,7 +390,7 @@ mod tests {
                 ..server(says, true).await
             };
 
-            let connected = connect(&target, ConsoleKind::Vnc, LIMIT).await;
+            let connected = connect(&target, &Bounds::default(), ConsoleKind::Vnc, LIMIT).await;
 
             match connected {
                 Ok(connected) => assert!(rfb && connected.greeting == b"RFB 003.008\n"),
@@ -312,7 +407,53 @@ mod tests {
         };
         let by_name = Address::Tcp("localhost".parse().unwrap(), port).into();
 
-        assert!(connect(&by_name, ConsoleKind::Vnc, LIMIT).await.is_ok());
+        assert!(
+            connect(&by_name, &Bounds::default(), ConsoleKind::Vnc, LIMIT)
+                .await
+                .is_ok()
+        );
+    }
+
+    async fn dialled_within(bounds: &Bounds, to: &str) -> Result<(), ConnectError> {
+        let Address::Tcp(_, port) = server(b"", true).await.address else {
+            panic!("a TCP address")
+        };
+        let target = Address::Tcp(to.parse().unwrap(), port).into();
+        let connected = connect(&target, bounds, ConsoleKind::Serial, LIMIT).await;
+        connected.map(drop)
+    }
+
+    #[tokio::test]
+    async fn nothing_is_dialled_outside_the_networks_that_are_allowed() {
+        let allowing = |network: &str| Bounds {
+            networks: vec![network.parse().unwrap()],
+            hosts: Some(vec!["10.0.0.7".parse().unwrap()]),
+        };
+
+        let inside = dialled_within(&allowing("127.0.0.0/8"), "127.0.0.1").await;
+        let outside = dialled_within(&allowing("10.0.0.0/8"), "127.0.0.1").await;
+        let by_name = dialled_within(&allowing("10.0.0.0/8"), "localhost").await;
+
+        assert!(inside.is_ok(), "{inside:?}");
+        assert!(matches!(outside, Err(ConnectError::OutOfBounds(_))));
+        assert!(matches!(by_name, Err(ConnectError::OutOfBounds(_))));
+    }
+
+    #[tokio::test]
+    async fn a_host_can_name_no_address_but_its_own() {
+        let of = |hosts: &[&str]| Bounds {
+            networks: Vec::new(),
+            hosts: Some(hosts.iter().map(|host| host.parse().unwrap()).collect()),
+        };
+
+        let own = dialled_within(&of(&["no.such.name", "localhost"]), "127.0.0.1").await;
+        let foreign = dialled_within(&of(&["10.0.0.7"]), "127.0.0.1").await;
+        let path = Address::Unix("/run/own.sock".into()).into();
+        let path = connect(&path, &of(&["localhost"]), ConsoleKind::Vnc, LIMIT).await;
+
+        assert!(own.is_ok(), "{own:?}");
+        assert!(matches!(foreign, Err(ConnectError::OutOfBounds(_))));
+        assert!(matches!(path, Err(ConnectError::Nowhere)));
     }
 
     #[test]

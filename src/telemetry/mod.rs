@@ -8,7 +8,9 @@ mod outlet;
 
 use std::fmt::Write as _;
 use std::io::IsTerminal as _;
+use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
 use std::time::{Duration, SystemTime};
 
 use prometheus_client::encoding::text::encode;
@@ -119,6 +121,8 @@ pub struct Metrics {
     pub api_requests: Family<StatusLabel, Counter>,
     /// 1 while draining.
     pub draining: Gauge,
+    /// How long the certificates in a file are still valid, in days.
+    certificates: Family<FileLabel, Gauge<f64, AtomicU64>>,
     registry: Arc<std::sync::OnceLock<Registry>>,
 }
 
@@ -160,6 +164,12 @@ pub struct CodeLabel {
 pub struct StatusLabel {
     /// An HTTP status.
     pub status: u16,
+}
+
+/// `file="/etc/vncgate/vnc-ca.pem"`
+#[derive(Clone, Debug, Eq, Hash, PartialEq, EncodeLabelSet)]
+pub struct FileLabel {
+    file: String,
 }
 
 /// `direction="down"`
@@ -221,6 +231,11 @@ impl Metrics {
             "Requests to the API",
             self.api_requests.clone(),
         );
+        registry.register(
+            "certificate_days_left",
+            "Days until the first certificate in a file expires; 0 once it has",
+            self.certificates.clone(),
+        );
         registry.register("draining", "1 while draining", self.draining.clone());
         registry
     }
@@ -228,6 +243,14 @@ impl Metrics {
     /// Counts the end of a WebSocket.
     pub fn count_close(&self, code: u16) {
         self.closes.get_or_create(&CodeLabel { code }).inc();
+    }
+
+    /// Notes how long the certificates in a file are still valid.
+    pub fn note_certificate(&self, file: &Path, left: Duration) {
+        let file = file.display().to_string();
+        let days = left.as_secs_f64() / 86_400.0;
+        let gauge = self.certificates.get_or_create(&FileLabel { file });
+        let _before = gauge.set((days * 100.0).round() / 100.0);
     }
 
     /// Counts the bytes of an ended session.

@@ -2,15 +2,18 @@
 //!
 //! Exact names only: there is no file system behind it, so nothing to escape from.
 
+use std::io::Read as _;
+
 use bytes::Bytes;
+use flate2::read::GzDecoder;
 
 use super::{File, content_type};
 
 pub(super) struct Asset {
     pub(super) path: &'static str,
     hash: &'static str,
-    plain: &'static [u8],
-    gzip: Option<&'static [u8]>,
+    /// In no other form: the binary carries each page once.
+    gzip: &'static [u8],
 }
 
 pub(super) static ASSETS: &[Asset] = include!(concat!(env!("OUT_DIR"), "/pages.rs"));
@@ -33,22 +36,31 @@ pub(super) fn find(path: &str, gzip: bool) -> Option<File> {
     ASSETS
         .iter()
         .find(|asset| asset.path == path)
-        .map(|asset| asset.file(gzip))
+        .and_then(|asset| asset.file(gzip))
 }
 
 impl Asset {
-    /// Two forms are two representations, so each has its own strong tag.
-    fn file(&self, gzip: bool) -> File {
-        let (bytes, etag, gzip) = match self.gzip.filter(|_| gzip) {
-            Some(bytes) => (bytes, format!("\"{}-gzip\"", self.hash), true),
-            None => (self.plain, format!("\"{}\"", self.hash), false),
+    /// Two forms are two representations, so each has its own strong tag. The few clients that take
+    /// no gzip wait while it is undone for them.
+    fn file(&self, gzip: bool) -> Option<File> {
+        let (bytes, form) = if gzip {
+            (Bytes::from_static(self.gzip), "-gzip")
+        } else {
+            (inflated(self.gzip)?, "")
         };
-        File {
-            bytes: Bytes::from_static(bytes),
+        Some(File {
+            bytes,
             content_type: content_type(self.path),
-            etag,
+            etag: format!("\"{}{form}\"", self.hash),
             immutable: self.path.starts_with(IMMUTABLE),
             gzip,
-        }
+        })
     }
+}
+
+/// Never nothing: `build.rs` packed it.
+fn inflated(gzip: &[u8]) -> Option<Bytes> {
+    let mut plain = Vec::new();
+    let read = GzDecoder::new(gzip).read_to_end(&mut plain);
+    read.ok().map(|_length| plain.into())
 }

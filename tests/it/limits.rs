@@ -29,6 +29,25 @@ fn a_session_too_many_is_told_to_come_back_and_may_once_another_ends() {
 }
 
 #[test]
+fn sessions_of_one_caller_share_the_bandwidth_that_is_theirs() {
+    let peer = Peer::vnc(|mut stream| stream.write_all(&vec![7; 300_000]));
+    let setup = Setup::new().instance("web-1", &peer.address());
+    let gateway = setup.set("limits", "tenant_bandwidth", 400_000).start();
+    let upgrade = gateway.upgrade("web-1");
+    let started = Instant::now();
+
+    let mut both = [(); 2].map(|()| upgrade.clone().open(gateway.listen).unwrap());
+    for ws in &mut both {
+        drop(shake_hands(ws));
+    }
+    let got = both.each_mut().map(|ws| ws.read_to_close().0.len());
+
+    assert_eq!(got, [300_000, 300_000], "nothing is lost");
+    let took = started.elapsed();
+    assert!(took > Duration::from_millis(1300), "too fast: {took:?}");
+}
+
+#[test]
 fn a_client_that_sends_no_request_is_let_go() {
     let gateway = Setup::new().set("proxy", "header_timeout", "1s").start();
     for beginning in [

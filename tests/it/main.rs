@@ -54,11 +54,17 @@ mod relay;
 #[cfg(test)]
 mod rig;
 #[cfg(test)]
+mod rights;
+#[cfg(test)]
 mod secrets;
+#[cfg(test)]
+mod security;
 #[cfg(test)]
 mod serial;
 #[cfg(test)]
 mod sessions;
+#[cfg(test)]
+mod soak;
 #[cfg(test)]
 mod spice;
 #[cfg(test)]

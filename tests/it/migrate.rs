@@ -8,8 +8,14 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
+use crate::rig::cell::{Console, Database as _, Instance, PASSWORD};
 use crate::rig::certificates::Authority;
-use crate::rig::gateway::{Answer, BINARY, bare, run, vncgate};
+use crate::rig::gateway::{Answer, BINARY, Setup, bare, run, vncgate};
+use crate::rig::mariadb::MariaDb;
+use crate::rig::peers::Peer;
+use crate::rig::process::Stream;
+use crate::rig::rfb::shake_hands;
+use crate::rig::ws::Upgrade;
 
 /// The expected output, and what it is made of.
 const CASES: &[(&str, &[&str])] = &[
@@ -88,6 +94,17 @@ fn each_config_of_nova_becomes_the_one_that_is_kept_beside_it() {
         }
         let expected = fs::read_to_string(&kept).unwrap();
         assert!(printed.stdout == expected, "{name}: {}", printed.stdout);
+    }
+}
+
+#[test]
+fn nothing_of_a_real_config_is_refused_or_left_out_unsaid() {
+    for (name, arguments) in CASES {
+        let printed = migrate(arguments).ok().stdout;
+
+        assert!(!printed.contains("Not taken over"), "{name}: {printed}");
+        let source = printed.lines().any(|line| line.starts_with("source = "));
+        assert!(source, "{name}: {printed}");
     }
 }
 
@@ -240,4 +257,51 @@ fn a_directory_that_nova_reads_unasked_is_pointed_out() {
     let hint = "note: Nova reads tls/nova.conf.d too";
     assert!(pointed_out.stderr.contains(hint), "{pointed_out:?}");
     assert!(!named.stderr.contains(hint), "{named:?}");
+}
+
+#[test]
+fn a_console_of_nova_opens_by_nothing_but_its_migrated_config() {
+    let (cell, peer) = (MariaDb::start(), Peer::echo());
+    let instance = Instance::running("web-1");
+    let console = Console::novnc(&instance, &peer.address());
+    cell.add_instances(std::slice::from_ref(&instance));
+    cell.add_consoles(std::slice::from_ref(&console));
+    let place = TempDir::with_prefix("vncgate-").unwrap();
+    let nova = place.path().join("nova.conf");
+    let base = console.base.as_deref().unwrap();
+    let text = format!(
+        "[DEFAULT]\ndebug = true\n[vnc]\nnovncproxy_host = 127.0.0.1\nnovncproxy_base_url = {base}\n\
+         [database]\nconnection = {}\n",
+        cell.url()
+    );
+    fs::write(&nova, text).unwrap();
+
+    let secrets = place.path().join("secrets");
+    let nova = nova.to_str().unwrap();
+    let printed = migrate(&[nova, "--secrets", secrets.to_str().unwrap()]).ok();
+    let gateway = on_free_ports(&printed.stdout).proxy_alone().start();
+
+    let path = format!("/websockify?token={}", console.token);
+    let upgrade = Upgrade::new(&path).with("Origin", "http://127.0.0.1:6080");
+    let mut ws = upgrade.open(gateway.listen).unwrap();
+    assert_eq!(shake_hands(&mut ws).2, "peer");
+    assert!(!gateway.text(Stream::Err).contains(PASSWORD));
+}
+
+/// The config with the doors of a test.
+fn on_free_ports(printed: &str) -> Setup {
+    let doors = [
+        ("proxy", "listen"),
+        ("monitor", "listen"),
+        ("admin", "socket"),
+    ];
+    let config: toml::Table = printed.parse().unwrap();
+    let keys = config.iter().flat_map(|(section, keys)| {
+        let keys = keys.as_table().unwrap().iter();
+        keys.map(move |(key, value)| (section.as_str(), key.as_str(), value.clone()))
+    });
+    let kept = keys.filter(|(section, key, _)| !doors.contains(&(*section, *key)));
+    kept.fold(Setup::new(), |setup, (section, key, value)| {
+        setup.set(section, key, value)
+    })
 }

@@ -8,10 +8,11 @@ use serde_json::Value;
 use crate::api::new_key;
 use crate::rig::browser::browse;
 use crate::rig::gateway::{Answer, ConsoleUrl, Gateway, Setup};
-use crate::rig::libvirtd::Libvirtd;
+use crate::rig::libvirtd::{Libvirtd, TALKED};
 use crate::rig::openstack::Client;
 use crate::rig::peers::Peer;
 use crate::rig::rfb::shake_hands;
+use crate::rig::wait::until;
 use crate::rig::ws::{Upgrade, Ws};
 
 const OURS: &str = "8a1e6f0c2b5d4d0f9c3b7a6e5d4c3b2a";
@@ -102,6 +103,33 @@ fn the_guests_consoles_open_by_the_urls_that_the_openstack_client_shows() {
     let mut ws = open(&gateway, &serial);
     ws.send(b"hello");
     assert_eq!(ws.read(5), b"hello");
+}
+
+#[test]
+fn the_clients_show_what_a_guest_wrote_to_its_serial_line() {
+    let libvirtd = Libvirtd::start();
+    let log = libvirtd.file("talk.log");
+    let kept = format!("<log file='{}' append='off'/>", log.display());
+    let talk = libvirtd.boot("talk", OURS, &format!("<serial type='pty'>{kept}</serial>"));
+    let key = new_key("portal");
+    let setup = Setup::new().hypervisor("kvm-1", &libvirtd.uri());
+    let gateway = setup.key_of("portal", &key.1, OURS, "member").start();
+    let client = Client::with_key(&compute(&gateway), &key.0);
+    let wrote = String::from_utf8_lossy(TALKED);
+    until("what the guest writes", || {
+        let written = std::fs::read(&log).unwrap_or_default();
+        written.ends_with(TALKED).then_some(())
+    });
+
+    let whole = client.openstack(&["console", "log", "show", "talk"]).ok();
+    let last = ["console", "log", "show", "--lines", "1", &talk];
+    let last = client.at("2.1").openstack(&last).ok();
+    let nova = client.nova(&["console-log", &talk]).ok();
+
+    for answer in [whole, nova] {
+        assert!(answer.stdout.contains(wrote.trim_end()), "{answer:?}");
+    }
+    assert_eq!(last.stdout.trim_end(), "login:");
 }
 
 #[test]
@@ -222,6 +250,31 @@ fn a_key_that_is_none_is_refused_as_keystone_would() {
         answer.stderr.contains("requires authentication"),
         "{answer:?}"
     );
+}
+
+#[test]
+fn a_key_serves_as_a_password_too() {
+    let key = new_key("portal");
+    let screen = Peer::echo();
+    let setup = furnish(Setup::new(), [OURS, THEIRS], [&screen, &screen]);
+    let gateway = setup.key_of("portal", &key.1, OURS, "member").start();
+    let client = Client::with_password(&compute(&gateway), &key.0);
+
+    let answer = client.openstack(&show("--novnc", WEB));
+
+    bytes_come_back(&gateway, "novnc", &shown(&answer));
+}
+
+#[test]
+fn where_no_key_is_configured_this_machines_clients_need_none() {
+    let screen = Peer::echo();
+    let setup = furnish(Setup::new(), [OURS, THEIRS], [&screen, &screen]);
+    let gateway = setup.start();
+    let client = Client::without_credentials(&compute(&gateway));
+
+    let answer = client.openstack(&show("--novnc", "web"));
+
+    bytes_come_back(&gateway, "novnc", &shown(&answer));
 }
 
 #[test]

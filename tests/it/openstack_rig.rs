@@ -125,7 +125,7 @@ fn a_keystone_of_its_own_comes_back_with_what_it_knew() {
 
 #[test]
 fn tokens_of_a_keystone_of_its_own_can_be_short_lived() {
-    let keystone = Keystone::start_with(&[("OS_TOKEN__EXPIRATION", "2")]);
+    let keystone = Keystone::start_with(&[("OS_TOKEN__EXPIRATION", "5")]);
     let member = keystone.user(&keystone.project(), "member");
 
     let token = keystone.sign_in(&member);

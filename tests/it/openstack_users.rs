@@ -11,6 +11,7 @@ use crate::rig::keystone::{Keystone, User};
 use crate::rig::openstack::Client;
 use crate::rig::peers::Peer;
 use crate::rig::process::Stream;
+use crate::rig::ws::Upgrade;
 
 /// A gateway that asks a Keystone, in front of a server of `member`'s project and one of
 /// `stranger`'s.
@@ -30,12 +31,8 @@ impl Cloud {
     fn with(keystone: &Keystone, change: impl FnOnce(Setup) -> Setup) -> Self {
         let [member, stranger] = [(); 2].map(|()| keystone.user(&keystone.project(), "member"));
         let service = keystone.user(&keystone.project(), "service");
-        let setup = Setup::new()
-            .set("keystone", "url", keystone.url())
-            .set("keystone", "username", service.name.as_str())
-            .set("keystone", "project", service.project.name.as_str())
-            .set("keystone", "cache", "0s");
-        let setup = change(with_password(setup, &service.password));
+        let setup = signed_in(Setup::new(), keystone, &service);
+        let setup = change(setup.set("keystone", "cache", "0s"));
         let (screen, line) = (Peer::echo(), echo());
         let projects = [&member, &stranger].map(|user| user.project.id.as_str());
         Self {
@@ -191,6 +188,30 @@ fn keys_of_the_config_open_beside_keystone_and_without_it() {
 }
 
 #[test]
+fn the_api_of_one_gateway_is_nova_to_the_proxy_of_another() {
+    let keystone = Keystone::shared();
+    let region = format!("region-{}", uuid::Uuid::new_v4());
+    let admin = keystone.user(&keystone.project(), "admin");
+    let setup = signed_in(Setup::new(), keystone, &admin).proxy_alone();
+    let setup = setup.set("auth", "source", "nova-api");
+    let proxy = setup.set("keystone", "region", region.as_str()).start();
+    let public = format!("http://{}", proxy.listen);
+    let cloud = Cloud::with(keystone, |setup| setup.set("proxy", "public_url", public));
+    keystone.add_region(&region, &compute(&cloud.gateway));
+    let client = Client::with_user(keystone, &cloud.member, &region);
+
+    let url = shown(&client.openstack(&show("--novnc", "web")));
+
+    let url = ConsoleUrl::parse(&url);
+    assert_eq!(url.0.port(), Some(proxy.listen.port()));
+    bytes_come_back(&proxy, "novnc", url.0.as_str());
+    let token = url.token();
+    cloud.gateway.cli(&["token", "revoke", &token]).ok();
+    let again = Upgrade::new(&url.upgrade_path()).open(proxy.listen);
+    assert_eq!(again.unwrap().expect_close().code, Some(4001));
+}
+
+#[test]
 fn tokens_and_passwords_reach_no_log_line() {
     let keystone = Keystone::shared();
     let mut password = String::new();
@@ -204,18 +225,27 @@ fn tokens_and_passwords_reach_no_log_line() {
     let url = url["remote_console"]["url"].as_str().unwrap();
     assert_eq!(cloud.ask("gAAAAABguess").status, 401);
 
+    for message in ["console URL issued", "request refused"] {
+        let _seen = cloud
+            .gateway
+            .wait_for_event(message, |event| event["message"] == message);
+    }
+
     let log = cloud.gateway.text(Stream::Err) + &cloud.gateway.text(Stream::Out);
 
-    assert!(log.contains("console URL issued"), "the log is there");
     let console = ConsoleUrl::parse(url).token();
     for secret in [&token, &password, &console, "gAAAAABguess"] {
         assert!(!log.contains(secret), "{secret} is in the log");
     }
 }
 
-/// Puts the password into a file of the gateway's own directory, and its path into the config.
-fn with_password(setup: Setup, password: &str) -> Setup {
+/// Has a gateway ask that Keystone as that user, whose password is in a file of its own directory.
+fn signed_in(setup: Setup, keystone: &Keystone, user: &User) -> Setup {
     let file = setup.directory.path().join("password");
-    fs::write(&file, password).unwrap();
-    setup.set("keystone", "password_file", file.to_str().unwrap())
+    fs::write(&file, &user.password).unwrap();
+    setup
+        .set("keystone", "url", keystone.url())
+        .set("keystone", "username", user.name.as_str())
+        .set("keystone", "project", user.project.name.as_str())
+        .set("keystone", "password_file", file.to_str().unwrap())
 }

@@ -29,7 +29,7 @@ fn a_session_is_listed_with_all_that_an_operator_asks_about() {
 
     let session = until("the bytes to be counted", || {
         let session = only_session(&gateway);
-        (session["up"].as_u64().unwrap() >= 24).then_some(session)
+        (session["up"].as_u64().unwrap() >= 11).then_some(session)
     });
     let shown = gateway.cli(&["session", "show", text(&session, "id"), "-o", "json"]);
     let table = gateway.cli(&["session", "list"]).ok().stdout;

@@ -101,6 +101,32 @@ fn a_text_is_typed_and_keys_of_the_bar_are_pressed() {
 }
 
 #[test]
+fn the_channels_of_one_page_are_one_use_and_one_viewer() {
+    let qemu = Qemu::spice();
+    let gateway = gateway_of(&qemu);
+    for second_viewer in ["refuse", "take-over"] {
+        let type_and_terms = ["--type", "spice-html5", "--single-use", "--second-viewer"];
+        let issue = ["token", "issue", "guest"];
+        let issue = [&issue[..], &type_and_terms, &[second_viewer]].concat();
+
+        let seen = browse(
+            &gateway.issue_with(&issue),
+            &[
+                ["--wait-state", "connected"],
+                ["--press", "b"],
+                ["--then-pixel", "100,100,#00a800"],
+                ["--press", "a"],
+                ["--then-pixel", "100,100,#0000a8"],
+            ]
+            .concat(),
+        );
+
+        assert_eq!(seen.code, 0, "{second_viewer}: {seen:?}");
+        gateway.wait_for_sessions(0);
+    }
+}
+
+#[test]
 fn a_click_arrives_at_a_picture_that_is_scaled() {
     let qemu = Qemu::spice_with_mouse();
     let gateway = gateway_of(&qemu);

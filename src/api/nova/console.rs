@@ -10,7 +10,8 @@ use super::{Call, extend};
 use crate::compute::ComputeError;
 use crate::http::{Body, json as answer};
 use crate::model::{
-    Address, ConsoleKind, ConsoleType, Instance, InstanceRef, PowerState, Role, Target, Token,
+    Address, ConsoleKind, ConsoleType, Instance, InstanceRef, PowerState, Rights, Role, Target,
+    Token,
 };
 
 const CONSOLES: &str = "os_compute_api:os-remote-consoles";
@@ -237,6 +238,7 @@ impl Call<'_> {
         let wanted = Wanted {
             instance: InstanceRef::Id(instance.id),
             console_type,
+            rights: Rights::CONTROL,
             base,
             terms: self.api.terms,
             ttl: self.api.url_ttl,

@@ -20,8 +20,8 @@ use super::{BoxFuture, Source};
 use crate::auth::AuthError;
 use crate::keystone::{Ask, Keystone, Unavailable};
 use crate::model::{
-    AccessPath, Address, Binding, ConsoleType, Grant, Host, InstanceId, Target, Terms, Token,
-    UnixTime,
+    AccessPath, Address, Binding, ConsoleType, Grant, Host, InstanceId, Rights, Target, Terms,
+    Token, UnixTime,
 };
 
 /// How long one token may take: less than a caller of auth waits.
@@ -90,6 +90,7 @@ impl NovaApi {
             console_type: self.settings.console_type,
             target: console.target().map_err(source)?,
             binding: Binding::Target,
+            rights: Rights::CONTROL,
             base: self.settings.base.clone(),
             caller: caller(server.tenant_id.as_deref()),
             project: server.tenant_id,

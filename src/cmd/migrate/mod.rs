@@ -155,9 +155,12 @@ impl Nova {
     }
 
     fn head(&self, settings: &Settings) -> String {
-        let what = match self.role {
-            Role::Proxy => format!("in place of {}", self.console.options().program),
-            Role::All => "as a cloud's console service".to_owned(),
+        let (what, command) = match self.role {
+            Role::Proxy => {
+                let program = self.console.options().program;
+                (format!("in place of {program}"), "proxy")
+            }
+            Role::All => ("as a cloud's console service".to_owned(), "serve --all"),
         };
         let paths = settings
             .paths()
@@ -165,7 +168,8 @@ impl Nova {
         let paths: String = paths.collect();
         format!(
             "vncgate {what}, as `vncgate migrate nova` makes it of what stands in\n{paths}Above each \
-             key stands the option it comes from. Below all stands what changes."
+             key stands the option it comes from. Below all stands what changes. `vncgate {command}` \
+             runs it."
         )
     }
 

@@ -11,10 +11,7 @@ use super::{Console, Plan, Role, Source};
 impl Plan<'_> {
     pub(super) fn rest(&mut self) -> Result<(), SettingsError> {
         match self.role {
-            Role::Proxy => {
-                self.no_discovery();
-                self.other_doors();
-            }
+            Role::Proxy => self.other_doors(),
             Role::All => {
                 self.hypervisor();
                 self.api();
@@ -24,12 +21,6 @@ impl Plan<'_> {
         self.changes();
         self.leftovers();
         Ok(())
-    }
-
-    fn no_discovery(&mut self) {
-        let remark = "Nova tells where consoles are; this machine is not looked at.";
-        let key = Key::new(remark, "discover", false);
-        let _taken = self.draft.key(Place::Compute, key);
     }
 
     /// The stand-ins of several proxies may run on one machine, where that of nova-novncproxy has the
@@ -118,15 +109,16 @@ impl Plan<'_> {
                  opened."
             }
             (Role::Proxy, Source::NovaDb) => {
-                "Tokens are found in the database since Nova 18.0. No compute service is asked over the \
-                 message bus whether a port is still the instance's. In its stead a token is refused when its instance is deleted, being \
-                 deleted or migrating, or is on another host by now. docs/openstack.md has what that \
-                 leaves open."
+                "Tokens are in the database since Nova 18.0. No compute service is asked over the \
+                 message bus whether a port is still the instance's. In its stead a token is refused \
+                 whose instance is gone, does not run, or is being deleted, moved or rebuilt, and one \
+                 whose address a later token gave to another instance. docs/openstack.md has what that \
+                 leaves open, and how [[compute.host]] closes it."
             }
             (Role::Proxy, Source::NovaApi) => {
                 "No compute service is asked over the message bus whether a port is still the \
                  instance's, and Nova's API tells neither a token's type nor its end. \
-                 docs/openstack.md has what stands in for it."
+                 docs/openstack.md has what stands in for it, and how [[compute.host]] helps."
             }
         };
         self.draft.change(checks);

@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::config::Config;
+use crate::config::{Config, TokenSource};
 
 const CANARY: &str = "canary-5e1f00d";
 
@@ -137,7 +137,7 @@ fn without_a_database_nova_is_asked() {
     let authtoken = "[keystone_authtoken]\nauth_url = http://k:5000\nusername = nova\n\
                      password = p\nuser_domain_id = default\n";
     let (_, config, _) = migrated(authtoken, &[]);
-    // AWAIT assert_eq!(config.auth.source, TokenSource::NovaApi);
+    assert_eq!(config.auth.source, TokenSource::NovaApi);
     assert_eq!(config.keystone.user_domain, "Default");
     assert_eq!(
         config.keystone.password_file,
@@ -171,6 +171,24 @@ fn nova_that_ended_tls_gets_plain_http_on_loopback_alone() {
             );
         }
     }
+}
+
+#[test]
+fn vnc_servers_are_met_as_nova_meets_them() {
+    let text = "[vnc]\nauth_schemes = vencrypt, none\nvencrypt_ca_certs = /ca.pem\n\
+                vencrypt_client_cert = /cert.pem\nvencrypt_client_key = /key.pem\n";
+    let (printed, _, _) = migrated(text, &[]);
+    for line in [
+        "security = [\"x509none\", \"none\"]\n",
+        "ca_file = \"/ca.pem\"\n",
+        "cert_file = \"/cert.pem\"\n",
+        "key_file = \"/key.pem\"\n",
+        "verify = \"ca\"\n",
+    ] {
+        assert!(printed.contains(line), "{line}{printed}");
+    }
+    let (printed, _, _) = migrated(text, &["--console", "serial"]);
+    assert!(!printed.contains("[proxy.vnc]"), "{printed}");
 }
 
 #[test]

@@ -3,16 +3,17 @@
 //!
 //! Pure. Called by the drivers; knows no file and no socket. Takes what `virsh dumpxml` prints,
 //! live or inactive, and libvirt's own status files. The look-up rules are Nova's (the first
-//! console of a type counts), widened by Unix sockets and by listen addresses. Passwords and
-//! `websocket=` ports in the XML are never read. What listens nowhere (a pty serial line, a display
-//! with `<listen type='none'/>`) is a console only where the hypervisor hands it over.
+//! console of a type counts), widened by Unix sockets and by listen addresses. Passwords are
+//! read only where they are asked for, `websocket=` ports never. What listens nowhere (a pty serial
+//! line, a display with `<listen type='none'/>`) is a console only where the hypervisor hands it
+//! over.
 
 use std::path::PathBuf;
 
 use roxmltree::{Document, Node, ParsingOptions};
 
 use crate::model::{
-    Address, Console, ConsoleKind, Host, Instance, InstanceId, Owner, PowerState, Target,
+    Address, Console, ConsoleKind, Host, Instance, InstanceId, Owner, Password, PowerState, Target,
 };
 
 /// The longest XML worth reading: a thousand times what libvirt writes for a usual domain.
@@ -167,6 +168,17 @@ pub fn device(xml: &str, kind: ConsoleKind) -> Result<Option<Device>, BadDomain>
         let alias = child(*line, "alias").and_then(|alias| alias.attribute("name"));
         Device::Line(alias.map(str::to_owned))
     }))
+}
+
+/// The password of the display that [`parse_in`] takes for VNC, from an XML that has it. It is the
+/// only secret read here, and only when asked for.
+pub fn vnc_password(xml: &str) -> Option<Password> {
+    refuse_costly(xml).ok()?;
+    let document = document(xml).ok()?;
+    let devices = child(domain(document.root_element()).ok()?, "devices")?;
+    let mut displays = children(devices, "graphics");
+    let display = displays.find(|node| kind(*node) == Some(ConsoleKind::Vnc))?;
+    filled(display, "passwd").map(|text| text.to_owned().into())
 }
 
 /// No `<` can stand inside a tag, so what lies between two of them holds at most one.

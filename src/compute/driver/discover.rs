@@ -12,11 +12,14 @@ use std::sync::Arc;
 
 use super::libvirt::transport::Uri;
 use super::libvirt::{Libvirt, Settings};
-use super::{BoxFuture, Directory, Driver, Ends, Handed, Logged, Pictured, Survey, ask_all, fault};
+use super::{
+    BoxFuture, Directory, Driver, Ends, Handed, Logged, Met, Pictured, Survey, ask_all, fault,
+};
 use crate::compute::claim::claims;
 use crate::drain::Watch;
 use crate::model::{
-    Address, Console, ConsoleKind, Host, Instance, InstanceId, InstanceRef, PowerState, Target,
+    Address, Console, ConsoleKind, Host, Instance, InstanceId, InstanceRef, PowerState, Security,
+    Target,
 };
 
 /// Displays 0 to 99, which VNC servers put at 5900 plus the display's number.
@@ -161,6 +164,18 @@ impl Driver for Discover {
         })
     }
 
+    fn meeting<'a>(&'a self, instance: &'a Instance, kind: ConsoleKind) -> BoxFuture<'a, Met> {
+        Box::pin(async move {
+            for hypervisor in &self.hypervisors {
+                let met = hypervisor.meeting(instance, kind).await?;
+                if met.is_some() {
+                    return Ok(met);
+                }
+            }
+            Ok(None)
+        })
+    }
+
     fn screenshot(&self, instance: InstanceId) -> BoxFuture<'_, Pictured> {
         Box::pin(async move {
             for hypervisor in &self.hypervisors {
@@ -203,6 +218,8 @@ impl Local {
             readonly: false,
             credentials: None,
             optional: true,
+            security: Security::default(),
+            passwords: true,
         };
         Some(Self {
             libvirt: Libvirt::new(settings),
@@ -242,6 +259,10 @@ impl Driver for Local {
 
     fn open_display(&self, instance: InstanceId, kind: ConsoleKind) -> BoxFuture<'_, Handed> {
         self.libvirt.open_display(instance, kind)
+    }
+
+    fn meeting<'a>(&'a self, instance: &'a Instance, kind: ConsoleKind) -> BoxFuture<'a, Met> {
+        self.libvirt.meeting(instance, kind)
     }
 
     fn screenshot(&self, instance: InstanceId) -> BoxFuture<'_, Pictured> {

@@ -1,7 +1,11 @@
 //! Instances that people listed by hand, in the config or for the demo.
 
-use super::{BoxFuture, Driver, Survey};
-use crate::model::{Console, ConsoleKind, Instance, InstanceId, Owner, PowerState, Target};
+use std::collections::HashMap;
+
+use super::{BoxFuture, Driver, Met, Survey};
+use crate::model::{
+    Console, ConsoleKind, Instance, InstanceId, Meeting, Owner, PowerState, Security, Target,
+};
 
 /// One console, as a person lists it. Entries with the same id make one instance.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -16,6 +20,8 @@ pub struct Entry {
     pub target: Target,
     /// Whose it is: a project's id.
     pub project: Option<String>,
+    /// How its VNC server is to be met.
+    pub security: Security,
 }
 
 /// Two entries contradict each other.
@@ -46,6 +52,7 @@ pub enum BadEntry {
 pub struct Fixed {
     source: String,
     instances: Vec<Instance>,
+    security: HashMap<InstanceId, Security>,
 }
 
 impl Fixed {
@@ -54,6 +61,7 @@ impl Fixed {
         let mut fixed = Self {
             source: source.to_owned(),
             instances: Vec::new(),
+            security: HashMap::new(),
         };
         entries.into_iter().try_for_each(|entry| fixed.add(entry))?;
         Ok(fixed)
@@ -62,6 +70,9 @@ impl Fixed {
     fn add(&mut self, entry: Entry) -> Result<(), BadEntry> {
         let derived = || InstanceId::derived("instance", &entry.name);
         let id = entry.id.unwrap_or_else(derived);
+        if entry.kind == ConsoleKind::Vnc {
+            let _repeated = self.security.insert(id, entry.security);
+        }
         let console = Console {
             kind: entry.kind,
             target: Some(entry.target),
@@ -111,6 +122,15 @@ impl Driver for Fixed {
         };
         Box::pin(async move { survey })
     }
+
+    fn meeting<'a>(&'a self, instance: &'a Instance, _kind: ConsoleKind) -> BoxFuture<'a, Met> {
+        let security = self.security.get(&instance.id).cloned();
+        let meeting = security.map(|security| Meeting {
+            security,
+            ..Meeting::default()
+        });
+        Box::pin(async move { Ok(meeting) })
+    }
 }
 
 #[cfg(test)]
@@ -125,6 +145,7 @@ mod tests {
             kind,
             target: address.parse::<Address>().unwrap().into(),
             project: None,
+            security: Security::default(),
         }
     }
 

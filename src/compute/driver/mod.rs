@@ -31,7 +31,7 @@ pub use qmp::fuzz as fuzz_qmp;
 
 use super::display::Display;
 use crate::drain::Watch;
-use crate::model::{ConsoleKind, Instance, InstanceId, InstanceRef, Target};
+use crate::model::{ConsoleKind, Instance, InstanceId, InstanceRef, Meeting, Target};
 use crate::rpc::Feed;
 
 /// Instances that ended, for those who want to know.
@@ -79,6 +79,12 @@ pub trait Driver: Send + Sync + fmt::Debug {
         Box::pin(async { Ok(None) })
     }
 
+    /// How the server behind a console of a running instance is to be met, where this driver has
+    /// something to say of it. Cancel-safe.
+    fn meeting<'a>(&'a self, _instance: &'a Instance, _kind: ConsoleKind) -> BoxFuture<'a, Met> {
+        Box::pin(async { Ok(None) })
+    }
+
     /// What a running instance shows now. Cancel-safe.
     fn screenshot(&self, _instance: InstanceId) -> BoxFuture<'_, Pictured> {
         Box::pin(async { Ok(None) })
@@ -93,6 +99,10 @@ pub trait Driver: Send + Sync + fmt::Debug {
 /// What [`Driver::open_display`] gives: nothing from a driver that does not know the instance or
 /// cannot hand over this console.
 pub type Handed = Result<Option<Display>, Fault>;
+
+/// What [`Driver::meeting`] gives: nothing from a driver that does not know the instance, or knows
+/// no more than where it is.
+pub type Met = Result<Option<Meeting>, Fault>;
 
 /// What [`Driver::screenshot`] gives: nothing from a driver that does not know the instance or
 /// takes no pictures. PPM will do, too.

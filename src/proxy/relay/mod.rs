@@ -7,6 +7,7 @@
 //! Knows frames and streams; no token, no instance, no address. RFC 6455 section 7 for the ends.
 
 mod bell;
+mod cap;
 mod filter;
 mod meter;
 mod outbox;
@@ -21,24 +22,31 @@ use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub use self::cap::Cap;
 pub use self::filter::Filter;
 pub use self::meter::Meter;
 pub use self::pump::Relay;
 pub use self::refuse::refuse;
 pub use self::turns::serve_turns;
-use super::ws::Violation;
+use super::ws::{Decoder, Violation};
 
 /// What was read from either side before the relay began, and where to count.
 #[derive(Debug, Default)]
 pub struct Opening {
     /// Frames the viewer sent right behind its request.
     pub viewer_bytes: Vec<u8>,
+    /// In the middle of the viewer's frames, if it has already been listened to.
+    pub decoder: Option<Decoder>,
+    /// What the viewer sent for the target meanwhile; goes before the frames.
+    pub viewer_payload: Vec<u8>,
     /// Bytes of the target, such as its greeting; they become the first frame.
     pub target_bytes: Vec<u8>,
     /// Counts the session's payload while it runs.
     pub meter: Arc<Meter>,
     /// Looks into what passes, what is here included; none lets everything pass.
     pub filter: Option<Box<dyn Filter>>,
+    /// What caps its bandwidth, each of them; such as its own cap, and one shared with others.
+    pub caps: Vec<Arc<Cap>>,
     /// What every sentence to the viewer ends in, such as an id to ask about.
     pub signature: Box<str>,
 }
@@ -133,7 +141,7 @@ pub fn run<V, T, S>(
     viewer: V,
     target: T,
     opening: Opening,
-    settings: &Settings,
+    settings: &Arc<Settings>,
     stop: S,
 ) -> Relay<V, T, S>
 where
@@ -144,5 +152,7 @@ where
     Relay::new(viewer, target, opening, settings, stop)
 }
 
+#[cfg(test)]
+mod differential;
 #[cfg(test)]
 mod tests;

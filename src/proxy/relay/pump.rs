@@ -14,6 +14,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::bell::{Rare, Ring};
+use super::cap::{Throttle, Way};
 use super::outbox::Outbox;
 use super::scratch::Scratch;
 use super::turns::{Place, SMALL, note_small};
@@ -56,8 +57,9 @@ pub struct Relay<V, T, S: Future> {
     rare: Rare<S>,
     meter: Arc<Meter>,
     filter: Option<Box<dyn Filter>>,
+    throttle: Option<Box<Throttle>>,
     signature: Box<str>,
-    settings: Settings,
+    settings: Arc<Settings>,
 }
 
 /// What becomes of the bytes a side sends.
@@ -115,11 +117,19 @@ where
     T: AsyncRead + AsyncWrite + Unpin,
     S: Future<Output = Ending>,
 {
-    pub(super) fn new(v: V, target: T, opening: Opening, settings: &Settings, stop: S) -> Self {
+    pub(super) fn new(
+        v: V,
+        target: T,
+        opening: Opening,
+        settings: &Arc<Settings>,
+        stop: S,
+    ) -> Self {
         let mut relay = Self {
             viewer: v,
             target,
-            decoder: Decoder::new(settings.frame_limit),
+            decoder: opening
+                .decoder
+                .unwrap_or_else(|| Decoder::new(settings.frame_limit)),
             to_viewer: Outbox::default(),
             to_target: Outbox::default(),
             pong: Vec::new(),
@@ -139,10 +149,12 @@ where
             rare: Rare::new(stop),
             meter: opening.meter,
             filter: opening.filter,
+            throttle: Throttle::new(opening.caps),
             signature: opening.signature,
-            settings: settings.clone(),
+            settings: Arc::clone(settings),
         };
         relay.set_ping_timer();
+        relay.open_up(&opening.viewer_payload);
         relay.open(opening.viewer_bytes, opening.target_bytes);
         relay
     }
@@ -157,14 +169,17 @@ where
             self.to_viewer.push(&frame(kept));
         }
         let found = self.decode(&mut viewer_bytes);
-        let payload = viewer_bytes.get(found.payload).unwrap_or_default();
+        self.open_up(viewer_bytes.get(found.payload).unwrap_or_default());
+        self.on_last_frame(found.end);
+    }
+
+    fn open_up(&mut self, payload: &[u8]) {
         self.meter.count_up(payload);
         match self.filter_up(payload) {
             Ok(None) => self.to_target.push(payload),
             Ok(Some(kept)) => self.to_target.push(&kept),
             Err(ending) => self.on_stop(ending),
         }
-        self.on_last_frame(found.end);
     }
 
     /// What the filter leaves of `payload`; none if there is no filter.
@@ -196,7 +211,12 @@ where
         let Some(mut turn) = Turn::new(self.last_up, slot) else {
             return true;
         };
+        let Some(granted) = self.grant(Way::Up, &mut turn, cx) else {
+            self.poll_to_target(cx);
+            return false;
+        };
         let more = self.move_up(cx, scratch, &mut turn);
+        self.settle(Way::Up, granted, &turn);
         self.last_up = turn.end();
         more
     }
@@ -269,7 +289,12 @@ where
         let Some(mut turn) = Turn::new(self.last_down, slot) else {
             return true;
         };
+        let Some(granted) = self.grant(Way::Down, &mut turn, cx) else {
+            self.poll_to_viewer(cx);
+            return false;
+        };
         let more = self.move_down(cx, scratch, &mut turn);
+        self.settle(Way::Down, granted, &turn);
         self.last_down = turn.end();
         more
     }
@@ -298,6 +323,24 @@ where
             if turn.is_over(length) {
                 return true;
             }
+        }
+    }
+
+    /// Cuts a turn to what the caps let pass, which it gives; none if that is nothing for now.
+    fn grant(&mut self, way: Way, turn: &mut Turn, cx: &mut Context<'_>) -> Option<usize> {
+        let Some(throttle) = &mut self.throttle else {
+            return Some(0);
+        };
+        let Poll::Ready(granted) = throttle.poll_grant(way, turn.left, cx) else {
+            return None;
+        };
+        turn.left = granted;
+        Some(granted)
+    }
+
+    fn settle(&self, way: Way, granted: usize, turn: &Turn) {
+        if let Some(throttle) = &self.throttle {
+            throttle.give_back(way, granted.saturating_sub(turn.bytes));
         }
     }
 

@@ -2,7 +2,6 @@ use std::future::pending;
 use std::io::ErrorKind;
 use std::pin::pin;
 
-use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream, duplex, split};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -27,11 +26,11 @@ struct Rig<V, T> {
     relay: JoinHandle<Report>,
 }
 
-fn patient() -> Settings {
-    Settings {
+fn patient() -> Arc<Settings> {
+    Arc::new(Settings {
         ping_interval: None,
         ..Settings::default()
-    }
+    })
 }
 
 async fn told(stop: oneshot::Receiver<Ending>) -> Ending {
@@ -41,7 +40,12 @@ async fn told(stop: oneshot::Receiver<Ending>) -> Ending {
     }
 }
 
-fn start<V, T>(viewer: (V, V), target: (T, T), opening: Opening, settings: &Settings) -> Rig<V, T>
+fn start<V, T>(
+    viewer: (V, V),
+    target: (T, T),
+    opening: Opening,
+    settings: &Arc<Settings>,
+) -> Rig<V, T>
 where
     V: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -56,7 +60,7 @@ where
     }
 }
 
-fn piped(size: usize, settings: &Settings) -> Rig<DuplexStream, DuplexStream> {
+fn piped(size: usize, settings: &Arc<Settings>) -> Rig<DuplexStream, DuplexStream> {
     start(duplex(size), duplex(size), Opening::default(), settings)
 }
 
@@ -69,7 +73,7 @@ async fn tcp_pair() -> (TcpStream, TcpStream) {
     (near, far)
 }
 
-async fn wired(settings: &Settings) -> Rig<TcpStream, TcpStream> {
+async fn wired(settings: &Arc<Settings>) -> Rig<TcpStream, TcpStream> {
     start(
         tcp_pair().await,
         tcp_pair().await,
@@ -88,7 +92,7 @@ impl<V, T> Rig<V, T> {
 }
 
 /// A client frame.
-fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
+pub(super) fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
     let mut frame = vec![first];
     match payload.len() {
         short @ 0..126 => frame.push(0x80 | u8::try_from(short).unwrap()),
@@ -129,7 +133,7 @@ async fn next_frame(viewer: &mut (impl AsyncRead + Unpin)) -> (u8, Vec<u8>) {
 }
 
 /// Server frames up to the close frame: the payload of the binary ones, and the close frame's.
-async fn until_close(viewer: &mut (impl AsyncRead + Unpin)) -> (Vec<u8>, Vec<u8>) {
+pub(super) async fn until_close(viewer: &mut (impl AsyncRead + Unpin)) -> (Vec<u8>, Vec<u8>) {
     let mut bytes = Vec::new();
     loop {
         match next_frame(viewer).await {
@@ -140,7 +144,7 @@ async fn until_close(viewer: &mut (impl AsyncRead + Unpin)) -> (Vec<u8>, Vec<u8>
     }
 }
 
-async fn to_end(stream: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
+pub(super) async fn to_end(stream: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
     let mut bytes = Vec::new();
     timeout(LONG, stream.read_to_end(&mut bytes))
         .await
@@ -457,7 +461,7 @@ async fn a_flood_of_pings_to_a_viewer_that_reads_nothing_is_bounded() {
 
 #[tokio::test(start_paused = true)]
 async fn a_ping_is_sent_each_interval_and_a_viewer_that_answers_is_kept() {
-    let mut rig = piped(64, &Settings::default());
+    let mut rig = piped(64, &Arc::default());
     let started = Instant::now();
 
     for _ in 0..10 {
@@ -471,7 +475,7 @@ async fn a_ping_is_sent_each_interval_and_a_viewer_that_answers_is_kept() {
 
 #[tokio::test(start_paused = true)]
 async fn a_viewer_that_answers_no_ping_is_given_up() {
-    let mut rig = piped(64, &Settings::default());
+    let mut rig = piped(64, &Arc::default());
     let started = Instant::now();
 
     let (_, close) = until_close(&mut rig.viewer).await;
@@ -485,7 +489,7 @@ async fn a_viewer_that_answers_no_ping_is_given_up() {
 
 #[tokio::test(start_paused = true)]
 async fn a_viewer_whose_bytes_wait_for_the_target_is_not_silent() {
-    let mut rig = piped(64, &Settings::default());
+    let mut rig = piped(64, &Arc::default());
 
     let flood = timeout(
         LONG * 10,
@@ -840,7 +844,7 @@ async fn a_session_is_small() {
         viewer,
         target,
         Opening::default(),
-        &Settings::default(),
+        &Arc::default(),
         pending(),
     );
 
@@ -880,119 +884,6 @@ async fn a_refused_viewer_that_stays_is_left() {
     .await;
 
     assert_eq!(started.elapsed().as_secs(), 5);
-}
-
-/// A relay as one would write it in an afternoon: one frame, one write.
-async fn plain_relay(viewer: DuplexStream, target: DuplexStream) {
-    let (mut from_viewer, mut to_viewer) = split(viewer);
-    let (mut from_target, mut to_target) = split(target);
-    let up = async {
-        while let Ok(first) = from_viewer.read_u8().await {
-            let length = match from_viewer.read_u8().await.unwrap() & 0x7f {
-                126 => u64::from(from_viewer.read_u16().await.unwrap()),
-                127 => from_viewer.read_u64().await.unwrap(),
-                short => u64::from(short),
-            };
-            let mut mask = [0; 4];
-            from_viewer.read_exact(&mut mask).await.unwrap();
-            let mut payload = vec![0; usize::try_from(length).unwrap()];
-            from_viewer.read_exact(&mut payload).await.unwrap();
-            for (byte, key) in payload.iter_mut().zip(mask.iter().cycle()) {
-                *byte ^= key;
-            }
-            if first & 0x0f < 8 {
-                to_target.write_all(&payload).await.unwrap();
-            }
-        }
-        to_target.shutdown().await.unwrap();
-    };
-    let down = async {
-        let mut bytes = [0; 100];
-        loop {
-            let read = from_target.read(&mut bytes).await.unwrap();
-            if read == 0 {
-                break;
-            }
-            let header = [BINARY, u8::try_from(read).unwrap()];
-            to_viewer.write_all(&header).await.unwrap();
-            to_viewer.write_all(&bytes[..read]).await.unwrap();
-        }
-        to_viewer.write_all(&[CLOSE, 0]).await.unwrap();
-    };
-    tokio::join!(up, down);
-}
-
-/// What came out at both ends of a relay: at the viewer, and at the target.
-type Through = (Vec<u8>, Vec<u8>);
-
-/// Sends frames and bytes through a relay's two pipes, the viewer ending first.
-async fn through(
-    viewer: DuplexStream,
-    target: DuplexStream,
-    frames: &[Vec<u8>],
-    down: &[Vec<u8>],
-) -> Through {
-    let (mut viewer_reads, mut viewer_writes) = split(viewer);
-    let (mut target_reads, mut target_writes) = split(target);
-    let viewer_sends = async {
-        for frame in frames {
-            viewer_writes.write_all(frame).await.unwrap();
-        }
-        viewer_writes.shutdown().await.unwrap();
-    };
-    let target_sends = async move {
-        for bytes in down {
-            target_writes.write_all(bytes).await.unwrap();
-        }
-        target_writes
-    };
-    let target_hears = to_end(&mut target_reads);
-    let ends = async {
-        let ((), mut target_writes, heard) = tokio::join!(viewer_sends, target_sends, target_hears);
-        target_writes.shutdown().await.unwrap();
-        heard
-    };
-    let (at_target, at_viewer) = tokio::join!(ends, until_close(&mut viewer_reads));
-    (at_viewer.0, at_target)
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
-
-    #[test]
-    fn random_traffic_passes_as_through_a_plain_relay(
-        frames in proptest::collection::vec(
-            (
-                prop_oneof![Just(BINARY), Just(PONG), Just(0x89)],
-                proptest::collection::vec(any::<u8>(), 0..126),
-            ),
-            0..20,
-        ),
-        down in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 0..500), 0..20),
-        size in 1_usize..300,
-    ) {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build()
-            .unwrap();
-        let frames: Vec<_> = frames.iter().map(|(first, bytes)| masked(*first, bytes)).collect();
-
-        let (ours, plain) = runtime.block_on(async {
-            let (viewer, target) = (duplex(size), duplex(size));
-            let relay = run(viewer.1, target.1, Opening::default(), &patient(), pending());
-            let relay = tokio::spawn(relay);
-            let ours = through(viewer.0, target.0, &frames, &down).await;
-            relay.await.unwrap();
-            let (viewer, target) = (duplex(size), duplex(size));
-            let relay = tokio::spawn(plain_relay(viewer.1, target.1));
-            let plain = through(viewer.0, target.0, &frames, &down).await;
-            relay.abort();
-            (ours, plain)
-        });
-
-        prop_assert_eq!(ours, plain);
-    }
 }
 
 #[tokio::test]
@@ -1183,4 +1074,81 @@ async fn streams_go_on_when_nobody_gives_out_slots_any_more() {
     streams.until(each_moved).await;
 
     assert_eq!(streams.relays.len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_capped_session_keeps_its_rate_in_each_direction() {
+    let cap = Arc::new(Cap::new(std::num::NonZeroU64::new(100_000).unwrap()));
+    let opening = Opening {
+        caps: vec![cap],
+        ..Opening::default()
+    };
+    let rig = start(duplex(1 << 20), duplex(1 << 20), opening, &patient());
+    let (mut viewer_reads, mut viewer_writes) = split(rig.viewer);
+    let (mut target_reads, mut target_writes) = split(rig.target);
+    let (up, down) = (pattern(500_000, 8), pattern(500_000, 9));
+    let frames = as_frames(&up);
+    let started = Instant::now();
+    let (mut got_up, mut got_down) = (vec![0; up.len()], Vec::new());
+
+    let ((), (), ()) = tokio::join!(
+        async { viewer_writes.write_all(&frames).await.unwrap() },
+        async {
+            target_writes.write_all(&down).await.unwrap();
+            while got_down.len() < down.len() {
+                got_down.extend(next_frame(&mut viewer_reads).await.1);
+            }
+        },
+        async {
+            target_reads.read_exact(&mut got_up).await.unwrap();
+        },
+    );
+
+    assert!(got_up == up && got_down == down);
+    let took = started.elapsed().as_secs_f64();
+    assert!((4.7..5.3).contains(&took), "{took} s");
+}
+
+#[tokio::test(start_paused = true)]
+async fn sessions_under_one_cap_share_it() {
+    let cap = Arc::new(Cap::new(std::num::NonZeroU64::new(1_000_000).unwrap()));
+    let mut relays = tokio::task::JoinSet::new();
+    let viewers: Vec<_> = (0..4).map(|_| Thirsty::default()).collect();
+    for viewer in &viewers {
+        let target: Endless = tokio::io::join(tokio::io::repeat(7), Deaf);
+        let opening = Opening {
+            caps: vec![Arc::clone(&cap)],
+            ..Opening::default()
+        };
+        relays.spawn(run(viewer.clone(), target, opening, &patient(), pending()));
+    }
+
+    tokio::time::sleep(Duration::from_secs(10)).await;
+
+    let moved: Vec<_> = viewers.iter().map(|viewer| viewer.0.down()).collect();
+    let sum: u64 = moved.iter().sum();
+    assert!((9_900_000..=10_400_000).contains(&sum), "{moved:?}");
+    assert!(moved.iter().all(|each| *each > 1_000_000), "{moved:?}");
+    assert_eq!(relays.len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_capped_session_ends_in_time() {
+    let cap = Arc::new(Cap::new(std::num::NonZeroU64::new(1).unwrap()));
+    let opening = Opening {
+        caps: vec![cap],
+        ..Opening::default()
+    };
+    let mut rig = start(duplex(1 << 20), duplex(1 << 20), opening, &patient());
+    rig.target.write_all(&[0; 1000]).await.unwrap();
+    let started = Instant::now();
+
+    let reason = "draining".to_owned();
+    rig.stop.send(Ending { code: 1001, reason }).unwrap();
+    let (_, close) = until_close(&mut rig.viewer).await;
+    let report = timeout(LONG, rig.relay).await.unwrap().unwrap();
+
+    assert_eq!(close, close_payload(1001, "draining"));
+    assert!(matches!(report.end, End::Stopped(_)));
+    assert!(started.elapsed() <= Duration::from_secs(6));
 }

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
-use super::gateway::{Answer, ConsoleUrl, run};
+use super::gateway::{Answer, ConsoleUrl, run_within};
 use super::process::{any_peer, peer, tied};
+use super::wait::PATIENCE;
 
 /// Where tests leave pictures for people and for the README.
 pub(crate) fn artifact(name: &str) -> PathBuf {
@@ -39,7 +40,9 @@ pub(crate) fn browse(url: &ConsoleUrl, arguments: &[&str]) -> Answer {
         .arg(root().join("tests/browser/console.mjs"))
         .arg("--url-file")
         .arg(&file);
-    run(command.args(["--timeout", "25"]).args(arguments))
+    // Longer than one of its steps, so that a step in vain says what it saw instead.
+    let limit = PATIENCE * 5;
+    run_within(limit, command.args(["--timeout", "60"]).args(arguments))
 }
 
 fn root() -> &'static Path {

@@ -28,10 +28,18 @@ impl<'a> Authority<'a> {
 
     /// Vouches for a name or an address, in a file for the certificate and one for its key.
     pub(crate) fn vouch_for(&self, name: &str, certificate: &str, key: &str) {
-        let mut params = CertificateParams::new([name.to_owned()]).unwrap();
-        params.distinguished_name.push(DnType::CommonName, name);
-        (params.not_before, params.not_after) =
-            (date_time_ymd(2020, 1, 1), date_time_ymd(2099, 1, 1));
+        self.vouch(&[name], (2020, 2099), certificate, key);
+    }
+
+    /// Vouches for these names from the first day of one year to that of another.
+    pub(crate) fn vouch(&self, names: &[&str], years: (i32, i32), certificate: &str, key: &str) {
+        let names: Vec<_> = names.iter().map(ToString::to_string).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        params
+            .distinguished_name
+            .push(DnType::CommonName, "127.0.0.1");
+        params.not_before = date_time_ymd(years.0, 1, 1);
+        params.not_after = date_time_ymd(years.1, 1, 1);
         let pair = KeyPair::generate().unwrap();
         let signed = params.signed_by(&pair, &self.issuer).unwrap();
         fs::write(self.directory.join(certificate), signed.pem()).unwrap();

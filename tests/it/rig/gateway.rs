@@ -4,6 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::Value;
@@ -12,7 +13,7 @@ use url::Url;
 
 use super::http::{Request, Response};
 use super::process::{Process, Stream};
-use super::wait::until;
+use super::wait::{PATIENCE, until};
 use super::ws::{Upgrade, Ws};
 
 /// The program that `cargo` built for these tests.
@@ -397,8 +398,13 @@ pub(crate) fn vncgate(arguments: &[&str]) -> Answer {
 
 /// Runs a command to its end.
 pub(crate) fn run(command: &mut Command) -> Answer {
+    run_within(PATIENCE, command)
+}
+
+/// The same for what takes long.
+pub(crate) fn run_within(limit: Duration, command: &mut Command) -> Answer {
     let mut process = Process::spawn(&format!("{command:?}"), command);
-    let code = process.wait();
+    let code = process.wait_longer(limit);
     Answer {
         code,
         stdout: process.text(Stream::Out),

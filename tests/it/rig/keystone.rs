@@ -13,12 +13,13 @@ use rustix::process::{Signal, getegid, geteuid};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::gateway::{bare, run};
+use super::gateway::{bare, run_within};
 use super::http::{Request, Response};
 use super::libvirtd::loopback;
 use super::openstack::python_tool;
 use super::process::{Process, tied};
 use super::seed::plant;
+use super::wait::LONG_PATIENCE;
 
 /// Cheap hashes, and the cache without which a token takes a second to check. Every path is
 /// relative to the directory that it runs in.
@@ -155,6 +156,12 @@ impl Keystone {
     /// A new region, in which the compute API is at that URL and identity is here.
     pub(crate) fn region(&self, compute: &str) -> String {
         let region = unique("region");
+        self.add_region(&region, compute);
+        region
+    }
+
+    /// The same under a name that was chosen before.
+    pub(crate) fn add_region(&self, region: &str, compute: &str) {
         let body = json!({"region": {"id": region}});
         self.admin("POST", "/v3/regions", Some(&body));
         let identity = format!("{}/v3", self.url());
@@ -165,7 +172,6 @@ impl Keystone {
             }});
             self.admin("POST", "/v3/endpoints", Some(&body));
         }
-        region
     }
 
     /// A token of that user for the user's project.
@@ -356,7 +362,7 @@ fn serve(
         command.arg("--remove");
     }
     let process = Process::spawn("keystone", &mut command);
-    let address = process.wait_for_line("where it listens", |line| {
+    let address = process.wait_longer_for_line(LONG_PATIENCE, "where it listens", |line| {
         line.text.strip_prefix("keystone at ")?.parse().ok()
     });
     (process, address)
@@ -379,7 +385,7 @@ fn make(directory: &Path) {
             command.args(["--keystone-user", &user.to_string()]);
             command.args(["--keystone-group", &group.to_string()]);
         }
-        run(&mut command).ok();
+        run_within(LONG_PATIENCE, &mut command).ok();
     }
 }
 

@@ -183,6 +183,11 @@ impl Libvirtd {
         )
     }
 
+    /// The directory of its certificates, if it has some.
+    pub(crate) fn pki(&self) -> PathBuf {
+        self.directory.path().join("pki")
+    }
+
     /// Where [`Libvirtd::far_away`] is.
     pub(crate) fn address(&self) -> &str {
         self.far.as_deref().unwrap()

@@ -18,6 +18,7 @@ pub(crate) mod redis;
 pub(crate) mod rfb;
 pub(crate) mod seed;
 pub(crate) mod tls;
+pub(crate) mod vencrypt;
 pub(crate) mod wait;
 pub(crate) mod ws;
 pub(crate) mod xml;

@@ -6,8 +6,9 @@ use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
 
-use super::gateway::{Answer, bare, run};
+use super::gateway::{Answer, bare, run_within};
 use super::keystone::{Keystone, User};
+use super::wait::LONG_PATIENCE;
 
 /// Somebody who has the clients, and the environment that tells them where and who.
 #[derive(Debug)]
@@ -29,6 +30,17 @@ impl Client {
             ("OS_IDENTITY_ENDPOINT_OVERRIDE", compute),
         ]);
         client.arguments(&["--os-auth-type", "admin_token", "--os-endpoint", compute])
+    }
+
+    /// One who needs none on that machine.
+    pub(crate) fn without_credentials(compute: &str) -> Self {
+        Self::new(&[]).arguments(&["--os-auth-type", "none", "--os-endpoint", compute])
+    }
+
+    /// One who sends the key as a password, by HTTP's own means.
+    pub(crate) fn with_password(compute: &str, key: &str) -> Self {
+        let client = Self::new(&[("OS_USERNAME", "anybody"), ("OS_PASSWORD", key)]);
+        client.arguments(&["--os-auth-type", "http_basic", "--os-endpoint", compute])
     }
 
     /// A user of that Keystone, whose catalogue has the compute API under that region.
@@ -63,10 +75,8 @@ impl Client {
 
     /// Runs `openstack`; its answer is JSON where the command has `-f`.
     pub(crate) fn openstack(&self, arguments: &[&str]) -> Answer {
-        run(self
-            .command("openstack")
-            .args(&self.arguments)
-            .args(arguments))
+        let mut command = self.command("openstack");
+        patient(command.args(&self.arguments).args(arguments))
     }
 
     /// Runs `nova`, which insists on a Keystone and a project even where it asks neither.
@@ -76,7 +86,7 @@ impl Client {
             command.env("OS_AUTH_URL", "http://127.0.0.1:9/unused");
             command.env("OS_PROJECT_ID", "unused");
         }
-        run(command.args(&self.arguments).args(arguments))
+        patient(command.args(&self.arguments).args(arguments))
     }
 
     /// Runs Python in which `cloud` is openstacksdk's connection and `show` prints its argument
@@ -93,7 +103,7 @@ impl Client {
         for pair in self.arguments.chunks(2) {
             command.env(variable(&pair[0]), &pair[1]);
         }
-        run(command.arg(&file))
+        patient(command.arg(&file))
     }
 
     fn new(variables: &[(&'static str, &str)]) -> Self {
@@ -119,6 +129,10 @@ impl Client {
         command.current_dir(self.home.path()).stdin(Stdio::null());
         command
     }
+}
+
+fn patient(command: &mut Command) -> Answer {
+    run_within(LONG_PATIENCE, command)
 }
 
 fn home() -> TempDir {

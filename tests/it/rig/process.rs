@@ -123,7 +123,18 @@ impl Process {
     /// Waits for a line that `pick` takes; fails at once when the process can write no more.
     #[track_caller]
     pub(crate) fn wait_for_line<T>(&self, what: &str, pick: impl FnMut(&Line) -> Option<T>) -> T {
-        let found = self.line_within(PATIENCE, pick);
+        self.wait_longer_for_line(PATIENCE, what, pick)
+    }
+
+    /// The same for what takes long to start.
+    #[track_caller]
+    pub(crate) fn wait_longer_for_line<T>(
+        &self,
+        limit: Duration,
+        what: &str,
+        pick: impl FnMut(&Line) -> Option<T>,
+    ) -> T {
+        let found = self.line_within(limit, pick);
         found.unwrap_or_else(|| panic!("{} never wrote {what}", self.label))
     }
 
@@ -157,8 +168,14 @@ impl Process {
     /// Waits for the end; the exit code, or minus the signal that killed it.
     #[track_caller]
     pub(crate) fn wait(&mut self) -> i32 {
+        self.wait_longer(PATIENCE)
+    }
+
+    /// The same for what takes long.
+    #[track_caller]
+    pub(crate) fn wait_longer(&mut self, limit: Duration) -> i32 {
         let what = format!("the end of {}", self.label);
-        let status = within(PATIENCE, &what, || self.child.try_wait().unwrap());
+        let status = within(limit, &what, || self.child.try_wait().unwrap());
         let silent = |_: &Line| None::<()>;
         assert!(self.line_within(PATIENCE, silent).is_none());
         let signal = || -status.signal().unwrap_or_default();

@@ -112,6 +112,18 @@ impl Qemu {
         })
     }
 
+    /// One whose VNC server on a TCP port of 127.0.0.1 has this said after its address, and with
+    /// these objects.
+    pub(crate) fn secured(more: &str, objects: &[&str]) -> Self {
+        Self::start(GUEST, |_| {
+            let mut words = vnc(&format!("127.0.0.1:0,to=199,{more}"));
+            for object in objects {
+                words.extend(["-object", object].map(str::to_owned));
+            }
+            words
+        })
+    }
+
     /// One whose SPICE server is on a Unix socket and asks for nothing.
     pub(crate) fn spice() -> Self {
         Self::with_spice(GUEST, "disable-ticketing=on")
@@ -159,6 +171,12 @@ impl Qemu {
     #[track_caller]
     pub(crate) fn wait_for_colour(&self, colour: u8) {
         wait_for_colour(self.directory.path(), |shown| shown == colour);
+    }
+
+    /// Whether the guest has ever shown this VGA colour.
+    pub(crate) fn has_shown(&self, colour: u8) -> bool {
+        let colours = fs::read(self.directory.path().join("colours")).unwrap();
+        colours.contains(&colour)
     }
 
     /// Stops or ends it by a signal.

@@ -6,6 +6,9 @@ use std::time::{Duration, Instant};
 /// How long a test waits for what must come: far beyond a busy machine's need.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long for a program of Python's, which imports for a second and more before it does a thing.
+pub(crate) const LONG_PATIENCE: Duration = Duration::from_mins(3);
+
 /// Between two looks at something that cannot announce itself (a file, a page, an exit code).
 const STEP: Duration = Duration::from_millis(10);
 

@@ -45,6 +45,20 @@ impl Xvnc {
         Self::start(directory, address, &mut command, colour)
     }
 
+    /// The same with these security types and what they need, in a mount namespace of its own if
+    /// `before` has something to do there.
+    pub(crate) fn secured(types: &str, arguments: &[&str], before: Option<&str>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let directory = TempDir::with_prefix("vncgate-xvnc-").unwrap();
+        let mut command = server_of(types, before);
+        command
+            .args(arguments)
+            .arg("-inetd")
+            .stdin(Stdio::from(OwnedFd::from(listener)));
+        Self::start(directory, address, &mut command, BLUE)
+    }
+
     /// One on a Unix socket.
     pub(crate) fn unix(colour: Colour) -> Self {
         let directory = TempDir::with_prefix("vncgate-xvnc-").unwrap();
@@ -94,13 +108,26 @@ impl Xvnc {
 }
 
 fn server() -> Command {
-    let mut command = tied(&peer("Xtigervnc"));
+    server_of("None", None)
+}
+
+fn server_of(types: &str, before: Option<&str>) -> Command {
+    let mut command = match before {
+        None => tied(&peer("Xtigervnc")),
+        Some(before) => {
+            let mut command = tied(&peer("unshare"));
+            let script = format!("{before} && exec \"$0\" \"$@\"");
+            command.args(["--mount", "--", "sh", "-c", &script]);
+            command.arg(peer("Xtigervnc"));
+            command
+        }
+    };
     let geometry = format!("{}x{}", SCREEN.0, SCREEN.1);
     // The server chooses its display number by itself and writes it to its stdout.
     command.args(["-displayfd", "1", "-geometry", &geometry, "-depth", "24"]);
     command.args([
         "-SecurityTypes",
-        "None",
+        types,
         "-BlacklistThreshold=10000",
         "-AlwaysShared",
     ]);
@@ -133,4 +160,17 @@ fn window(display: &str, directory: &Path) -> Process {
         directory.join("ready").exists().then_some(())
     });
     process
+}
+
+/// What a password file of Xvnc holds: the password encrypted with a key that everybody knows.
+pub(crate) fn password_file(password: &str) -> Vec<u8> {
+    use des::cipher::{BlockCipherEncrypt, KeyInit};
+
+    let known = [23_u8, 82, 107, 6, 35, 78, 88, 7].map(u8::reverse_bits);
+    let mut block = [0; 8];
+    for (to, from) in block.iter_mut().zip(password.bytes()) {
+        *to = from;
+    }
+    des::Des::new(&known.into()).encrypt_block((&mut block).into());
+    block.to_vec()
 }

@@ -3,7 +3,8 @@ use url::Url;
 use super::Bases;
 use crate::auth::{AuthError, NoConsole};
 use crate::model::{
-    AccessPath, Address, Binding, ConsoleType, Grant, Host, InstanceId, Target, Terms, UnixTime,
+    AccessPath, Address, Binding, ConsoleType, Grant, Host, InstanceId, Rights, Target, Terms,
+    UnixTime,
 };
 
 /// A token's row in `console_auth_tokens`, and what `instances` has on its instance.
@@ -69,6 +70,7 @@ impl Row {
             console_type,
             target: self.target()?,
             binding: Binding::Target,
+            rights: Rights::CONTROL,
             base: base.unwrap_or_else(|| bases.of(console_type).clone()),
             project: server.project.clone(),
             caller: server.caller(),

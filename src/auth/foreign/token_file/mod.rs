@@ -19,7 +19,7 @@ use url::Url;
 use super::{BoxFuture, Source};
 use crate::auth::AuthError;
 use crate::model::{
-    Address, Binding, ConsoleType, Grant, InstanceId, Terms, Token, TokenHash, UnixTime,
+    Address, Binding, ConsoleType, Grant, InstanceId, Rights, Terms, Token, TokenHash, UnixTime,
 };
 use shelf::Shelf;
 
@@ -94,6 +94,7 @@ impl TokenFile {
             console_type: self.settings.console_type,
             target: address.into(),
             binding: Binding::Target,
+            rights: Rights::CONTROL,
             base: self.settings.base.clone(),
             project: None,
             caller: "token-file".to_owned(),

@@ -20,7 +20,7 @@ use super::wire::{Closed, Connection, Error, Events, Keepalive};
 use crate::compute::domain::Handover;
 use crate::compute::driver::Ends;
 use crate::drain::Watch;
-use crate::model::Host;
+use crate::model::{Host, Security};
 
 /// How long a connection across the network may take to come about: ssh asks several machines.
 const FAR_LIMIT: Duration = Duration::from_secs(15);
@@ -56,6 +56,10 @@ pub struct Settings {
     pub credentials: Option<Arc<Credentials>>,
     /// A daemon that is not there is no fault.
     pub optional: bool,
+    /// How the VNC servers of its guests are to be met.
+    pub security: Security,
+    /// Whether to ask for the passwords of displays, where it lets us.
+    pub passwords: bool,
 }
 
 /// Why there is no connection.

@@ -9,6 +9,7 @@
 pub mod client;
 mod index;
 mod link;
+mod reach;
 pub mod sasl;
 pub mod transport;
 pub mod wire;
@@ -23,6 +24,7 @@ use tokio::io::{self, AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout_at};
 use tokio_util::task::AbortOnDropHandle;
+use zeroize::Zeroizing;
 
 pub use link::Settings;
 
@@ -31,13 +33,16 @@ use self::link::{Link, Live, Why};
 use self::wire::error::Kind;
 use self::wire::{Closed, Error, Stream};
 use super::{
-    BoxFuture, Driver, Ends, Fault, Handed, Logged, Pictured, Survey, fault, is_meant, read_log,
+    BoxFuture, Driver, Ends, Fault, Handed, Logged, Met, Pictured, Survey, fault, is_meant,
+    read_log,
 };
 use crate::compute::claim::claims;
 use crate::compute::display::Display;
 use crate::compute::domain::{self, Device};
 use crate::drain::Watch;
-use crate::model::{ConsoleKind, Instance, InstanceId, InstanceRef, PowerState, Target};
+use crate::model::{
+    ConsoleKind, Instance, InstanceId, InstanceRef, Meeting, Password, PowerState, Target,
+};
 
 /// Shorter than [`super::DEADLINE`], so that the fault tells what hangs.
 const DEADLINE: Duration = Duration::from_millis(4500);
@@ -167,6 +172,35 @@ impl Libvirt {
         }
     }
 
+    /// Who was just found is behind a connection that stands, as in [`Libvirt::open`].
+    async fn met(&self, instance: &Instance, kind: ConsoleKind) -> Result<Option<Meeting>, Why> {
+        let Some(live) = self.link.current() else {
+            return Ok(None);
+        };
+        if !live.index.may_have(instance.id) {
+            return Ok(None);
+        }
+        let Some(domain) = known(live.client.by_uuid(instance.id.0).await)? else {
+            return Ok(None);
+        };
+        let settings = &self.link.settings;
+        let asks = settings.passwords && live.rights == Rights::ReadWrite;
+        let password = if asks && kind == ConsoleKind::Vnc {
+            live.password(&domain).await?
+        } else {
+            None
+        };
+        Ok(Some(Meeting {
+            security: settings.security.clone(),
+            password,
+            within: reach::hosts(
+                settings.uri.host(),
+                &settings.address,
+                instance.console(kind),
+            ),
+        }))
+    }
+
     /// Where this machine keeps a domain's log. Another machine's file cannot be read from here.
     async fn log_file(&self, id: InstanceId) -> Result<Option<PathBuf>, Why> {
         if !self.link.settings.uri.is_local() {
@@ -244,6 +278,13 @@ impl Driver for Libvirt {
         })
     }
 
+    fn meeting<'a>(&'a self, instance: &'a Instance, kind: ConsoleKind) -> BoxFuture<'a, Met> {
+        Box::pin(async move {
+            let met = timeout_at(deadline(), self.met(instance, kind)).await;
+            self.or_nothing(met.unwrap_or_else(|_| Err(Error::Deadline(DEADLINE).into())))
+        })
+    }
+
     fn screenshot(&self, instance: InstanceId) -> BoxFuture<'_, Pictured> {
         Box::pin(async move {
             let taken = timeout_at(deadline(), self.picture(instance)).await;
@@ -297,6 +338,19 @@ impl Live {
             let why = format_args!("{}: {bad}", domain.name).to_string();
             fault(&settings.name, &why)
         })))
+    }
+
+    /// The password of its VNC display; nothing if it has none, or if the daemon keeps it to
+    /// itself.
+    async fn password(&self, domain: &Domain) -> Result<Option<Password>, Error> {
+        match known(self.client.xml(domain, true).await) {
+            Ok(xml) => {
+                let xml = xml.map(Zeroizing::new);
+                Ok(xml.and_then(|xml| domain::vnc_password(&xml)))
+            }
+            Err(error) if error.kind() == Some(Kind::Denied) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// The XML of a domain, whether it runs or not.

@@ -115,6 +115,8 @@ fn settings(socket: &Path) -> Settings {
         readonly: false,
         credentials: None,
         optional: false,
+        security: crate::model::Security::default(),
+        passwords: true,
     }
 }
 

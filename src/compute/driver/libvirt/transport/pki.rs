@@ -110,6 +110,12 @@ impl Files {
         }
     }
 
+    /// Those that are there and hold certificates.
+    pub(super) fn certificates(self) -> Vec<PathBuf> {
+        let both = [self.ca, self.certificate];
+        both.into_iter().filter(|path| path.exists()).collect()
+    }
+
     /// Reads them; the CA may be missing where nothing is verified. Blocks.
     pub(super) fn read(&self, verify: bool) -> Result<Pki, BadPki> {
         let roots = match self.roots() {

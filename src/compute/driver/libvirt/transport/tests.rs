@@ -234,13 +234,13 @@ async fn a_server_with_a_bad_certificate_is_refused_with_what_is_bad() {
             &["kvm-2", "10.1.2.3"][..],
             Years::Now,
             true,
-            "is not for this name: its subject alternative names are kvm-2, 10.1.2.3",
+            "is not for the name localhost: its subject alternative names are kvm-2, 10.1.2.3",
         ),
         (
             &[],
             Years::Now,
             true,
-            "is not for this name: it has no subject alternative name at all",
+            "is not for the name localhost: it has no subject alternative name at all",
         ),
         (
             &["localhost"],

@@ -7,17 +7,13 @@
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
 
 use rustls::client::WebPkiServerVerifier;
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
+use rustls::client::danger::ServerCertVerifier;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, IpAddr, ServerName, UnixTime};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, Error as RustlsError, RootCertStore,
-    SignatureScheme,
-};
+use rustls::{CertificateError, ClientConfig, Error as RustlsError, RootCertStore};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -26,6 +22,7 @@ use tokio_rustls::client::TlsStream;
 use super::pki::{BadPki, Files, Pki};
 use super::uri::{Places, TlsRoute};
 use crate::model::Host;
+use crate::tls::{Anybody, date, describe, is_about_certificates, rustls_error};
 
 /// What a daemon sends once it has accepted the client's certificate.
 const ACCEPTED: u8 = 1;
@@ -267,23 +264,7 @@ impl Judge {
 
     /// Continues a sentence about a certificate.
     fn describe(&self, fault: &CertificateError) -> String {
-        let ca = self.files.ca.display();
         match fault {
-            CertificateError::ExpiredContext { not_after, .. } => {
-                format!("expired on {}", date(*not_after))
-            }
-            CertificateError::NotValidYetContext { not_before, .. } => {
-                format!("is not valid before {}", date(*not_before))
-            }
-            CertificateError::UnknownIssuer | CertificateError::BadSignature => {
-                format!("is signed by no CA in {ca}")
-            }
-            CertificateError::NotValidForNameContext { presented, .. } => {
-                format!("is not for this name: {}", names(presented))
-            }
-            CertificateError::InvalidPurposeContext { required, .. } => {
-                format!("is not meant for this (it lacks {required})")
-            }
             CertificateError::Revoked => {
                 format!("is revoked by {}", self.files.revoked.display())
             }
@@ -292,95 +273,7 @@ impl Judge {
                 let since = date(*next_update);
                 format!("cannot be judged: the list {list} is out of date since {since}")
             }
-            other => format!("is not valid: {other}"),
+            other => describe(other, &self.files.ca.display()),
         }
-    }
-}
-
-fn names(presented: &[String]) -> String {
-    if presented.is_empty() {
-        return "it has no subject alternative name at all".to_owned();
-    }
-    // `DnsName("kvm-1")` or `IpAddress(127.0.0.1)`, as the verifier writes them
-    let bare = |name: &String| {
-        let inside = name
-            .split_once('(')
-            .and_then(|(_, rest)| rest.strip_suffix(')'));
-        inside.unwrap_or(name).trim_matches('"').to_owned()
-    };
-    let presented: Vec<_> = presented.iter().map(bare).collect();
-    format!("its subject alternative names are {}", presented.join(", "))
-}
-
-fn date(time: UnixTime) -> String {
-    let time = UNIX_EPOCH.checked_add(Duration::from_secs(time.as_secs()));
-    let time = time.filter(|time| *time < UNIX_EPOCH + MOST);
-    time.map_or_else(
-        || "a day beyond all calendars".to_owned(),
-        |time| humantime::format_rfc3339_seconds(time).to_string(),
-    )
-}
-
-/// The end of the year 9999, behind which dates cannot be written.
-const MOST: Duration = Duration::from_hours(70_389_528);
-
-fn rustls_error(error: &io::Error) -> Option<&RustlsError> {
-    error.get_ref()?.downcast_ref()
-}
-
-fn is_about_certificates(alert: rustls::AlertDescription) -> bool {
-    use rustls::AlertDescription as Alert;
-    matches!(
-        alert,
-        Alert::NoCertificate
-            | Alert::BadCertificate
-            | Alert::UnsupportedCertificate
-            | Alert::CertificateRevoked
-            | Alert::CertificateExpired
-            | Alert::CertificateUnknown
-            | Alert::UnknownCA
-            | Alert::AccessDenied
-            | Alert::CertificateRequired
-    )
-}
-
-/// Takes any server for the right one (`no_verify=1`).
-#[derive(Debug)]
-struct Anybody(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Anybody {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, RustlsError> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, RustlsError> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls12_signature(message, certificate, signed, algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, RustlsError> {
-        let algorithms = &self.0.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signed, algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
     }
 }

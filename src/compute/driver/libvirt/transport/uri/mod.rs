@@ -13,6 +13,7 @@ use percent_encoding::percent_decode_str;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+use super::pki::Files;
 use crate::compute::driver::libvirt::client::Rights;
 use crate::model::Host;
 
@@ -193,6 +194,14 @@ impl Uri {
     /// The user that stands in a `tcp` or `tls` URI, to log in as where the daemon asks.
     pub fn user(&self) -> Option<&str> {
         self.user.as_deref()
+    }
+
+    /// The files with certificates that a connection is made with; none but over TLS. Blocks.
+    pub fn certificate_files(&self, places: &Places) -> Vec<PathBuf> {
+        match &self.route {
+            Route::Tls(route) => Files::locate(route.pki.as_deref(), places).certificates(),
+            Route::Unix { .. } | Route::Tcp { .. } | Route::Ssh(_) => Vec::new(),
+        }
     }
 
     /// The host that runs the daemon; none for a Unix socket of this machine.

@@ -1,0 +1,37 @@
+//! Whatever a viewer sends whose rights are limited as the first byte says, cut as the second
+//! says: nothing may panic, what is kept must not depend on the cut, and what was kept is a stream
+//! of which nothing more is taken.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use vncgate::model::Rights;
+use vncgate::proxy::rfb::Filter;
+
+fn filter(bytes: &[u8], size: usize, rights: Rights) -> (Vec<u8>, bool) {
+    let mut filter = Filter::new(rights).expect("limited rights");
+    let mut kept = Vec::new();
+    for piece in bytes.chunks(size) {
+        if filter.up(piece, &mut kept).is_err() {
+            return (Vec::new(), false);
+        }
+    }
+    (kept, true)
+}
+
+fuzz_target!(|bytes: &[u8]| {
+    let [rights, size, bytes @ ..] = bytes else { return };
+    let rights = Rights {
+        input: rights & 1 != 0,
+        clipboard_in: rights & 2 != 0,
+        clipboard_out: rights & 4 != 0,
+    };
+    if !rights.are_limited() {
+        return;
+    }
+    let whole = filter(bytes, bytes.len().max(1), rights);
+    assert_eq!(whole, filter(bytes, usize::from(*size).max(1), rights));
+    if whole.1 {
+        assert!(whole.0.len() <= bytes.len());
+        assert_eq!(filter(&whole.0, 1, rights), whole);
+    }
+});
