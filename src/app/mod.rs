@@ -19,6 +19,7 @@ use url::Url;
 
 use crate::api::{Api, Gatekeeper, Identities, NovaSettings, Urls};
 use crate::auth::BadDatabase;
+use crate::auth::store::BadFile;
 use crate::compute::Compute;
 use crate::compute::driver::libvirt::sasl::Credentials;
 use crate::compute::driver::libvirt::transport::Uri;
@@ -74,6 +75,17 @@ pub enum StartError {
     /// Two instances listed by hand cannot be told apart.
     #[error("compute.instance: {0}")]
     Instances(#[from] BadEntry),
+    /// Tokens cannot be kept.
+    #[error("auth.file: {0}")]
+    Tokens(#[from] BadFile),
+    /// There is no password to log in to Redis with.
+    #[error("auth.redis.password_file: cannot read {}: {why}", path.display())]
+    Password {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        why: std::io::Error,
+    },
     /// Keystone could never be asked.
     #[error("keystone: {0}")]
     Keystone(#[from] keystone::BadSettings),
@@ -178,8 +190,9 @@ impl App {
         &self.addresses
     }
 
-    /// Starts to serve; ends with `drain`. Returns what this process itself may call.
-    pub fn run(self, drain: &Drain) -> Running {
+    /// Starts to serve; ends with `drain`. Returns what this process itself may call. Errors:
+    /// `Tokens`.
+    pub fn run(self, drain: &Drain) -> Result<Running, StartError> {
         let watch = drain.watch();
         let metrics = Metrics::default();
         let keystone = self.keystone.map(|it| Keystone::new(it, &watch));
@@ -189,7 +202,7 @@ impl App {
         let displays = compute.displays();
         let compute = Client::Near(rpc::serve(compute, &watch));
         let urls = urls(&self.config, &self.addresses);
-        let auth = tokens::auth(&self.config, &urls, keystone.as_ref(), &watch);
+        let auth = tokens::auth(&self.config, &urls, keystone.as_ref(), &watch)?;
         let auth = Client::Near(rpc::serve(auth, &watch));
         if let Some(demo) = self.demo {
             watch.spawn_service(demo.run(watch.clone()));
@@ -234,10 +247,10 @@ impl App {
         open(self.api_only, &admin, limits, &watch);
         open(vec![self.admin], &admin, limits, &watch);
         open(self.monitor, &monitor, limits, &watch);
-        Running {
+        Ok(Running {
             api,
             drain_timeout: self.config.proxy.drain_timeout.get(),
-        }
+        })
     }
 }
 

@@ -1,4 +1,10 @@
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+use super::StartError;
 use crate::api::Urls;
+use crate::auth::redis::{self, Topology, Trust};
 use crate::auth::{
     self, Auth, BadDatabase, Bases, NovaApi, NovaApiSettings, NovaDb, Source, TokenFile,
     TokenFileSettings,
@@ -7,18 +13,52 @@ use crate::config::{self, Config, TokenSource};
 use crate::drain::Watch;
 use crate::keystone::Keystone;
 
-/// The auth role, with whatever the config says makes the tokens.
+/// The auth role, with whatever the config says makes the tokens. Errors: `Tokens`, `Password`.
 pub(super) fn auth(
     config: &Config,
     urls: &Urls,
     keystone: Option<&Keystone>,
     watch: &Watch,
-) -> Auth {
+) -> Result<Auth, StartError> {
     let settings = settings(&config.auth);
-    match source(&config.auth, urls, keystone, watch) {
-        None => Auth::in_memory(settings, watch),
-        Some(source) => Auth::foreign(source, settings, watch),
+    if let Some(source) = source(&config.auth, urls, keystone, watch) {
+        return Ok(Auth::foreign(source, settings, watch));
     }
+    Ok(match config.auth.source {
+        TokenSource::File => Auth::in_file(&config.auth.own_file(), settings, watch)?,
+        TokenSource::Redis => Auth::in_redis(shared(&config.auth.redis)?, settings, watch),
+        _ => Auth::in_memory(settings, watch),
+    })
+}
+
+fn shared(config: &config::Redis) -> Result<redis::Settings, StartError> {
+    let password = config.password_file.as_ref().map(|path| secret_in(path));
+    let topology = match &config.sentinel {
+        Some(master) => Topology::Sentinel(master.clone()),
+        None if config.cluster => Topology::Cluster,
+        None => Topology::Single,
+    };
+    let ca = config.ca_file.clone();
+    let trust = || ca.map_or(Trust::System, Trust::File);
+    Ok(redis::Settings {
+        servers: config.servers.clone(),
+        topology,
+        user: config.user.clone(),
+        password: password.transpose()?,
+        tls: config.tls.then(trust),
+        prefix: config.prefix.clone(),
+    })
+}
+
+/// A file's first line.
+fn secret_in(path: &Path) -> Result<Zeroizing<String>, StartError> {
+    let text = std::fs::read_to_string(path).map_err(|why| StartError::Password {
+        path: path.to_owned(),
+        why,
+    });
+    let text = Zeroizing::new(text?);
+    let line = text.lines().next().unwrap_or_default();
+    Ok(Zeroizing::new(line.to_owned()))
 }
 
 /// Whether the files that it needs hold what they should. Blocks.
@@ -37,7 +77,7 @@ fn source(
     let bases = Bases::new(page, urls.public().clone());
     let base = bases.of(config.console_type).clone();
     match config.source {
-        TokenSource::Memory => None,
+        TokenSource::Memory | TokenSource::File | TokenSource::Redis => None,
         TokenSource::NovaApi => {
             let settings = NovaApiSettings {
                 url: config.nova_url.clone(),

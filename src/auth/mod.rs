@@ -8,6 +8,7 @@
 
 mod client;
 mod foreign;
+pub mod redis;
 mod registry;
 mod role;
 mod session;

@@ -1,11 +1,13 @@
 //! The role itself: what becomes of each request.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::redis::{self, Redis};
 use super::registry::{self, Registry};
 use super::session::{BEAT, Cause, Limits, Order, SessionRecord};
-use super::store::{Attempt, Memory, Store};
+use super::store::{Attempt, BadFile, File, Memory, Store};
 use super::{AuthError, Entry, NewGrant, Reply, Request, Source};
 use crate::drain::Watch;
 use crate::model::{Binding, Grant, SessionId, Terms, Token, TokenId, UnixTime};
@@ -52,28 +54,56 @@ impl Auth {
     /// A role that keeps everything in memory, swept until `watch` closes.
     pub fn in_memory(settings: Settings, watch: &Watch) -> Self {
         let store = Arc::new(Memory::new(settings.max_tokens));
-        Self::new(Tokens::Own(store), settings, watch)
+        Self::with_sessions_here(Tokens::Own(store), settings, watch)
+    }
+
+    /// A role that keeps its tokens in the file at `path`, and sessions in memory. Errors: the file
+    /// cannot be used.
+    pub fn in_file(path: &Path, settings: Settings, watch: &Watch) -> Result<Self, BadFile> {
+        let store = Arc::new(File::open(path, settings.max_tokens)?);
+        Ok(Self::with_sessions_here(
+            Tokens::Own(store),
+            settings,
+            watch,
+        ))
     }
 
     /// A role that knows the tokens of `source` and makes none.
     pub fn foreign(source: Box<dyn Source>, settings: Settings, watch: &Watch) -> Self {
-        Self::new(Tokens::Foreign(source), settings, watch)
+        Self::with_sessions_here(Tokens::Foreign(source), settings, watch)
     }
 
-    fn new(tokens: Tokens, settings: Settings, watch: &Watch) -> Self {
-        let inner = Arc::new(Inner {
+    /// A role that shares tokens and sessions with all who use the same Redis.
+    pub fn in_redis(redis: redis::Settings, settings: Settings, watch: &Watch) -> Self {
+        let orders = Arc::<Feed<Order>>::default();
+        let (tokens, limits) = (settings.max_tokens, settings.limits);
+        let redis = Arc::new(Redis::new(redis, tokens, limits, Arc::clone(&orders)));
+        let listening = Arc::clone(&redis);
+        until_closing(watch, async move { listening.listen().await });
+        let shared: Arc<dyn Store> = Arc::<Redis>::clone(&redis);
+        let inner = Inner {
+            tokens: Tokens::Own(shared),
+            registry: redis,
+            orders,
+            settings,
+        };
+        Self::start(inner, watch)
+    }
+
+    fn with_sessions_here(tokens: Tokens, settings: Settings, watch: &Watch) -> Self {
+        let inner = Inner {
             tokens,
             registry: Arc::new(registry::Memory::new(settings.limits)),
             orders: Arc::default(),
             settings,
-        });
-        let (sweeping, closing) = (Arc::clone(&inner), watch.clone());
-        watch.spawn_service(async move {
-            tokio::select! {
-                () = sweeping.sweep() => {}
-                () = closing.closing() => {}
-            }
-        });
+        };
+        Self::start(inner, watch)
+    }
+
+    fn start(inner: Inner, watch: &Watch) -> Self {
+        let inner = Arc::new(inner);
+        let sweeping = Arc::clone(&inner);
+        until_closing(watch, async move { sweeping.sweep().await });
         Self(inner)
     }
 }
@@ -110,6 +140,16 @@ impl Role for Auth {
             Request::Kill(id) => inner.kill(id).await,
         }
     }
+}
+
+fn until_closing(watch: &Watch, task: impl Future<Output = ()> + Send + 'static) {
+    let closing = watch.clone();
+    watch.spawn_service(async move {
+        tokio::select! {
+            () = task => {}
+            () = closing.closing() => {}
+        }
+    });
 }
 
 fn one(entry: Option<Entry>) -> Result<Reply, AuthError> {

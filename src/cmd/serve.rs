@@ -88,16 +88,17 @@ async fn serve(config: Config, extras: Extras) -> Result<(), Failure> {
     let admin = paths::admin_socket(&config);
     let alone = extras.proxy_alone;
     let app = App::bind(config, extras, admin).await;
-    let app = app.map_err(|error| {
+    let refused = |error: StartError| {
         let exit = match error {
             StartError::Host { .. } | StartError::Database(_) => Exit::Config,
             _ => Exit::Failure,
         };
         Failure::new(exit, chain(&error))
-    })?;
+    };
+    let app = app.map_err(refused)?;
     let addresses = app.addresses().clone();
     let drain = Drain::default();
-    let running = app.run(&drain);
+    let running = app.run(&drain).map_err(refused)?;
     announce(&addresses);
     match named {
         Some(name) => hand_out_url(&running, &name).await?,

@@ -7,6 +7,7 @@
 mod error;
 mod keystone;
 mod period;
+mod redis;
 mod vnc;
 
 use std::collections::HashSet;
@@ -21,6 +22,7 @@ use url::Url;
 pub use error::ConfigError;
 pub use keystone::{Interface, Keystone};
 pub use period::Period;
+pub use redis::Redis;
 
 use crate::model::{
     AccessPath, Address, ConsoleKind, ConsoleType, Host, InstanceId, KeyHash, Role, SecondViewer,
@@ -155,6 +157,9 @@ pub struct Auth {
     pub databases: Vec<PathBuf>,
     /// How long a URL opens a console.
     pub url_ttl: Period,
+    /// Where tokens are kept if `source` is `file`; unset: `tokens.redb` in the state directory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub file: Option<PathBuf>,
     /// Tokens at one time.
     pub max_tokens: usize,
     /// What tokens open whose maker does not tell.
@@ -180,6 +185,8 @@ pub struct Auth {
     pub max_sessions_per_caller: usize,
     /// Sessions from one address; 0 is any number.
     pub max_sessions_per_address: usize,
+    /// A Redis to keep all that in.
+    pub redis: Redis,
 }
 
 /// Whose tokens open consoles.
@@ -189,6 +196,10 @@ pub enum TokenSource {
     /// Those that this program makes, kept in memory.
     #[default]
     Memory,
+    /// The same, kept in `auth.file`.
+    File,
+    /// The same, kept in `auth.redis`, sessions too: for several gateways at once.
+    Redis,
     /// Those in websockify's token files.
     WebsockifyFile,
     /// Those that Nova made, in the databases of its cells.
@@ -389,6 +400,7 @@ impl Default for Auth {
             token_file: None,
             databases: Vec::new(),
             url_ttl: Period::from_secs(600),
+            file: None,
             max_tokens: 100_000,
             console_type: ConsoleType::Novnc,
             nova_url: None,
@@ -401,6 +413,7 @@ impl Default for Auth {
             max_sessions_per_instance: 0,
             max_sessions_per_caller: 0,
             max_sessions_per_address: 0,
+            redis: Redis::default(),
         }
     }
 }
@@ -512,6 +525,10 @@ impl Config {
         whole_seconds("auth.idle_timeout", auth.idle_timeout)?;
         whole_seconds("auth.max_session", auth.max_session)?;
         at_least_one("auth.max_tokens", auth.max_tokens)?;
+        all_absolute("auth.file", auth.file.as_slice())?;
+        if auth.source == TokenSource::Redis {
+            auth.redis.check()?;
+        }
         let url = auth.nova_url.as_ref();
         url.map_or(Ok(()), |url| check_url("auth.nova_url", url))?;
         let nobody = auth.source == TokenSource::NovaApi && self.keystone.url.is_none();
@@ -589,6 +606,15 @@ impl Compute {
 }
 
 impl Auth {
+    /// Where the tokens are kept, if in a file.
+    pub fn own_file(&self) -> PathBuf {
+        let state = std::env::var_os("STATE_DIRECTORY").map(PathBuf::from);
+        let state = state.unwrap_or_else(|| PathBuf::from("/var/lib/vncgate"));
+        self.file
+            .clone()
+            .unwrap_or_else(|| state.join("tokens.redb"))
+    }
+
     /// Each source has the keys it needs, and no other's: a file that nobody reads is a mistake.
     fn check_source(&self) -> Result<(), ConfigError> {
         let file = self.token_file.as_slice();

@@ -26,7 +26,7 @@ fn the_example_shows_every_key_there_is() {
         proxy = { name = "n", public_url = "http://h", novnc_url = "http://h", spice_url = "http://h", xvpvnc_url = "http://h", spice_direct_url = "http://h", mks_url = "http://h", serial_url = "ws://h", vnc = VNC }
         admin = { socket = "/s" }
         web = { root = "/w" }
-        auth = { nova_url = "http://h" }
+        auth = { nova_url = "http://h", file = "/f", redis = { sentinel = "m", ca_file = "/f", user = "u", password_file = "/f" } }
         keystone = { url = "http://h", public_url = "http://h", username = "u", password_file = "/p", region = "r", ca_file = "/c" }
         compute = { discover = true, host = [{ name = "n", address = "h", user = "u", password_file = "/p", vnc = VNC }], instance = [{ name = "n", id = "11111111-1111-4111-8111-111111111111", address = "h:1", internal_access_path = "a", project = "p", vnc = VNC }] }
         api = { public_url = "http://h", key = [{ name = "n", sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad", project = "p", role = "reader" }] }

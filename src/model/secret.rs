@@ -78,7 +78,7 @@ impl fmt::Debug for Token {
 pub struct TokenHash(String);
 
 impl TokenHash {
-    /// Its 64 digits.
+    /// Its 64 hex digits.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -96,6 +96,11 @@ pub struct TokenId(String);
 
 impl TokenId {
     const LENGTH: usize = 16;
+
+    /// Its 16 hex digits.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
 }
 
 impl fmt::Display for TokenId {
@@ -108,6 +113,14 @@ impl fmt::Display for TokenId {
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("expected {0} lower-case hex digits")]
 pub struct BadHash(usize);
+
+impl FromStr for TokenHash {
+    type Err = BadHash;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        hex_of_length(text, 64).map(Self)
+    }
+}
 
 impl FromStr for TokenId {
     type Err = BadHash;

@@ -13,6 +13,7 @@ mod bandwidth;
 pub mod close;
 mod console;
 pub mod entry;
+mod input;
 pub mod preamble;
 mod reception;
 pub mod relay;

@@ -12,14 +12,14 @@ use std::time::Duration;
 
 use dashmap::DashMap;
 use tokio::sync::Notify;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-use super::Proxy;
 use super::close::{self, Verdict};
 use super::relay::{Ending, Meter};
+use super::{Proxy, input};
 use crate::auth::{AuthError, BEAT, Beat, LiveSession, Order, Pulse, SessionRecord};
 use crate::compute::ComputeError;
-use crate::model::{InstanceId, InstanceRef, PowerState, SessionId, UnixTime};
+use crate::model::{ConsoleKind, InstanceId, InstanceRef, PowerState, SessionId, UnixTime};
 
 /// How often the clocks of sessions are looked at.
 const TICK: Duration = Duration::from_secs(1);
@@ -46,7 +46,6 @@ pub(super) struct Roster {
 pub(super) struct Live {
     pub(super) record: SessionRecord,
     pub(super) meter: Arc<Meter>,
-    since: Instant,
     gavel: Mutex<Gavel>,
 }
 
@@ -66,12 +65,26 @@ pub(super) struct Seat {
     opened: bool,
 }
 
+impl Roster {
+    /// Whether a session that is idle by itself is so altogether: SPICE has a session for each
+    /// channel, and the viewer types into one of them.
+    fn is_idle(&self, record: &SessionRecord) -> bool {
+        let is_channel = |live: &Live| {
+            let (its, browser) = (&live.record.token, &live.record.browser);
+            *its == record.token && *browser == record.browser
+        };
+        let mut live = self.live.iter();
+        record.console_type.kind() != ConsoleKind::Spice
+            || live.all(|live| !is_channel(&live) || live.is_idle())
+    }
+}
+
 impl Live {
     fn new(record: SessionRecord) -> Self {
+        let is_input = input::of(record.console_type.kind());
         Self {
             record,
-            meter: Arc::default(),
-            since: Instant::now(),
+            meter: Arc::new(Meter::new(is_input)),
             gavel: Mutex::default(),
         }
     }
@@ -110,19 +123,17 @@ impl Live {
     fn last_input(&self) -> UnixTime {
         let meter = &self.meter;
         let after = meter.last_input().saturating_duration_since(meter.began());
-        UnixTime(self.record.started.0.saturating_add(after.as_secs()))
+        self.record.started.plus(after)
     }
 
-    fn look_at_the_clock(&self, now: UnixTime) {
-        let terms = &self.record.terms;
-        let idle = now.after(self.last_input());
-        if terms.idle_timeout.is_some_and(|limit| idle >= limit) {
-            self.end(Verdict::Idle);
-        }
-        let since = self.since.elapsed();
-        if terms.max_session.is_some_and(|limit| since >= limit) {
-            self.end(Verdict::Longest);
-        }
+    fn is_idle(&self) -> bool {
+        let limit = self.record.terms.idle_timeout;
+        limit.is_some_and(|limit| self.meter.last_input().elapsed() >= limit)
+    }
+
+    fn is_over(&self) -> bool {
+        let limit = self.record.terms.max_session;
+        limit.is_some_and(|limit| self.meter.began().elapsed() >= limit)
     }
 
     fn beat(&self) -> Beat {
@@ -229,9 +240,14 @@ impl Proxy {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let _now = ticks.tick().await;
-            let now = UnixTime::now();
-            for live in self.roster.live.iter().filter(|live| live.is_timed()) {
-                live.look_at_the_clock(now);
+            let timed = self.roster.live.iter().filter(|live| live.is_timed());
+            let timed: Vec<Arc<Live>> = timed.map(|live| Arc::clone(&live)).collect();
+            for live in timed {
+                if live.is_over() {
+                    live.end(Verdict::Longest);
+                } else if live.is_idle() && self.roster.is_idle(&live.record) {
+                    live.end(Verdict::Idle);
+                }
             }
         }
     }

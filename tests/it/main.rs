@@ -70,6 +70,8 @@ mod spice;
 #[cfg(test)]
 mod standalone;
 #[cfg(test)]
+mod stores;
+#[cfg(test)]
 mod tokens;
 #[cfg(test)]
 mod websockify_file;

@@ -233,6 +233,28 @@ fn a_viewer_who_does_nothing_is_sent_away_and_one_who_does_something_is_not() {
 }
 
 #[test]
+fn a_page_that_asks_for_pictures_by_itself_does_not_keep_a_session() {
+    let peer = Peer::echo();
+    let setup = Setup::new().instance("web-1", &peer.address());
+    let gateway = setup.set("auth", "idle_timeout", "2s").start();
+    let mut ws = gateway.open("web-1");
+    shake_hands(&mut ws);
+
+    // Each echo is answered at once, as a page asks for a picture when it has drawn one.
+    ws.send(&NEXT_PICTURE);
+    let closed = loop {
+        let frame = ws.answer();
+        if frame.opcode == crate::rig::ws::CLOSE {
+            break frame;
+        }
+        std::thread::park_timeout(Duration::from_millis(20));
+        ws.send(&NEXT_PICTURE);
+    };
+
+    assert_eq!(closed.payload[..2], 4008_u16.to_be_bytes());
+}
+
+#[test]
 fn a_session_ends_when_it_has_lasted_as_long_as_it_may() {
     let peer = Peer::echo();
     let gateway = Gateway::of("web-1", &peer.address());
@@ -402,6 +424,9 @@ fn each_limit_refuses_one_more_in_words_and_frees_its_place() {
 
 /// A press of the letter a, as RFB has it.
 const KEY: [u8; 8] = [4, 1, 0, 0, 0, 0, 0, 0x61];
+
+/// A request for the next picture.
+const NEXT_PICTURE: [u8; 10] = [3, 1, 0, 0, 0, 0, 0, 64, 0, 64];
 
 fn issue(gateway: &Gateway, wishes: &[&str]) -> Value {
     let arguments = [&["token", "issue", "web-1", "-o", "json"][..], wishes].concat();

@@ -240,8 +240,8 @@ impl Call<'_> {
             console_type,
             rights: Rights::CONTROL,
             base,
-            ttl: self.api.url_ttl,
             terms: self.api.terms,
+            ttl: self.api.url_ttl,
         };
         let issued = issue(self.api, wanted, &self.caller).await;
         issued.map_err(|error| match error {

@@ -50,7 +50,11 @@ impl Memory {
     }
 
     /// Takes a session in, and tells which others have to go for it. Errors: `Occupied`, `Limit`.
-    fn begin(&self, record: SessionRecord, now: UnixTime) -> Result<Vec<Order>, AuthError> {
+    pub(in crate::auth) fn begin(
+        &self,
+        record: SessionRecord,
+        now: UnixTime,
+    ) -> Result<Vec<Order>, AuthError> {
         let mut held = self.lock();
         let going = held.make_room(&record, &self.limits)?;
         let orders = going.into_iter();
@@ -61,7 +65,7 @@ impl Memory {
     }
 
     /// Takes sessions in that live already, whatever the limits say.
-    fn restore(&self, sessions: Vec<LiveSession>, now: UnixTime) {
+    pub(in crate::auth) fn restore(&self, sessions: Vec<LiveSession>, now: UnixTime) {
         let mut held = self.lock();
         for session in sessions {
             held.insert(session, now);
@@ -94,13 +98,13 @@ impl Memory {
         Some(kept.live.record)
     }
 
-    fn find(&self, id: SessionId) -> Option<LiveSession> {
+    pub(in crate::auth) fn find(&self, id: SessionId) -> Option<LiveSession> {
         let held = self.lock();
         held.sessions.get(&id).map(|kept| kept.live.clone())
     }
 
     /// The sessions of an instance, or all, the oldest first.
-    fn list(&self, instance: Option<InstanceId>) -> Vec<LiveSession> {
+    pub(in crate::auth) fn list(&self, instance: Option<InstanceId>) -> Vec<LiveSession> {
         let held = self.lock();
         let kept = held.sessions.values().map(|kept| &kept.live);
         let wanted = kept.filter(|live| instance.is_none_or(|id| live.record.instance == id));
@@ -111,12 +115,12 @@ impl Memory {
     }
 
     /// Has one session ended.
-    fn order(&self, id: SessionId, cause: Cause) -> Option<Order> {
+    pub(in crate::auth) fn order(&self, id: SessionId, cause: Cause) -> Option<Order> {
         self.lock().order(id, cause)
     }
 
     /// Has all sessions of a token ended.
-    fn order_all(&self, token: &TokenId, cause: Cause) -> Vec<Order> {
+    pub(in crate::auth) fn order_all(&self, token: &TokenId, cause: Cause) -> Vec<Order> {
         let mut held = self.lock();
         let ids = held.index.get(&Key::Token(token.clone())).cloned();
         let ids = ids.into_iter().flatten();
@@ -124,7 +128,7 @@ impl Memory {
     }
 
     /// Whether a session of that token lives in that browser.
-    fn lives(&self, token: &TokenId, browser: &Browser) -> bool {
+    pub(in crate::auth) fn lives(&self, token: &TokenId, browser: &Browser) -> bool {
         let held = self.lock();
         held.of_same_browser(token, browser).next().is_some()
     }

@@ -11,7 +11,7 @@ use crate::model::{Browser, InstanceId, SessionId, TokenId, UnixTime};
 pub(super) use memory::Memory;
 
 /// What a registry answers. Errors: `Store`, besides those that are named.
-type Answer<'a, T> = BoxFuture<'a, Result<T, AuthError>>;
+pub(super) type Answer<'a, T> = BoxFuture<'a, Result<T, AuthError>>;
 
 /// Keeps sessions under leases. Every call is cancel-safe.
 pub(super) trait Registry: Send + Sync + fmt::Debug {

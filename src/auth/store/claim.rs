@@ -5,7 +5,7 @@ use crate::model::{Browser, UnixTime};
 
 /// Which browser a single-use token belongs to, once it was used.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
-pub(super) struct Claim {
+pub(in crate::auth) struct Claim {
     browser: Browser,
     /// Whether a session ever came of it.
     opened: bool,
@@ -16,7 +16,11 @@ pub(super) struct Claim {
 impl Claim {
     /// Makes the token a browser's own, or lets that come back: while its session lives, or within
     /// the window of its end. Whether that may be.
-    pub(super) fn take(claim: &mut Option<Self>, attempt: &Attempt, now: UnixTime) -> bool {
+    pub(in crate::auth) fn take(
+        claim: &mut Option<Self>,
+        attempt: &Attempt,
+        now: UnixTime,
+    ) -> bool {
         let Some(known) = claim else {
             *claim = Some(Self {
                 browser: attempt.browser.clone(),
@@ -34,8 +38,17 @@ impl Claim {
         welcome
     }
 
+    /// The same after the process that kept it has ended: who had a session has it no more.
+    pub(in crate::auth) fn interrupted(self, now: UnixTime) -> Self {
+        Self {
+            left: Some(self.left.unwrap_or(now)),
+            opened: true,
+            ..self
+        }
+    }
+
     /// A session has ended, or never came about: then the token is as good as new.
-    pub(super) fn leave(claim: &mut Option<Self>, opened: bool, now: UnixTime) {
+    pub(in crate::auth) fn leave(claim: &mut Option<Self>, opened: bool, now: UnixTime) {
         let Some(known) = claim else {
             return;
         };

@@ -35,19 +35,36 @@ impl Memory {
         }
     }
 
-    /// Keeps `grant`; when full, the dead are swept before it is refused.
-    pub(in crate::auth) fn insert(
+    /// Keeps `grant`; when full, the dead are buried before it is refused. Tells whom it buried.
+    pub(super) fn put(
         &self,
         hash: TokenHash,
         grant: Grant,
         now: UnixTime,
-    ) -> Result<(), AuthError> {
+    ) -> Result<Vec<TokenHash>, AuthError> {
+        let mut buried = Vec::new();
         if !self.take_place() {
-            self.sweep(now);
+            buried = self.bury(now);
             if !self.take_place() {
                 return Err(AuthError::Full(self.limit));
             }
         }
+        self.place(hash, grant);
+        Ok(buried)
+    }
+
+    /// Keeps a grant of another life, whatever the limit says.
+    pub(super) fn restore(&self, hash: TokenHash, grant: Grant) {
+        let _before = self.count.fetch_add(1, Ordering::Relaxed);
+        self.place(hash, grant);
+    }
+
+    /// The same for a claim.
+    pub(super) fn restore_claim(&self, id: &TokenId, claim: Claim) {
+        let _unless_gone = self.claim(id, |place| *place = Some(claim));
+    }
+
+    fn place(&self, hash: TokenHash, grant: Grant) {
         let _new = self
             .by_instance
             .entry(grant.instance)
@@ -55,16 +72,25 @@ impl Memory {
             .insert(hash.clone());
         let _none = self.by_id.insert(hash.id(), hash.clone());
         let _none = self.grants.insert(hash, grant);
-        Ok(())
+    }
+
+    /// The hash of a token that is there, valid or not.
+    pub(super) fn hash_of(&self, id: &TokenId) -> Option<TokenHash> {
+        Some(self.by_id.get(id)?.clone())
+    }
+
+    /// Who has claimed a token.
+    pub(super) fn claim_of(&self, id: &TokenId) -> Option<Claim> {
+        Some(self.claims.get(id)?.clone())
     }
 
     /// The grant, if it is valid at `now`: strictly before its expiry.
-    pub(in crate::auth) fn get(&self, hash: &TokenHash, now: UnixTime) -> Option<Grant> {
+    fn get(&self, hash: &TokenHash, now: UnixTime) -> Option<Grant> {
         let grant = self.grants.get(hash)?;
         (grant.expires > now).then(|| grant.clone())
     }
 
-    pub(in crate::auth) fn find(&self, id: &TokenId, now: UnixTime) -> Option<Entry> {
+    fn find(&self, id: &TokenId, now: UnixTime) -> Option<Entry> {
         let hash = self.by_id.get(id)?.clone();
         let grant = self.get(&hash, now)?;
         Some(Entry {
@@ -73,7 +99,7 @@ impl Memory {
         })
     }
 
-    pub(in crate::auth) fn remove(&self, id: &TokenId, now: UnixTime) -> Option<Entry> {
+    fn remove(&self, id: &TokenId, now: UnixTime) -> Option<Entry> {
         let hash = self.by_id.get(id)?.clone();
         let grant = self.take(&hash)?;
         (grant.expires > now).then(|| Entry {
@@ -82,7 +108,7 @@ impl Memory {
         })
     }
 
-    pub(in crate::auth) fn list(&self, instance: Option<InstanceId>, now: UnixTime) -> Vec<Entry> {
+    fn list(&self, instance: Option<InstanceId>, now: UnixTime) -> Vec<Entry> {
         let hashes: Vec<TokenHash> = match instance {
             Some(instance) => {
                 let hashes = self.by_instance.get(&instance);
@@ -121,16 +147,15 @@ impl Memory {
         Some(outcome)
     }
 
-    /// Forgets every grant that is dead at `now`.
-    pub(in crate::auth) fn sweep(&self, now: UnixTime) {
+    /// Forgets every grant that is dead at `now`, and tells which.
+    pub(super) fn bury(&self, now: UnixTime) -> Vec<TokenHash> {
         let dead = self.grants.iter().filter(|item| item.expires <= now);
-        let dead: Vec<TokenHash> = dead.map(|item| item.key().clone()).collect();
-        for hash in dead {
-            let _grant = self.take(&hash);
-        }
+        let mut dead: Vec<TokenHash> = dead.map(|item| item.key().clone()).collect();
+        dead.retain(|hash| self.take(hash).is_some());
+        dead
     }
 
-    fn take(&self, hash: &TokenHash) -> Option<Grant> {
+    pub(super) fn take(&self, hash: &TokenHash) -> Option<Grant> {
         let (_, grant) = self.grants.remove(hash)?;
         let _previous = self.count.fetch_sub(1, Ordering::Relaxed);
         let _hash = self.by_id.remove(&hash.id());
@@ -159,7 +184,7 @@ fn at_once<'a, T: Send + 'a>(answer: Result<T, AuthError>) -> Answer<'a, T> {
 
 impl Store for Memory {
     fn insert(&self, hash: TokenHash, grant: Grant, now: UnixTime) -> Answer<'_, ()> {
-        at_once(self.insert(hash, grant, now))
+        at_once(self.put(hash, grant, now).map(drop))
     }
 
     fn get<'a>(&'a self, hash: &'a TokenHash, now: UnixTime) -> Answer<'a, Option<Grant>> {
@@ -195,7 +220,7 @@ impl Store for Memory {
     }
 
     fn sweep(&self, now: UnixTime) -> Answer<'_, ()> {
-        self.sweep(now);
+        let _buried = self.bury(now);
         at_once(Ok(()))
     }
 

@@ -3,7 +3,8 @@
 //! A store never sees a token and shows nothing that opens a console. What a store is asked for
 //! is true at `now`, which the caller names: an expired grant is not there, swept or not.
 
-mod claim;
+pub(super) mod claim;
+mod file;
 mod memory;
 
 use std::fmt;
@@ -12,6 +13,9 @@ use std::time::Duration;
 use super::{AuthError, BoxFuture, Entry};
 use crate::model::{Browser, Grant, InstanceId, TokenHash, TokenId, UnixTime};
 
+pub use file::BadFile;
+
+pub(super) use file::File;
 pub(super) use memory::Memory;
 
 /// What a store answers. Errors: `Store`, besides those that are named.
@@ -65,7 +69,7 @@ pub(super) struct Attempt {
 }
 
 /// The order of lists.
-fn sorted(mut entries: Vec<Entry>) -> Vec<Entry> {
+pub(super) fn sorted(mut entries: Vec<Entry>) -> Vec<Entry> {
     entries.sort_by(|a, b| (a.grant.expires, &a.id).cmp(&(b.grant.expires, &b.id)));
     entries
 }

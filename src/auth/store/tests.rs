@@ -9,12 +9,22 @@ use crate::model::Token;
 /// A store with room for two, and what has to live as long as it.
 struct Subject {
     store: Arc<dyn Store>,
+    _directory: Option<tempfile::TempDir>,
 }
 
 fn subjects() -> Vec<Subject> {
-    vec![Subject {
-        store: Arc::new(Memory::new(2)),
-    }]
+    let directory = tempfile::tempdir().unwrap();
+    let file = File::open(&directory.path().join("tokens.redb"), 2).unwrap();
+    vec![
+        Subject {
+            store: Arc::new(Memory::new(2)),
+            _directory: None,
+        },
+        Subject {
+            store: Arc::new(file),
+            _directory: Some(directory),
+        },
+    ]
 }
 
 fn attempt(name: &str) -> Attempt {
@@ -140,5 +150,79 @@ async fn a_store_that_is_full_makes_room_by_burying_the_dead() {
         let again = insert(soon(300).0, soon(100)).await;
 
         assert_eq!((full, again), (Err(AuthError::Full(2)), Ok(())));
+    }
+}
+
+#[tokio::test]
+async fn a_file_gives_back_what_was_kept_and_not_what_was_removed() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("sub/tokens.redb");
+    let [kept, removed, dead, used] = [(); 4].map(|()| Token::generate().hash());
+    let now = UnixTime::now();
+    let later = now.plus(Duration::from_mins(10));
+    let file = File::open(&path, 10).unwrap();
+    for (hash, expires) in [
+        (&kept, later),
+        (&removed, later),
+        (&dead, now),
+        (&used, later),
+    ] {
+        let insert = file.insert(hash.clone(), grant(1, expires.0), UnixTime(0));
+        insert.await.unwrap();
+    }
+    file.remove(&removed.id(), now).await.unwrap();
+    file.claim(&used.id(), attempt("a"), now).await.unwrap();
+
+    drop(file);
+    let file = reopened(&path);
+
+    assert!(file.get(&kept, now).await.unwrap().is_some());
+    assert!(file.get(&removed, now).await.unwrap().is_none());
+    assert_eq!(file.list(None, UnixTime(0)).await.unwrap().len(), 2);
+    let other = file.claim(&used.id(), attempt("b"), now).await;
+    assert_eq!(other, Ok(Some(false)));
+    let same = file.claim(&used.id(), attempt("a"), now).await;
+    assert_eq!(same, Ok(Some(true)));
+}
+
+#[tokio::test]
+async fn a_file_is_one_process_own_and_its_owners_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tokens.redb");
+    let _file = File::open(&path, 10).unwrap();
+
+    let second = File::open(&path, 10).unwrap_err().to_string();
+
+    assert!(second.contains("tokens.redb"), "{second}");
+    let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+}
+
+#[tokio::test]
+async fn a_file_shows_no_token() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tokens.redb");
+    let token = Token::generate();
+    let file = File::open(&path, 10).unwrap();
+    let insert = file.insert(token.hash(), grant(1, soon(1).0), soon(0));
+    insert.await.unwrap();
+
+    let bytes = std::fs::read(&path).unwrap();
+
+    let shows = |text: &str| bytes.windows(text.len()).any(|it| it == text.as_bytes());
+    assert!(shows(token.hash().as_str()), "the file is read as it is");
+    assert!(!shows(token.reveal()));
+}
+
+/// The file, once the thread of the store that had it has let go of it.
+fn reopened(path: &std::path::Path) -> File {
+    let patience = std::time::Instant::now() + Duration::from_secs(10);
+    loop {
+        match File::open(path, 10) {
+            Ok(file) => return file,
+            Err(error) => assert!(std::time::Instant::now() < patience, "{error}"),
+        }
+        std::thread::yield_now();
     }
 }

@@ -11,22 +11,29 @@ pub struct Meter {
     up: AtomicU64,
     down: AtomicU64,
     began: Instant,
-    /// When the viewer last sent payload, in milliseconds after `began`.
+    /// When the viewer last did something, in milliseconds after `began`.
     input_ms: AtomicU64,
+    is_input: fn(&[u8]) -> bool,
 }
 
 impl Default for Meter {
     fn default() -> Self {
+        Self::new(|_| true)
+    }
+}
+
+impl Meter {
+    /// A meter to which only what `is_input` says counts as the viewer's doing.
+    pub fn new(is_input: fn(&[u8]) -> bool) -> Self {
         Self {
             up: AtomicU64::new(0),
             down: AtomicU64::new(0),
             began: Instant::now(),
             input_ms: AtomicU64::new(0),
+            is_input,
         }
     }
-}
 
-impl Meter {
     /// Payload bytes read from the viewer for the target.
     pub fn up(&self) -> u64 {
         self.up.load(Ordering::Relaxed)
@@ -42,21 +49,18 @@ impl Meter {
         self.began
     }
 
-    /// When the viewer last sent payload, to the millisecond; if never, when the meter was made.
-    /// Pongs are no payload.
+    /// When the viewer last sent input, to the millisecond; if never, when the meter was made.
     pub fn last_input(&self) -> Instant {
         let after = Duration::from_millis(self.input_ms.load(Ordering::Relaxed));
         self.began.checked_add(after).unwrap_or(self.began)
     }
 
-    /// A number that changes when the viewer does something.
-    pub fn inputs(&self) -> u64 {
-        self.up()
-    }
-
-    pub(super) fn count_up(&self, bytes: usize) {
-        if bytes > 0 {
-            add(&self.up, bytes);
+    pub(super) fn count_up(&self, payload: &[u8]) {
+        if payload.is_empty() {
+            return;
+        }
+        add(&self.up, payload.len());
+        if (self.is_input)(payload) {
             let after = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
             self.input_ms.store(after, Ordering::Relaxed);
         }

@@ -174,7 +174,7 @@ where
     }
 
     fn open_up(&mut self, payload: &[u8]) {
-        self.meter.count_up(payload.len());
+        self.meter.count_up(payload);
         match self.filter_up(payload) {
             Ok(None) => self.to_target.push(payload),
             Ok(Some(kept)) => self.to_target.push(&kept),
@@ -255,7 +255,7 @@ where
         if self.viewer_in == In::Open
             && let Some(payload) = bytes.get(found.payload)
         {
-            self.meter.count_up(payload.len());
+            self.meter.count_up(payload);
             match self.filter_up(payload) {
                 Ok(None) => self.give_to_target(cx, payload),
                 Ok(Some(kept)) => self.give_to_target(cx, &kept),

@@ -891,7 +891,7 @@ async fn a_decision_that_is_not_near_costs_the_traffic_nothing() {
     let asked = Arc::new(Meter::default());
     let asks = Arc::clone(&asked);
     let decision = std::future::poll_fn(move |_| {
-        asks.count_up(1);
+        asks.count_up(&[0]);
         std::task::Poll::Pending
     });
     let (mut viewer, relay_end) = duplex(64);

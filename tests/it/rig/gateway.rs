@@ -150,6 +150,17 @@ impl Setup {
         self.directory.path().join("domains")
     }
 
+    /// Sets a key of `[auth.redis]`.
+    pub(crate) fn set_redis(mut self, key: &str, value: impl Into<toml::Value>) -> Self {
+        let empty = toml::Value::Table(toml::Table::new());
+        let redis = self.table("auth").entry("redis").or_insert(empty);
+        redis
+            .as_table_mut()
+            .unwrap()
+            .insert(key.to_owned(), value.into());
+        self
+    }
+
     /// Has the proxy run alone.
     pub(crate) fn proxy_alone(mut self) -> Self {
         self.command = &["proxy"];

@@ -1,6 +1,6 @@
 //! The smallest HTTP/1.1 client that shows everything: one request, one connection.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 use super::wait::PATIENCE;
@@ -61,6 +61,20 @@ impl Request {
         // a server may refuse by the head alone and close before it has read the body
         let _refused_early = stream.write_all(&self.body).is_err();
         Response::read(&mut stream, self.method == "HEAD")
+    }
+
+    /// The same to a server that may be dying: an answer that breaks off is an error.
+    pub(crate) fn try_send(&self, address: SocketAddr) -> io::Result<Response> {
+        let mut stream = TcpStream::connect_timeout(&address, PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(self.head(address).as_bytes())?;
+        stream.write_all(&self.body)?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer)?;
+        if !is_whole(&answer) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(Response::read(&mut &answer[..], false))
     }
 
     fn head(&self, address: SocketAddr) -> String {
@@ -148,6 +162,17 @@ impl Response {
         };
         response
     }
+}
+
+/// Whether these bytes are a head and as much of a body as it announces.
+fn is_whole(answer: &[u8]) -> bool {
+    let Some(end) = answer.windows(4).position(|four| four == b"\r\n\r\n") else {
+        return false;
+    };
+    let mut head = &answer[..end + 4];
+    let head = Response::read_head(&mut head);
+    let length = head.header("content-length").unwrap_or("0");
+    answer.len() == end + 4 + length.parse::<usize>().unwrap()
 }
 
 /// A connection to the product on which no read or write can hang a test.

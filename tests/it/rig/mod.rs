@@ -14,6 +14,7 @@ pub(crate) mod peers;
 pub(crate) mod postgres;
 pub(crate) mod process;
 pub(crate) mod qemu;
+pub(crate) mod redis;
 pub(crate) mod rfb;
 pub(crate) mod seed;
 pub(crate) mod tls;

@@ -1,0 +1,265 @@
+//! Grants in a file that outlives the process, however that ends.
+//!
+//! Memory answers every question; the file is a journal of what changed, read once at the start. A
+//! change is answered for only when it is on the disk, so that no issued token is lost and no
+//! revoked one comes back. One thread writes, and what waits while it does goes with the next
+//! commit: many changes cost little more than one.
+
+use std::fs::OpenOptions;
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use redb::backends::FileBackend;
+use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use tokio::sync::{Mutex, mpsc, oneshot};
+
+use super::claim::Claim;
+use super::memory::Memory;
+use super::{Answer, Attempt, Store};
+use crate::auth::{AuthError, Entry};
+use crate::model::{Grant, InstanceId, TokenHash, TokenId, UnixTime};
+
+/// Grants as JSON, by the hash of their token.
+const GRANTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("grants");
+
+/// Claims as JSON, by the public name of their token.
+const CLAIMS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("claims");
+
+/// Changes that wait for the disk, and that go into one commit, at most.
+const QUEUE: usize = 1024;
+
+/// Why there is no file to keep grants in.
+#[derive(Debug, thiserror::Error)]
+#[error("the token file {} cannot be used: {why}", path.display())]
+pub struct BadFile {
+    /// The file.
+    path: PathBuf,
+    /// What is wrong.
+    why: String,
+}
+
+/// A durable store.
+#[derive(Debug)]
+pub(in crate::auth) struct File {
+    memory: Memory,
+    journal: mpsc::Sender<Job>,
+    /// Held while a claim changes, so that the file hears of changes in their order.
+    claims: Mutex<()>,
+}
+
+/// A change, and who waits for it.
+#[derive(Debug)]
+struct Job {
+    change: Change,
+    written: oneshot::Sender<Result<(), String>>,
+}
+
+#[derive(Debug)]
+enum Change {
+    Grant(TokenHash, Vec<u8>),
+    Claim(TokenId, Option<Vec<u8>>),
+    Forget(Vec<TokenHash>),
+}
+
+impl File {
+    /// Opens the file at `path`, or makes one that its owner alone may read. Errors: another
+    /// process has it, or it is no such file.
+    pub(in crate::auth) fn open(path: &Path, limit: usize) -> Result<Self, BadFile> {
+        let bad = |why: String| BadFile {
+            path: path.to_owned(),
+            why,
+        };
+        let database = open(path).map_err(bad)?;
+        let memory = Memory::new(limit);
+        let loaded = load(&database, &memory, UnixTime::now());
+        loaded.map_err(|error| bad(error.to_string()))?;
+        let (journal, jobs) = mpsc::channel(QUEUE);
+        let writer = std::thread::Builder::new().name("token file".to_owned());
+        let writing = writer.spawn(move || write(&database, jobs));
+        writing.map_err(|error| bad(error.to_string()))?;
+        Ok(Self {
+            memory,
+            journal,
+            claims: Mutex::default(),
+        })
+    }
+
+    /// Waits until `change` is on the disk. What is dropped while it waits is written all the same.
+    async fn record(&self, change: Change) -> Result<(), AuthError> {
+        let (written, done) = oneshot::channel();
+        let gone = || AuthError::Store("the file's writer has ended".to_owned());
+        let job = Job { change, written };
+        self.journal.send(job).await.map_err(|_| gone())?;
+        let outcome = done.await.map_err(|_| gone())?;
+        outcome.map_err(AuthError::Store)
+    }
+
+    async fn keep_claim(&self, id: &TokenId, claim: Option<Claim>) -> Result<(), AuthError> {
+        let claim = claim.map(|claim| serde_json::to_vec(&claim)).transpose();
+        let claim = claim.map_err(|error| AuthError::Store(error.to_string()))?;
+        self.record(Change::Claim(id.clone(), claim)).await
+    }
+}
+
+fn open(path: &Path) -> Result<Database, String> {
+    let text = |error: io::Error| error.to_string();
+    if let Some(directory) = path.parent() {
+        std::fs::create_dir_all(directory).map_err(text)?;
+    }
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).mode(0o600);
+    let file = options.open(path).map_err(text)?;
+    let backend = FileBackend::new(file).map_err(|error| error.to_string())?;
+    let database = Database::builder().create_with_backend(backend);
+    database.map_err(|error| error.to_string())
+}
+
+/// Fills `memory` with what is still valid. A browser that had a session when the process ended has
+/// from now on to come back.
+fn load(database: &Database, memory: &Memory, now: UnixTime) -> Result<(), redb::Error> {
+    // Tables come into being when they are first opened to be written.
+    commit(database, &[])?;
+    let mut dead = Vec::new();
+    let reading = database.begin_read()?;
+    for row in reading.open_table(GRANTS)?.iter()? {
+        let (hash, grant) = row?;
+        let grant = serde_json::from_slice::<Grant>(grant.value()).ok();
+        let Ok(hash) = hash.value().parse::<TokenHash>() else {
+            continue;
+        };
+        match grant.filter(|grant| grant.expires > now) {
+            Some(grant) => memory.restore(hash, grant),
+            None => dead.push(hash),
+        }
+    }
+    for row in reading.open_table(CLAIMS)?.iter()? {
+        let (id, claim) = row?;
+        let id = id.value().parse::<TokenId>().ok();
+        let claim = serde_json::from_slice::<Claim>(claim.value()).ok();
+        if let (Some(id), Some(claim)) = (id, claim) {
+            memory.restore_claim(&id, claim.interrupted(now));
+        }
+    }
+    commit(database, &[Change::Forget(dead)])
+}
+
+/// Writes until nobody can ask for it any more.
+fn write(database: &Database, mut jobs: mpsc::Receiver<Job>) {
+    let mut batch = Vec::with_capacity(QUEUE);
+    while jobs.blocking_recv_many(&mut batch, QUEUE) > 0 {
+        let (changes, waiting): (Vec<_>, Vec<_>) =
+            batch.drain(..).map(|job| (job.change, job.written)).unzip();
+        let outcome = commit(database, &changes).map_err(|error| error.to_string());
+        if let Err(error) = &outcome {
+            tracing::error!(error, "the token file cannot be written");
+        }
+        for written in waiting {
+            let _nobody_waits = written.send(outcome.clone()).is_err();
+        }
+    }
+}
+
+fn commit(database: &Database, changes: &[Change]) -> Result<(), redb::Error> {
+    let writing = database.begin_write()?;
+    {
+        let mut grants = writing.open_table(GRANTS)?;
+        let mut claims = writing.open_table(CLAIMS)?;
+        for change in changes {
+            match change {
+                Change::Grant(hash, grant) => drop(grants.insert(hash.as_str(), &**grant)?),
+                Change::Claim(id, Some(claim)) => drop(claims.insert(id.as_str(), &**claim)?),
+                Change::Claim(id, None) => drop(claims.remove(id.as_str())?),
+                Change::Forget(hashes) => {
+                    for hash in hashes {
+                        drop(grants.remove(hash.as_str())?);
+                        drop(claims.remove(hash.id().as_str())?);
+                    }
+                }
+            }
+        }
+    }
+    writing.commit()?;
+    Ok(())
+}
+
+impl Store for File {
+    fn insert(&self, hash: TokenHash, grant: Grant, now: UnixTime) -> Answer<'_, ()> {
+        Box::pin(async move {
+            let bytes = serde_json::to_vec(&grant);
+            let bytes = bytes.map_err(|error| AuthError::Store(error.to_string()))?;
+            // Nobody knows the token before this is answered.
+            let buried = self.memory.put(hash.clone(), grant, now)?;
+            if !buried.is_empty() {
+                self.record(Change::Forget(buried)).await?;
+            }
+            let written = self.record(Change::Grant(hash.clone(), bytes)).await;
+            if written.is_err() {
+                let _grant = self.memory.take(&hash);
+            }
+            written
+        })
+    }
+
+    fn get<'a>(&'a self, hash: &'a TokenHash, now: UnixTime) -> Answer<'a, Option<Grant>> {
+        Store::get(&self.memory, hash, now)
+    }
+
+    fn find<'a>(&'a self, id: &'a TokenId, now: UnixTime) -> Answer<'a, Option<Entry>> {
+        Store::find(&self.memory, id, now)
+    }
+
+    fn remove<'a>(&'a self, id: &'a TokenId, now: UnixTime) -> Answer<'a, Option<Entry>> {
+        Box::pin(async move {
+            if let Some(hash) = self.memory.hash_of(id) {
+                self.record(Change::Forget(vec![hash])).await?;
+            }
+            Store::remove(&self.memory, id, now).await
+        })
+    }
+
+    fn list(&self, instance: Option<InstanceId>, now: UnixTime) -> Answer<'_, Vec<Entry>> {
+        Store::list(&self.memory, instance, now)
+    }
+
+    fn claim<'a>(
+        &'a self,
+        id: &'a TokenId,
+        attempt: Attempt,
+        now: UnixTime,
+    ) -> Answer<'a, Option<bool>> {
+        Box::pin(async move {
+            let _order = self.claims.lock().await;
+            let welcome = Store::claim(&self.memory, id, attempt, now).await?;
+            if welcome == Some(true) {
+                self.keep_claim(id, self.memory.claim_of(id)).await?;
+            }
+            Ok(welcome)
+        })
+    }
+
+    fn leave<'a>(&'a self, id: &'a TokenId, opened: bool, now: UnixTime) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let _order = self.claims.lock().await;
+            Store::leave(&self.memory, id, opened, now).await?;
+            self.keep_claim(id, self.memory.claim_of(id)).await
+        })
+    }
+
+    fn sweep(&self, now: UnixTime) -> Answer<'_, ()> {
+        Box::pin(async move {
+            let buried = self.memory.bury(now);
+            if buried.is_empty() {
+                return Ok(());
+            }
+            self.record(Change::Forget(buried)).await
+        })
+    }
+
+    fn ready(&self) -> Answer<'_, ()> {
+        Box::pin(async {
+            // An empty change is a commit like any other: it shows whether the disk takes one.
+            self.record(Change::Forget(Vec::new())).await
+        })
+    }
+}
