@@ -76,6 +76,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "http",
             "model",
             "telemetry",
+            "tls",
         ],
     ),
 ];

@@ -5,38 +5,42 @@
 //! only module that knows every role.
 
 mod certificates;
+mod clients;
+#[cfg(test)]
+mod contract;
+mod error;
 mod front;
 mod monitor;
+mod plan;
+mod settings;
+mod sources;
 mod tokens;
 
-use std::net::{IpAddr, SocketAddr};
-use std::num::NonZero;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use url::Url;
-
-use crate::api::{Api, Gatekeeper, Identities, NovaSettings, Urls};
-use crate::auth::BadDatabase;
-use crate::auth::store::BadFile;
+use crate::api::{Api, Urls};
+use crate::auth::Auth;
 use crate::compute::Compute;
-use crate::compute::driver::libvirt::sasl::Credentials;
-use crate::compute::driver::libvirt::transport::Uri;
-use crate::compute::driver::libvirt::{self, Libvirt};
-use crate::compute::driver::{BadEntry, Directory, Discover, Driver, Entry, Fixed, Qmp};
-use crate::config::{Config, FixedInstance, Hypervisor};
+use crate::compute::driver::Driver;
+use crate::config::{Config, RpcDoor};
 use crate::demo::Demo;
 use crate::drain::{Drain, Watch};
 use crate::http::{BindError, Limits, Listener, serve};
 use crate::keystone::{self, Keystone};
-use crate::model::{Address, ConsoleKind, Host, Security, Target};
-use crate::proxy::{Bandwidth, Proxy, Settings, Workers, relay};
-use crate::rpc::{self, Client};
+use crate::model::Address;
+use crate::proxy::{Proxy, Workers};
+use crate::rpc::{Client, Keys};
 use crate::telemetry::Metrics;
-use crate::web::{BadPages, Pages};
-use front::{Admin, Front};
+use crate::web::Pages;
+use clients::{Clients, Means};
+pub use error::StartError;
+use front::{Admin, Front, NoApi};
 use monitor::Monitor;
+pub use plan::{NoSuchRole, RoleName, Roles};
+use plan::{Place, Plan};
 
 /// What runs beside what the config names.
 #[derive(Debug, Default)]
@@ -45,78 +49,36 @@ pub struct Extras {
     pub demo: bool,
     /// A VNC server to give a console of.
     pub target: Option<Address>,
-    /// Whether the proxy role runs for others: the API then answers on the admin socket alone.
-    pub proxy_alone: bool,
+    /// Which roles run here.
+    pub roles: Roles,
 }
 
 /// The name of the demo's instance.
 pub const DEMO: &str = "demo";
 
-/// Why nothing runs.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// A door cannot be opened.
-    #[error("{key}: {error}")]
-    Door {
-        /// The key of the config that says where it is.
-        key: &'static str,
-        /// Why not.
-        error: BindError,
-    },
-    /// The demo's own port cannot be opened.
-    #[error("the demo cannot listen on loopback")]
-    Demo(#[source] std::io::Error),
-    /// The threads that relay cannot be started.
-    #[error("cannot start the threads that relay")]
-    Workers(#[source] std::io::Error),
-    /// The pages cannot be served.
-    #[error(transparent)]
-    Web(#[from] BadPages),
-    /// Two instances listed by hand cannot be told apart.
-    #[error("compute.instance: {0}")]
-    Instances(#[from] BadEntry),
-    /// Tokens cannot be kept.
-    #[error("auth.file: {0}")]
-    Tokens(#[from] BadFile),
-    /// There is no password to log in to Redis with.
-    #[error("auth.redis.password_file: cannot read {}: {why}", path.display())]
-    Password {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        why: std::io::Error,
-    },
-    /// Keystone could never be asked.
-    #[error("keystone: {0}")]
-    Keystone(#[from] keystone::BadSettings),
-    /// A database cannot be asked as the config says.
-    #[error("auth.databases: {0}")]
-    Database(#[from] BadDatabase),
-    /// A hypervisor cannot be asked as the config says.
-    #[error("compute.host `{name}`: {why}")]
-    Host {
-        /// Its name.
-        name: String,
-        /// What is wrong.
-        why: String,
-    },
-}
-
 /// A program whose doors are open.
 #[derive(Debug)]
 pub struct App {
-    public: Vec<Listener>,
-    api_only: Vec<Listener>,
-    monitor: Vec<Listener>,
-    admin: Listener,
+    doors: Doors,
     addresses: Addresses,
     demo: Option<Demo>,
     drivers: Vec<Box<dyn Driver>>,
     keystone: Option<keystone::Settings>,
     pages: Pages,
-    workers: Workers,
-    proxy_alone: bool,
+    workers: Option<Workers>,
+    plan: Plan,
+    keys: Arc<Keys>,
     config: Config,
+}
+
+/// What is listened on.
+#[derive(Debug)]
+struct Doors {
+    public: Vec<Listener>,
+    api: Vec<Listener>,
+    rpc: Vec<Listener>,
+    monitor: Vec<Listener>,
+    admin: Listener,
 }
 
 /// Where the doors are.
@@ -126,6 +88,8 @@ pub struct Addresses {
     pub listen: Vec<SocketAddr>,
     /// The API's own.
     pub api: Vec<SocketAddr>,
+    /// Where roles are called.
+    pub rpc: Vec<String>,
     /// Health and metrics.
     pub monitor: Vec<SocketAddr>,
     /// The admin socket.
@@ -135,54 +99,61 @@ pub struct Addresses {
 impl App {
     /// Opens every door. Nothing is served yet.
     pub async fn bind(config: Config, extras: Extras, admin: PathBuf) -> Result<Self, StartError> {
+        let plan = Plan::new(&config, &extras.roles)?;
         let ancestors = &config.web.frame_ancestors;
         let pages = match &config.web.root {
             None => Pages::embedded(ancestors)?,
             Some(root) => Pages::on_disk(root.clone(), ancestors)?,
         };
-        tokens::check(&config)?;
-        let (public, listen) = bind_all("proxy.listen", &config.proxy.listen)?;
-        let api = if extras.proxy_alone {
-            &[]
-        } else {
-            &*config.api.listen
-        };
-        let (api_only, api) = bind_all("api.listen", api)?;
-        let (monitor, monitor_addresses) = bind_all("monitor.listen", &config.monitor.listen)?;
+        let own_auth = plan.auth == Place::Here;
+        let own_compute = plan.compute == Place::Here;
+        if own_auth {
+            tokens::check(&config)?;
+        }
+        let keys = Arc::new(clients::keys(&config.rpc)?);
+        clients::warn_of_clear_text(&config.rpc, &plan);
+        let (doors, addresses) = Doors::open(&config, &plan, admin)?;
         let demo = if extras.demo {
             Some(Demo::bind().await.map_err(StartError::Demo)?)
         } else {
             None
         };
-        let addresses = Addresses {
-            listen,
-            api,
-            monitor: monitor_addresses,
-            admin,
+        let drivers = if own_compute {
+            sources::drivers(&config, demo.as_ref(), extras.target.as_ref())?
+        } else {
+            Vec::new()
         };
+        let relays = plan.here.has(RoleName::Proxy);
+        let workers = relays.then(Workers::start).transpose();
         Ok(Self {
-            public,
-            api_only,
-            monitor,
-            admin: Listener::unix(&addresses.admin).map_err(door("admin.socket"))?,
+            doors,
             addresses,
-            drivers: drivers(&config, demo.as_ref(), extras.target.as_ref())?,
-            keystone: keystone_settings(&config)?,
             demo,
+            drivers,
+            keystone: settings::keystone_settings(&config)?,
             pages,
-            workers: Workers::start().map_err(StartError::Workers)?,
-            proxy_alone: extras.proxy_alone,
+            workers: workers.map_err(StartError::Workers)?,
+            plan,
+            keys,
             config,
         })
     }
 
-    /// Whether the ways to the hypervisors are such that can be gone: what the config itself cannot
-    /// judge. Reads the files of passwords, CAs and databases. Errors: `Host`, `Keystone`,
-    /// `Database`.
-    pub fn check(config: &Config) -> Result<(), StartError> {
-        tokens::check(config)?;
-        let _settings = keystone_settings(config)?;
-        hypervisors(config).map(drop)
+    /// Whether the ways to the hypervisors, and to roles elsewhere, are such that can be gone: what
+    /// the config itself cannot judge. Reads the files of passwords, keys, CAs and databases.
+    /// Returns what would run, and who calls whom. Errors: `Host`, `Keystone`, `Database`, `Roles`,
+    /// `Mutual`, `Secret`.
+    pub fn check(config: &Config, roles: &Roles) -> Result<String, StartError> {
+        let plan = Plan::new(config, roles)?;
+        if plan.auth == Place::Here {
+            tokens::check(config)?;
+        }
+        let _keys = clients::keys(&config.rpc)?;
+        let _settings = settings::keystone_settings(config)?;
+        if plan.compute == Place::Here {
+            let _settings = sources::hypervisors(config)?;
+        }
+        Ok(plan.to_string())
     }
 
     /// Where the doors are, ports chosen by the system included.
@@ -193,72 +164,168 @@ impl App {
     /// Starts to serve; ends with `drain`. Returns what this process itself may call. Errors:
     /// `Tokens`.
     pub fn run(self, drain: &Drain) -> Result<Running, StartError> {
+        tracing::info!(plan = %self.plan, "roles");
         let watch = drain.watch();
         let metrics = Metrics::default();
         let keystone = self.keystone.map(|it| Keystone::new(it, &watch));
-        let compute = Compute::new(self.drivers);
-        compute.start(&watch);
         certificates::start(&self.config, &metrics, &watch);
-        let displays = compute.displays();
-        let compute = Client::Near(rpc::serve(compute, &watch));
-        let urls = urls(&self.config, &self.addresses);
-        let auth = tokens::auth(&self.config, &urls, keystone.as_ref(), &watch)?;
-        let auth = Client::Near(rpc::serve(auth, &watch));
+        let urls = settings::urls(&self.config, &self.addresses);
+        let means = Means {
+            config: &self.config,
+            urls: &urls,
+            keystone: keystone.as_ref(),
+            keys: &self.keys,
+        };
+        let clients = clients::clients(&self.plan, &means, self.drivers, &watch)?;
         if let Some(demo) = self.demo {
             watch.spawn_service(demo.run(watch.clone()));
         }
-        let settings = proxy_settings(&self.config);
-        let (a, c, m, w) = (
-            auth.clone(),
-            compute.clone(),
-            metrics.clone(),
-            watch.clone(),
-        );
-        let proxy = Proxy::new(a, c, settings, m, w).with_displays(displays);
-        let proxy = Arc::new(proxy.with_workers(self.workers));
-        proxy.start();
-        let api = Arc::new(Api {
-            gatekeeper: gatekeeper(&self.config, keystone),
-            urls,
-            nova: nova_settings(&self.config),
-            url_ttl: self.config.auth.url_ttl.get(),
-            terms: self.config.auth.terms(),
-            auth: auth.clone(),
-            compute: compute.clone(),
-            metrics: metrics.clone(),
-            watch: watch.clone(),
-        });
-        let limits = limits(&self.config);
-        let shared = self.api_only.is_empty() && !self.proxy_alone;
-        let shared_api = shared.then(|| Arc::clone(&api));
-        let front = Arc::new(Front {
-            proxy,
-            api: shared_api,
-            pages: self.pages,
-        });
-        let admin = Arc::new(Admin(Arc::clone(&api)));
-        let monitor = Arc::new(Monitor {
-            auth,
-            compute,
+        let stage = Stage {
+            config: &self.config,
+            plan: &self.plan,
+            clients: &clients,
             metrics,
             watch: watch.clone(),
+        };
+        let proxy = stage.proxy(self.workers);
+        let api = stage.api(keystone, urls);
+        let doors = self.doors;
+        clients::answer(doors.rpc, &self.plan, &clients, &self.keys, &watch);
+        let shared = doors.api.is_empty() && self.plan.here.has(RoleName::Api);
+        let front = proxy.map(|proxy| Front {
+            proxy,
+            api: api.clone().filter(|_| shared),
+            pages: self.pages,
         });
-        open(self.public, &front, limits, &watch);
-        open(self.api_only, &admin, limits, &watch);
-        open(vec![self.admin], &admin, limits, &watch);
-        open(self.monitor, &monitor, limits, &watch);
+        let limits = settings::limits(&self.config);
+        open(doors.public, front, limits, &watch);
+        open(doors.api, api.clone().map(Admin), limits, &watch);
+        match api.clone() {
+            Some(api) => open(vec![doors.admin], Some(Admin(api)), limits, &watch),
+            None => {
+                let roles = self.plan.here.clone();
+                open(vec![doors.admin], Some(NoApi(roles)), limits, &watch);
+            }
+        }
+        open(doors.monitor, Some(stage.monitor()), limits, &watch);
         Ok(Running {
             api,
+            auth: clients.auth,
+            compute: clients.compute,
             drain_timeout: self.config.proxy.drain_timeout.get(),
         })
     }
 }
 
+/// What the roles that serve people are made of.
+struct Stage<'a> {
+    config: &'a Config,
+    plan: &'a Plan,
+    clients: &'a Clients,
+    metrics: Metrics,
+    watch: Watch,
+}
+
+impl Stage<'_> {
+    fn callees(&self) -> Option<(Client<Auth>, Client<Compute>)> {
+        let Clients { auth, compute, .. } = self.clients;
+        auth.clone().zip(compute.clone())
+    }
+
+    /// Nothing where it does not run.
+    fn proxy(&self, workers: Option<Workers>) -> Option<Arc<Proxy>> {
+        let (auth, compute) = self.callees()?;
+        let (metrics, watch) = (self.metrics.clone(), self.watch.clone());
+        let settings = settings::proxy_settings(self.config);
+        let mut proxy = Proxy::new(auth, compute, settings, metrics, watch).with_workers(workers?);
+        if let Some(displays) = &self.clients.displays {
+            proxy = proxy.with_displays(displays.clone());
+        }
+        let proxy = Arc::new(proxy);
+        proxy.start();
+        Some(proxy)
+    }
+
+    /// Nothing where not even the admin socket has one.
+    fn api(&self, keystone: Option<Keystone>, urls: Urls) -> Option<Arc<Api>> {
+        let (auth, compute) = self.callees().filter(|_| self.plan.has_admin_api)?;
+        Some(Arc::new(Api {
+            gatekeeper: settings::gatekeeper(self.config, keystone),
+            urls,
+            nova: settings::nova_settings(self.config),
+            url_ttl: self.config.auth.url_ttl.get(),
+            terms: self.config.auth.terms(),
+            auth,
+            compute,
+            metrics: self.metrics.clone(),
+            watch: self.watch.clone(),
+        }))
+    }
+
+    fn monitor(&self) -> Monitor {
+        Monitor {
+            auth: self.clients.auth.clone(),
+            compute: self.clients.compute.clone(),
+            metrics: self.metrics.clone(),
+            watch: self.watch.clone(),
+        }
+    }
+}
+
+impl Doors {
+    /// Those of the roles that run here, and where they are.
+    fn open(config: &Config, plan: &Plan, admin: PathBuf) -> Result<(Self, Addresses), StartError> {
+        let of = |role, addresses: &[SocketAddr]| {
+            let addresses = plan.here.has(role).then(|| addresses.to_vec());
+            addresses.unwrap_or_default()
+        };
+        let public = of(RoleName::Proxy, &config.proxy.listen);
+        let (public, listen) = bind_all("proxy.listen", &public)?;
+        let (api, api_addresses) = bind_all("api.listen", &of(RoleName::Api, &config.api.listen))?;
+        let (monitor, monitor_addresses) = bind_all("monitor.listen", &config.monitor.listen)?;
+        let rpc = config.rpc.listen.iter().filter(|_| plan.is_called);
+        let rpc: Vec<Listener> = rpc.map(bind_rpc).collect::<Result<_, _>>()?;
+        let doors = Self {
+            public,
+            api,
+            admin: Listener::unix(&admin).map_err(door("admin.socket"))?,
+            monitor,
+            rpc,
+        };
+        let rpc = config.rpc.listen.iter().zip(&doors.rpc);
+        let addresses = Addresses {
+            listen,
+            api: api_addresses,
+            rpc: rpc.map(|(wanted, open)| shown(wanted, open)).collect(),
+            monitor: monitor_addresses,
+            admin,
+        };
+        Ok((doors, addresses))
+    }
+}
+
+fn bind_rpc(door: &RpcDoor) -> Result<Listener, StartError> {
+    let opened = match door {
+        RpcDoor::Tcp(address) => Listener::tcp(*address),
+        RpcDoor::Unix(path) => Listener::unix(path),
+    };
+    opened.map_err(self::door("rpc.listen"))
+}
+
+fn shown(wanted: &RpcDoor, open: &Listener) -> String {
+    let address = open.address();
+    address.map_or_else(|| wanted.to_string(), |address| address.to_string())
+}
+
 /// A program that serves.
 #[derive(Debug)]
 pub struct Running {
-    /// The api role, to issue a URL from inside.
-    pub api: Arc<Api>,
+    /// The api role, if it runs here, to issue a URL from inside.
+    pub api: Option<Arc<Api>>,
+    /// Auth, if anybody here calls it.
+    pub auth: Option<Client<Auth>>,
+    /// Compute, likewise.
+    pub compute: Option<Client<Compute>>,
     /// How long sessions live on once told to end.
     pub drain_timeout: Duration,
 }
@@ -279,231 +346,17 @@ fn bind_all(
     Ok((listeners, addresses))
 }
 
+/// Serves `service` at these doors; there are none where there is no service.
 fn open<S: crate::http::Service>(
     doors: Vec<Listener>,
-    service: &Arc<S>,
+    service: Option<S>,
     limits: Limits,
     watch: &Watch,
 ) {
+    let Some(service) = service.map(Arc::new) else {
+        return;
+    };
     for door in doors {
-        watch.spawn_service(serve(door, Arc::clone(service), limits, watch.clone()));
+        watch.spawn_service(serve(door, Arc::clone(&service), limits, watch.clone()));
     }
-}
-
-/// Demo and `--target` first, then what the config lists, then what the machine has.
-fn drivers(
-    config: &Config,
-    demo: Option<&Demo>,
-    target: Option<&Address>,
-) -> Result<Vec<Box<dyn Driver>>, StartError> {
-    let mut drivers: Vec<Box<dyn Driver>> = Vec::new();
-    let demo = demo.map(|demo| ("demo", entry(DEMO, demo.address().into())));
-    let given = target.map(|target| ("command line", entry(&target.to_string(), target.clone())));
-    let alone = demo.is_some() || given.is_some();
-    for (source, entry) in demo.into_iter().chain(given) {
-        drivers.push(Box::new(Fixed::new(source, vec![entry])?));
-    }
-    if !config.compute.instance.is_empty() {
-        let entries = config.compute.instance.iter().map(listed_entry).collect();
-        drivers.push(Box::new(Fixed::new("config", entries)?));
-    }
-    for host in hypervisors(config)? {
-        drivers.push(Box::new(Libvirt::new(host)));
-    }
-    for path in &config.compute.xml {
-        let host = config.compute.address.clone();
-        drivers.push(Box::new(Directory::new(path.clone(), host)));
-    }
-    for path in &config.compute.qmp {
-        let host = config.compute.address.clone();
-        drivers.push(Box::new(Qmp::new(path.clone(), host)));
-    }
-    if config
-        .compute
-        .discover
-        .unwrap_or_else(|| config.discovers() && !alone)
-    {
-        drivers.push(Box::new(Discover::new()));
-    }
-    Ok(drivers)
-}
-
-fn hypervisors(config: &Config) -> Result<Vec<libvirt::Settings>, StartError> {
-    let checked = |host: &Hypervisor| {
-        let settings = hypervisor(host, &config.compute.address);
-        settings.map_err(|why| StartError::Host {
-            name: host.name.clone(),
-            why,
-        })
-    };
-    config.compute.host.iter().map(checked).collect()
-}
-
-/// Reads the password's file, once.
-fn hypervisor(host: &Hypervisor, address: &Host) -> Result<libvirt::Settings, String> {
-    let uri: Uri = host.uri.parse().map_err(|bad| format!("uri: {bad}"))?;
-    let far = uri.host().cloned();
-    let credentials = match (&host.user, &host.password_file) {
-        (Some(user), Some(file)) => {
-            let read = Credentials::read(user, file);
-            Some(Arc::new(read.map_err(|bad| bad.to_string())?))
-        }
-        _ => None,
-    };
-    Ok(libvirt::Settings {
-        name: host.name.clone(),
-        address: host
-            .address
-            .clone()
-            .or(far)
-            .unwrap_or_else(|| address.clone()),
-        uri,
-        readonly: host.readonly,
-        credentials,
-        optional: false,
-        security: host.vnc.clone(),
-        passwords: host.passwords,
-    })
-}
-
-fn entry(name: &str, address: Address) -> Entry {
-    let kind = ConsoleKind::Vnc;
-    Entry {
-        id: None,
-        name: name.to_owned(),
-        kind,
-        target: address.into(),
-        project: None,
-        security: Security::default(),
-    }
-}
-
-fn listed_entry(instance: &FixedInstance) -> Entry {
-    let FixedInstance {
-        id,
-        name,
-        address,
-        internal_access_path,
-        project,
-        kind,
-        vnc,
-    } = instance.clone();
-    Entry {
-        id,
-        name,
-        kind,
-        target: Target {
-            internal_access_path,
-            ..address.into()
-        },
-        project,
-        security: vnc,
-    }
-}
-
-fn limits(config: &Config) -> Limits {
-    Limits {
-        connections: config.proxy.max_connections,
-        header_timeout: config.proxy.header_timeout.get(),
-    }
-}
-
-fn proxy_settings(config: &Config) -> Settings {
-    let proxy = &config.proxy;
-    Settings {
-        name: proxy.name.clone().unwrap_or_else(machine_name),
-        allowed_origins: proxy.allowed_origins.clone(),
-        trusted_proxies: proxy.trusted_proxies.clone(),
-        connect_timeout: proxy.connect_timeout.get(),
-        allowed_networks: proxy.allowed_networks.clone(),
-        vnc: proxy.vnc.clone(),
-        max_sessions: proxy.max_sessions,
-        relay: Arc::new(relay::Settings {
-            frame_limit: proxy.max_frame,
-            ping_interval: proxy.ping_interval.unless_zero(),
-            ..relay::Settings::default()
-        }),
-        bandwidth: Bandwidth {
-            session: NonZero::new(config.limits.session_bandwidth),
-            tenant: NonZero::new(config.limits.tenant_bandwidth),
-        },
-    }
-}
-
-/// Reads the files that it needs, once, to see that they can be read.
-fn keystone_settings(config: &Config) -> Result<Option<keystone::Settings>, StartError> {
-    let settings = keystone::Settings::of(&config.keystone);
-    if let Some(settings) = &settings {
-        settings.check()?;
-    }
-    Ok(settings)
-}
-
-fn machine_name() -> String {
-    let uname = rustix::system::uname();
-    uname.nodename().to_string_lossy().into_owned()
-}
-
-fn gatekeeper(config: &Config, keystone: Option<Keystone>) -> Gatekeeper {
-    let elsewhere = |url: &Url| {
-        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-        let loopback = host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
-        !loopback && host != "localhost"
-    };
-    let proxy = &config.proxy;
-    let urls = [&proxy.public_url, &proxy.novnc_url, &proxy.serial_url];
-    let public = urls.into_iter().flatten().any(elsewhere);
-    let fronted = public || !proxy.trusted_proxies.is_empty();
-    let shown = identity_url(config);
-    let identities = keystone
-        .zip(shown)
-        .map(|(keystone, url)| Identities::new(keystone, &url));
-    Gatekeeper {
-        keys: config.api.key.clone(),
-        identities,
-        fronted,
-    }
-}
-
-fn nova_settings(config: &Config) -> NovaSettings {
-    NovaSettings {
-        public_url: config.api.public_url.clone(),
-        trusted_proxies: config.proxy.trusted_proxies.clone(),
-    }
-}
-
-/// Where callers get their tokens.
-fn identity_url(config: &Config) -> Option<Url> {
-    let keystone = &config.keystone;
-    keystone.public_url.clone().or_else(|| keystone.url.clone())
-}
-
-fn urls(config: &Config, addresses: &Addresses) -> Urls {
-    // A distribution's vnc.html waits for a press on Connect; ours connects by itself.
-    let page = config
-        .web
-        .root
-        .as_ref()
-        .map_or("vnc.html", |_| "vnc.html?autoconnect=true");
-    Urls::new(&config.proxy, &own_url(addresses), page)
-}
-
-/// How this machine reaches the first listener.
-fn own_url(addresses: &Addresses) -> Url {
-    let first = addresses.listen.first().copied();
-    let mut address = first.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 6080)));
-    if address.ip().is_unspecified() {
-        let loopback: IpAddr = if address.is_ipv4() {
-            [127, 0, 0, 1].into()
-        } else {
-            IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])
-        };
-        address.set_ip(loopback);
-    }
-    let text = format!("http://{address}");
-    #[expect(
-        clippy::expect_used,
-        reason = "a socket address after http:// is always a URL"
-    )]
-    Url::parse(&text).expect("a URL")
 }

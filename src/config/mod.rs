@@ -8,6 +8,7 @@ mod error;
 mod keystone;
 mod period;
 mod redis;
+mod rpc;
 mod vnc;
 
 use std::collections::HashSet;
@@ -23,6 +24,7 @@ pub use error::ConfigError;
 pub use keystone::{Interface, Keystone};
 pub use period::Period;
 pub use redis::Redis;
+pub use rpc::{BadDoor, Rpc, RpcDoor};
 
 use crate::model::{
     AccessPath, Address, ConsoleKind, ConsoleType, Host, InstanceId, KeyHash, Role, SecondViewer,
@@ -59,6 +61,8 @@ pub struct Config {
     pub web: Web,
     /// The log.
     pub log: Log,
+    /// Roles in different processes.
+    pub rpc: Rpc,
 }
 
 /// `[proxy]`: what viewers meet.
@@ -504,6 +508,7 @@ impl Config {
         self.keystone.check()?;
         self.auth.check_source()?;
         self.check_auth()?;
+        self.rpc.check()?;
         check_log_level(&self.log.level)?;
         self.web
             .frame_ancestors
