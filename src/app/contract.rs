@@ -60,13 +60,12 @@ impl<R: Role> Started<R> {
 
 fn far<R: Role>(near: Client<R>, keys: Keys, directory: &TempDir, watch: &Watch) -> Client<R> {
     let socket = directory.path().join("rpc.sock");
-    let (door, address) = match keys {
-        Keys::Nothing => (Listener::unix(&socket).unwrap(), Address::Unix(socket)),
-        _ => {
-            let door = Listener::tcp("127.0.0.1:0".parse().unwrap()).unwrap();
-            let address = door.address().unwrap().to_string().parse().unwrap();
-            (door, address)
-        }
+    let (door, address) = if matches!(keys, Keys::Nothing) {
+        (Listener::unix(&socket).unwrap(), Address::Unix(socket))
+    } else {
+        let door = Listener::tcp("127.0.0.1:0".parse().unwrap()).unwrap();
+        let address = door.address().unwrap().to_string().parse().unwrap();
+        (door, address)
     };
     let keys = Arc::new(keys);
     let desk = Arc::new(Desk::default().with(near));

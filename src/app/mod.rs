@@ -200,12 +200,11 @@ impl App {
         let limits = settings::limits(&self.config);
         open(doors.public, front, limits, &watch);
         open(doors.api, api.clone().map(Admin), limits, &watch);
-        match api.clone() {
-            Some(api) => open(vec![doors.admin], Some(Admin(api)), limits, &watch),
-            None => {
-                let roles = self.plan.here.clone();
-                open(vec![doors.admin], Some(NoApi(roles)), limits, &watch);
-            }
+        if let Some(api) = api.clone() {
+            open(vec![doors.admin], Some(Admin(api)), limits, &watch);
+        } else {
+            let no_api = NoApi(self.plan.here.clone());
+            open(vec![doors.admin], Some(no_api), limits, &watch);
         }
         open(doors.monitor, Some(stage.monitor()), limits, &watch);
         Ok(Running {

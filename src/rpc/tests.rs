@@ -349,28 +349,28 @@ async fn two_versions_that_do_not_fit_name_both() {
     ));
 }
 
+/// Not at that desk.
+struct Elsewhere;
+
+impl Role for Elsewhere {
+    const NAME: &'static str = "compute";
+    type Request = u32;
+    type Reply = u32;
+    type Error = Unreachable;
+
+    fn callers(_request: &u32) -> &'static [&'static str] {
+        NAMES
+    }
+
+    async fn call(&self, request: u32) -> Result<u32, Unreachable> {
+        Ok(request)
+    }
+}
+
 #[tokio::test]
 async fn a_role_that_does_not_run_there_is_gone() {
     let server = Server::start(ours());
     let address: Address = server.address.to_string().parse().unwrap();
-
-    /// Not at that desk.
-    struct Elsewhere;
-
-    impl Role for Elsewhere {
-        const NAME: &'static str = "compute";
-        type Request = u32;
-        type Reply = u32;
-        type Error = Unreachable;
-
-        fn callers(_request: &u32) -> &'static [&'static str] {
-            NAMES
-        }
-
-        async fn call(&self, request: u32) -> Result<u32, Unreachable> {
-            Ok(request)
-        }
-    }
 
     let client: Client<Elsewhere> = Links::new(Arc::new(ours()), timeouts()).client(&[address]);
     let absent = client.call(1).await;

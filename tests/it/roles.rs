@@ -109,7 +109,7 @@ fn a_revoked_token_ends_its_session(deployment: &Deployment, apis: &[&str], prox
 
     let other = deployment.node(apis[apis.len() - 1]);
     let revoked = other.cli(&["token", "revoke", text(&issued, "id")]);
-    let took = time(|| assert_ended(&ws.expect_close(), 4007, "the console URL was revoked"));
+    let took = time(|| assert_ended(&ws.expect_close(), 4007, "this console URL was revoked"));
 
     let _said = revoked.ok();
     assert!(took < AT_ONCE, "{took:?}");
@@ -128,7 +128,7 @@ fn an_instance_that_stops_ends_its_session(
         let listed = api.cli(&["instance", "list"]).stdout;
         listed.contains("test").then_some(())
     });
-    mock.create("web-2", &peer);
+    mock.put("create", "web-2", &peer);
     let mut ws = deployment.node(proxies[0]).open(&api.issue("web-2"));
     shake_hands(&mut ws);
 
@@ -152,7 +152,7 @@ fn without_auth_nothing_opens_nothing_ends_and_all_comes_back() {
 
     deployment.kill("auth");
     let asked = Instant::now();
-    let refused = ask(deployment.node("api"));
+    let refused = ask_for(deployment.node("api"), "web-1");
     let closed = deployment.node("proxy").open(&url).expect_close();
     let took = asked.elapsed();
 
@@ -193,7 +193,7 @@ fn a_compute_that_hangs_is_told_in_bounded_time_and_ends_nothing() {
 
     deployment.signal("compute", Signal::STOP);
     let asked = Instant::now();
-    let refused = ask(deployment.node("api"));
+    let refused = ask_for(deployment.node("api"), "web-1");
     let closed = deployment.node("proxy").open(&url).expect_close();
     let took = asked.elapsed();
     live.send(b"unhurt");
@@ -244,16 +244,20 @@ fn two_computes_know_what_either_knows() {
 }
 
 #[test]
-fn an_instance_that_is_off_is_a_conflict_however_far_compute_is() {
-    let deployment = Plan::of_four().start();
+fn what_compute_refuses_has_its_own_status_however_far_compute_is() {
+    let (mock, peer) = (Mock::start(), Peer::echo());
+    let deployment = Plan::of_four().hypervisor("mock", &mock.uri).start();
     let api = deployment.node("api");
-    let body = r#"{"instance": "nobody"}"#;
-    let answer = Request::new("POST", "/v1/consoles")
-        .json(body)
-        .send(api.api);
+    mock.put("define", "db-1", &peer);
+    let off = until("the instance to be known", || {
+        let answer = ask_for(api, "db-1");
+        (answer.status == 409).then_some(answer)
+    });
+    let unknown = ask_for(api, "nobody");
 
-    assert_eq!(answer.status, 404, "{answer:?}");
-    assert_eq!(answer.json()["code"], "no-such-instance");
+    assert_eq!(off.json()["code"], "instance-off");
+    assert_eq!(unknown.status, 404, "{unknown:?}");
+    assert_eq!(unknown.json()["code"], "no-such-instance");
 }
 
 #[test]
@@ -320,7 +324,7 @@ fn certificates_are_renewed_under_running_roles() {
         "{renewed:?}"
     );
     assert!(shown.contains("899 days left"), "{shown}");
-    assert!((396.0..397.0).contains(&before), "{before}");
+    assert!((396.0..=397.0).contains(&before), "{before}");
     live.send(b"alive");
     assert_eq!(live.read(5), b"alive");
     let mut next = deployment
@@ -406,7 +410,8 @@ impl Mock {
         let _said = gateway::run(virsh.args(["-q", "-c", &self.uri]).args(arguments)).ok();
     }
 
-    fn create(&self, name: &str, peer: &Peer) {
+    /// Puts a domain there: running by `create`, off by `define`.
+    fn put(&self, how: &str, name: &str, peer: &Peer) {
         let port = peer.port();
         let domain = format!(
             "<domain type='test'><name>{name}</name><memory>8192</memory><os><type>hvm</type></os>\
@@ -414,14 +419,14 @@ impl Mock {
         );
         let file = self.directory.path().join(name);
         std::fs::write(&file, domain).unwrap();
-        self.virsh(&["create", file.to_str().unwrap()]);
+        self.virsh(&[how, file.to_str().unwrap()]);
     }
 }
 
-fn ask(api: &Node) -> Response {
-    let body = r#"{"instance": "web-1"}"#;
+fn ask_for(api: &Node, instance: &str) -> Response {
+    let body = serde_json::json!({ "instance": instance });
     Request::new("POST", "/v1/consoles")
-        .json(body)
+        .json(&body)
         .send(api.api)
 }
 

@@ -103,7 +103,7 @@ impl Init {
             hosts: Vec::new(),
         };
         index.add(self.hosts);
-        vouch_for_all(directory, &authority, index, self.days)
+        vouch_for_all(directory, &authority, &index, self.days)
     }
 }
 
@@ -115,14 +115,14 @@ impl Renew {
         let path = directory.join("ca.key");
         let key = std::fs::read_to_string(&path).map_err(|why| failed(&path, &why))?;
         let authority = Authority::of(&index.name, &key).map_err(unmade)?;
-        vouch_for_all(directory, &authority, index, self.days)
+        vouch_for_all(directory, &authority, &index, self.days)
     }
 }
 
 fn vouch_for_all(
     directory: &Path,
     authority: &Authority,
-    index: Index,
+    index: &Index,
     days: u32,
 ) -> Result<(), Failure> {
     let failed = |why: std::io::Error| failed(directory, &why);
