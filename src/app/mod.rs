@@ -18,6 +18,7 @@ use std::time::Duration;
 use url::Url;
 
 use crate::api::{Api, Gatekeeper, Identities, NovaSettings, Urls};
+use crate::audit::{Audit, Place};
 use crate::auth::BadDatabase;
 use crate::auth::store::BadFile;
 use crate::compute::Compute;
@@ -25,7 +26,7 @@ use crate::compute::driver::libvirt::sasl::Credentials;
 use crate::compute::driver::libvirt::transport::Uri;
 use crate::compute::driver::libvirt::{self, Libvirt};
 use crate::compute::driver::{BadEntry, Directory, Discover, Driver, Entry, Fixed, Qmp};
-use crate::config::{Config, FixedInstance, Hypervisor};
+use crate::config::{self, Config, FixedInstance, Hypervisor};
 use crate::demo::Demo;
 use crate::drain::{Drain, Watch};
 use crate::http::{BindError, Limits, Listener, serve};
@@ -75,6 +76,14 @@ pub enum StartError {
     /// Two instances listed by hand cannot be told apart.
     #[error("compute.instance: {0}")]
     Instances(#[from] BadEntry),
+    /// Nobody could tell later who did what.
+    #[error("audit: {place} cannot be written: {why}")]
+    Audit {
+        /// Where it was to go.
+        place: Place,
+        /// Why not.
+        why: std::io::Error,
+    },
     /// Tokens cannot be kept.
     #[error("auth.file: {0}")]
     Tokens(#[from] BadFile),
@@ -194,7 +203,7 @@ impl App {
     /// `Tokens`.
     pub fn run(self, drain: &Drain) -> Result<Running, StartError> {
         let watch = drain.watch();
-        let metrics = Metrics::default();
+        let (metrics, audit) = start_audit(&self.config.audit)?;
         let keystone = self.keystone.map(|it| Keystone::new(it, &watch));
         let compute = Compute::new(self.drivers);
         compute.start(&watch);
@@ -204,9 +213,8 @@ impl App {
         let urls = urls(&self.config, &self.addresses);
         let auth = tokens::auth(&self.config, &urls, keystone.as_ref(), &watch)?;
         let auth = Client::Near(rpc::serve(auth, &watch));
-        if let Some(demo) = self.demo {
-            watch.spawn_service(demo.run(watch.clone()));
-        }
+        let demo = self.demo.into_iter();
+        demo.for_each(|demo| watch.spawn_service(demo.run(watch.clone())));
         let settings = proxy_settings(&self.config);
         let (a, c, m, w) = (
             auth.clone(),
@@ -215,7 +223,8 @@ impl App {
             watch.clone(),
         );
         let proxy = Proxy::new(a, c, settings, m, w).with_displays(displays);
-        let proxy = Arc::new(proxy.with_workers(self.workers));
+        let proxy = proxy.with_workers(self.workers).with_audit(audit.clone());
+        let proxy = Arc::new(proxy);
         proxy.start();
         let api = Arc::new(Api {
             gatekeeper: gatekeeper(&self.config, keystone),
@@ -225,6 +234,7 @@ impl App {
             terms: self.config.auth.terms(),
             auth: auth.clone(),
             compute: compute.clone(),
+            audit: audit.clone(),
             metrics: metrics.clone(),
             watch: watch.clone(),
         });
@@ -249,6 +259,7 @@ impl App {
         open(self.monitor, &monitor, limits, &watch);
         Ok(Running {
             api,
+            audit,
             drain_timeout: self.config.proxy.drain_timeout.get(),
         })
     }
@@ -259,8 +270,31 @@ impl App {
 pub struct Running {
     /// The api role, to issue a URL from inside.
     pub api: Arc<Api>,
+    /// The audit log, whose last lines are written when this is dropped.
+    pub audit: Audit,
     /// How long sessions live on once told to end.
     pub drain_timeout: Duration,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.audit.finish(LAST_EVENTS);
+    }
+}
+
+/// How long a process that ends waits for its audit log.
+const LAST_EVENTS: Duration = Duration::from_secs(1);
+
+fn start_audit(config: &config::Audit) -> Result<(Metrics, Audit), StartError> {
+    let metrics = Metrics::default();
+    let file = config.file.clone().map(Place::File);
+    let journal = || config.journal.clone().map(Place::Journal);
+    let Some(place) = file.or_else(journal) else {
+        return Ok((metrics, Audit::default()));
+    };
+    let audit = Audit::start(&place, config.required, &metrics);
+    let audit = audit.map_err(|why| StartError::Audit { place, why })?;
+    Ok((metrics, audit))
 }
 
 fn door(key: &'static str) -> impl Fn(BindError) -> StartError {
