@@ -1,5 +1,6 @@
 use std::path::PathBuf;
 
+use crate::audit::Place;
 use crate::auth::BadDatabase;
 use crate::auth::store::BadFile;
 use crate::compute::driver::BadEntry;
@@ -32,6 +33,14 @@ pub enum StartError {
     /// Two instances listed by hand cannot be told apart.
     #[error("compute.instance: {0}")]
     Instances(#[from] BadEntry),
+    /// Nobody could tell later who did what.
+    #[error("audit: {place} cannot be written: {why}")]
+    Audit {
+        /// Where it was to go.
+        place: Place,
+        /// Why not.
+        why: std::io::Error,
+    },
     /// Tokens cannot be kept.
     #[error("auth.file: {0}")]
     Tokens(#[from] BadFile),

@@ -22,10 +22,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::api::{Api, Urls};
+use crate::audit::{self, Audit};
 use crate::auth::Auth;
 use crate::compute::Compute;
 use crate::compute::driver::Driver;
-use crate::config::{Config, RpcDoor};
+use crate::config::{self, Config, RpcDoor};
 use crate::demo::Demo;
 use crate::drain::{Drain, Watch};
 use crate::http::{BindError, Limits, Listener, serve};
@@ -166,7 +167,7 @@ impl App {
     pub fn run(self, drain: &Drain) -> Result<Running, StartError> {
         tracing::info!(plan = %self.plan, "roles");
         let watch = drain.watch();
-        let metrics = Metrics::default();
+        let (metrics, audit) = start_audit(&self.config.audit)?;
         let keystone = self.keystone.map(|it| Keystone::new(it, &watch));
         certificates::start(&self.config, &metrics, &watch);
         let urls = settings::urls(&self.config, &self.addresses);
@@ -184,6 +185,7 @@ impl App {
             config: &self.config,
             plan: &self.plan,
             clients: &clients,
+            audit: audit.clone(),
             metrics,
             watch: watch.clone(),
         };
@@ -211,6 +213,7 @@ impl App {
             api,
             auth: clients.auth,
             compute: clients.compute,
+            audit,
             drain_timeout: self.config.proxy.drain_timeout.get(),
         })
     }
@@ -221,6 +224,7 @@ struct Stage<'a> {
     config: &'a Config,
     plan: &'a Plan,
     clients: &'a Clients,
+    audit: Audit,
     metrics: Metrics,
     watch: Watch,
 }
@@ -240,7 +244,7 @@ impl Stage<'_> {
         if let Some(displays) = &self.clients.displays {
             proxy = proxy.with_displays(displays.clone());
         }
-        let proxy = Arc::new(proxy);
+        let proxy = Arc::new(proxy.with_audit(self.audit.clone()));
         proxy.start();
         Some(proxy)
     }
@@ -256,6 +260,7 @@ impl Stage<'_> {
             terms: self.config.auth.terms(),
             auth,
             compute,
+            audit: self.audit.clone(),
             metrics: self.metrics.clone(),
             watch: self.watch.clone(),
         }))
@@ -325,8 +330,31 @@ pub struct Running {
     pub auth: Option<Client<Auth>>,
     /// Compute, likewise.
     pub compute: Option<Client<Compute>>,
+    /// The audit log, whose last lines are written when this is dropped.
+    pub audit: Audit,
     /// How long sessions live on once told to end.
     pub drain_timeout: Duration,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.audit.finish(LAST_EVENTS);
+    }
+}
+
+/// How long a process that ends waits for its audit log.
+const LAST_EVENTS: Duration = Duration::from_secs(1);
+
+fn start_audit(config: &config::Audit) -> Result<(Metrics, Audit), StartError> {
+    let metrics = Metrics::default();
+    let file = config.file.clone().map(audit::Place::File);
+    let journal = || config.journal.clone().map(audit::Place::Journal);
+    let Some(place) = file.or_else(journal) else {
+        return Ok((metrics, Audit::default()));
+    };
+    let audit = Audit::start(&place, config.required, &metrics);
+    let audit = audit.map_err(|why| StartError::Audit { place, why })?;
+    Ok((metrics, audit))
 }
 
 fn door(key: &'static str) -> impl Fn(BindError) -> StartError {

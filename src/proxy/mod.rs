@@ -34,6 +34,7 @@ use ipnet::IpNet;
 pub use self::bandwidth::Bandwidth;
 pub use self::workers::Workers;
 
+use crate::audit::Audit;
 use crate::auth::Auth;
 use crate::compute::{Compute, Displays};
 use crate::drain::Watch;
@@ -50,6 +51,8 @@ pub struct Proxy {
     displays: Option<Displays>,
     settings: Settings,
     metrics: Metrics,
+    /// Is told who did what.
+    audit: Audit,
     watch: Watch,
     places: console::Places,
     roster: roster::Roster,
@@ -98,12 +101,19 @@ impl Proxy {
             displays: None,
             settings,
             metrics,
+            audit: Audit::default(),
             watch,
             places,
             roster: roster::Roster::default(),
             bandwidth,
             workers: None,
         }
+    }
+
+    /// The same, telling `audit` who did what.
+    #[must_use]
+    pub fn with_audit(self, audit: Audit) -> Self {
+        Self { audit, ..self }
     }
 
     /// The same, relaying on threads of its own.
