@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 const TABLE: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("drain", &[]),
+    ("process", &[]),
     ("tls", &[]),
     ("web", &[]),
     ("config", &["model"]),
@@ -75,6 +76,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "drain",
             "http",
             "model",
+            "process",
             "telemetry",
         ],
     ),

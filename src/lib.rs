@@ -18,6 +18,7 @@ pub mod drain;
 pub mod http;
 pub mod keystone;
 pub mod model;
+pub mod process;
 pub mod proxy;
 pub mod resolve;
 pub mod rpc;

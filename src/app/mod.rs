@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use url::Url;
 
 use crate::api::{Api, Gatekeeper, Identities, NovaSettings, Urls};
@@ -214,6 +215,7 @@ impl App {
             metrics.clone(),
             watch.clone(),
         );
+        let runtimes = self.workers.runtimes();
         let proxy = Proxy::new(a, c, settings, m, w).with_displays(displays);
         let proxy = Arc::new(proxy.with_workers(self.workers));
         proxy.start();
@@ -250,6 +252,7 @@ impl App {
         Ok(Running {
             api,
             drain_timeout: self.config.proxy.drain_timeout.get(),
+            runtimes,
         })
     }
 }
@@ -261,6 +264,8 @@ pub struct Running {
     pub api: Arc<Api>,
     /// How long sessions live on once told to end.
     pub drain_timeout: Duration,
+    /// What sessions run on.
+    pub runtimes: Vec<Handle>,
 }
 
 fn door(key: &'static str) -> impl Fn(BindError) -> StartError {

@@ -9,8 +9,9 @@ use super::failure::chain;
 use super::{ConfigFile, Exit, Failure, output, paths};
 use crate::app::{Addresses, App, DEMO, Extras, Running, StartError};
 use crate::config::Config;
-use crate::drain::{Drain, Signals};
+use crate::drain::{Drain, Signals, Watch};
 use crate::model::{Address, ConsoleType};
+use crate::process::{Notifier, Watchdog, beat, harden};
 use crate::telemetry;
 
 /// How long everything has to end once the drain is over. A session whose viewer answers no close
@@ -68,10 +69,14 @@ pub(super) fn start(
     if !listen.is_empty() {
         config.proxy.listen = listen;
     }
+    let unhardened = harden();
     let _logging = telemetry::start_log(&config.log).map_err(|error| {
         let level = &config.log.level;
         Failure::new(Exit::Config, format!("log.level: `{level}`: {error}"))
     })?;
+    for what in unhardened {
+        tracing::warn!(what, "this system gives less protection than it should");
+    }
     raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -83,6 +88,12 @@ pub(super) fn start(
 
 async fn serve(config: Config, extras: Extras) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
+    let notifier = Notifier::from_env().map_err(|error| {
+        Failure::new(
+            Exit::Failure,
+            format!("NOTIFY_SOCKET cannot be used: {error}"),
+        )
+    })?;
     let named = extras.target.as_ref().map(ToString::to_string);
     let named = named.or_else(|| extras.demo.then(|| DEMO.to_owned()));
     let admin = paths::admin_socket(&config);
@@ -105,12 +116,15 @@ async fn serve(config: Config, extras: Extras) -> Result<(), Failure> {
         None if alone => {}
         None => tell_first_steps(),
     }
+    notifier.ready("serving");
+    watch_over(&notifier, &running, &drain.watch());
     let signal = tokio::select! {
         signal = signals.next() => signal,
         () = look_around(&running) => signals.next().await,
     };
     let limit = humantime::format_duration(running.drain_timeout).to_string();
     tracing::info!(?signal, limit, "draining; a second signal ends at once");
+    notifier.stopping("draining: sessions end, nothing new is taken");
     tokio::select! {
         () = drain.run(running.drain_timeout, GRACE) => {
             tracing::info!("ended");
@@ -121,6 +135,20 @@ async fn serve(config: Config, extras: Extras) -> Result<(), Failure> {
             Err(Failure::new(Exit::Interrupted, ""))
         }
     }
+}
+
+/// Beats as long as the manager wants to hear it, through the drain too.
+fn watch_over(notifier: &Notifier, running: &Running, watch: &Watch) {
+    let Some(watchdog) = Watchdog::from_env(notifier) else {
+        return;
+    };
+    let (runtimes, closing) = (running.runtimes.clone(), watch.clone());
+    watch.spawn_service(async move {
+        tokio::select! {
+            () = beat(watchdog, runtimes) => {}
+            () = closing.closing() => {}
+        }
+    });
 }
 
 fn announce(addresses: &Addresses) {
