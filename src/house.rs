@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 const TABLE: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("drain", &[]),
+    ("live", &[]),
     ("process", &[]),
     ("tls", &[]),
     ("web", &[]),
@@ -18,7 +19,10 @@ const TABLE: &[(&str, &[&str])] = &[
     ("http", &["drain", "model", "resolve"]),
     ("keystone", &["config", "drain", "http", "model"]),
     ("demo", &["drain", "model"]),
-    ("auth", &["drain", "keystone", "model", "resolve", "rpc"]),
+    (
+        "auth",
+        &["drain", "keystone", "live", "model", "resolve", "rpc"],
+    ),
     ("compute", &["drain", "model", "resolve", "rpc", "tls"]),
     (
         "api",
@@ -41,6 +45,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "compute",
             "drain",
             "http",
+            "live",
             "model",
             "resolve",
             "rpc",
@@ -59,7 +64,9 @@ const TABLE: &[(&str, &[&str])] = &[
             "drain",
             "http",
             "keystone",
+            "live",
             "model",
+            "process",
             "proxy",
             "rpc",
             "telemetry",

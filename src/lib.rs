@@ -17,6 +17,7 @@ pub mod demo;
 pub mod drain;
 pub mod http;
 pub mod keystone;
+pub mod live;
 pub mod model;
 pub mod process;
 pub mod proxy;

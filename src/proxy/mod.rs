@@ -37,6 +37,7 @@ pub use self::workers::Workers;
 use crate::auth::Auth;
 use crate::compute::{Compute, Displays};
 use crate::drain::Watch;
+use crate::live::Live;
 use crate::model::Security;
 use crate::rpc::Client;
 use crate::telemetry::Metrics;
@@ -48,7 +49,7 @@ pub struct Proxy {
     compute: Client<Compute>,
     /// Where compute runs in this process, what its hypervisors hand over.
     displays: Option<Displays>,
-    settings: Settings,
+    settings: Live<Settings>,
     metrics: Metrics,
     watch: Watch,
     places: console::Places,
@@ -90,20 +91,23 @@ impl Proxy {
         metrics: Metrics,
         watch: Watch,
     ) -> Self {
-        let places = console::Places::new(settings.max_sessions);
-        let bandwidth = bandwidth::Tenants::new(settings.bandwidth);
         Self {
             auth,
             compute,
             displays: None,
-            settings,
+            settings: Live::new(settings),
             metrics,
             watch,
-            places,
+            places: console::Places::default(),
             roster: roster::Roster::default(),
-            bandwidth,
+            bandwidth: bandwidth::Tenants::default(),
             workers: None,
         }
+    }
+
+    /// Goes by other settings from now on. Sessions that live keep those they began with.
+    pub fn adopt(&self, settings: Settings) {
+        self.settings.exchange(settings);
     }
 
     /// The same, relaying on threads of its own.

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use crate::rig::gateway::{Setup, bare};
 use crate::rig::wait::{PATIENCE, until};
 
-/// A service manager's end of sd_notify, under an abstract name.
+/// A service manager's end of `sd_notify`, under an abstract name.
 struct Manager {
     socket: UnixDatagram,
     name: String,
