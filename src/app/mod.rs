@@ -35,7 +35,7 @@ use crate::http::{BindError, Limits};
 use crate::keystone::{self, Keystone};
 use crate::live::Live;
 use crate::model::{Address, ConsoleKind, Host, Security, Target};
-use crate::process::Notifier;
+use crate::process::{BadSocket, Givens, Notifier};
 use crate::proxy::{Bandwidth, Proxy, Settings, Workers, relay};
 use crate::rpc::{self, Client};
 use crate::telemetry::{Level, Metrics};
@@ -74,6 +74,9 @@ pub enum StartError {
         /// Why not.
         error: BindError,
     },
+    /// A socket that was given cannot be used.
+    #[error(transparent)]
+    Given(#[from] BadSocket),
     /// The demo's own port cannot be opened.
     #[error("the demo cannot listen on loopback")]
     Demo(#[source] std::io::Error),
@@ -147,7 +150,12 @@ struct Roles {
 
 impl App {
     /// Opens every door. Nothing is served yet.
-    pub async fn bind(config: Config, extras: Extras, admin: PathBuf) -> Result<Self, StartError> {
+    pub async fn bind(
+        config: Config,
+        extras: Extras,
+        admin: PathBuf,
+        given: Givens,
+    ) -> Result<Self, StartError> {
         let pages = build_pages(&config)?;
         tokens::check(&config)?;
         let demo = if extras.demo {
@@ -155,7 +163,7 @@ impl App {
         } else {
             None
         };
-        let (doors, addresses) = Doors::open(&config, !extras.proxy_alone, admin)?;
+        let (doors, addresses) = Doors::open(&config, !extras.proxy_alone, admin, given)?;
         let parties = Parties {
             drivers: drivers(&config, demo.as_ref(), extras.target.as_ref())?,
             keystone: keystone_settings(&config)?,
@@ -237,7 +245,7 @@ impl App {
             },
             monitor,
         };
-        self.doors.serve(services, limits, &watch);
+        let _estate = self.doors.serve(services, limits, &watch);
         Ok(Running {
             api,
             drain_timeout,

@@ -11,7 +11,7 @@ use crate::app::{Addresses, App, Around, DEMO, Extras, Reread, Running, StartErr
 use crate::config::Config;
 use crate::drain::{Drain, Signal, Signals, Watch};
 use crate::model::{Address, ConsoleType};
-use crate::process::{Notifier, Watchdog, beat, harden};
+use crate::process::{Givens, Notifier, Watchdog, beat, harden};
 use crate::telemetry::{self, Level};
 
 /// How long everything has to end once the drain is over. A session whose viewer answers no close
@@ -80,6 +80,8 @@ pub(super) fn start(
         Err(failure) => Err(failure.message),
     };
     let unhardened = harden();
+    let given =
+        Givens::from_manager().map_err(|error| Failure::new(Exit::Failure, error.to_string()))?;
     let logging = telemetry::start_log(&config.log).map_err(|error| {
         let level = &config.log.level;
         Failure::new(Exit::Config, format!("log.level: `{level}`: {error}"))
@@ -92,7 +94,7 @@ pub(super) fn start(
         .enable_all()
         .build()?;
     let (level, reread) = (logging.level.clone(), Box::new(reread));
-    let outcome = runtime.block_on(serve(config, extras, level, reread));
+    let outcome = runtime.block_on(serve(config, extras, level, reread, given));
     runtime.shutdown_background();
     outcome
 }
@@ -102,6 +104,7 @@ async fn serve(
     extras: Extras,
     level: Level,
     reread: Reread,
+    given: Givens,
 ) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
     let notifier = Notifier::from_env().map_err(|error| {
@@ -114,7 +117,7 @@ async fn serve(
     let named = named.or_else(|| extras.demo.then(|| DEMO.to_owned()));
     let admin = paths::admin_socket(&config);
     let alone = extras.proxy_alone;
-    let app = App::bind(config, extras, admin).await;
+    let app = App::bind(config, extras, admin, given).await;
     let refused = |error: StartError| {
         let exit = match error {
             StartError::Host { .. } | StartError::Database(_) => Exit::Config,

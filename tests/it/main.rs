@@ -4,6 +4,8 @@
 //! One module per theme; `rig` holds what they share. Nothing here calls into the crate.
 
 #[cfg(test)]
+mod activation;
+#[cfg(test)]
 mod api;
 #[cfg(test)]
 mod cli;
