@@ -15,7 +15,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("config", &["model"]),
     ("telemetry", &["config", "model"]),
     ("resolve", &["model"]),
-    ("rpc", &["drain"]),
+    ("rpc", &["drain", "http", "model", "resolve", "tls"]),
     ("http", &["drain", "model", "resolve"]),
     ("keystone", &["config", "drain", "http", "model"]),
     ("demo", &["drain", "model"]),

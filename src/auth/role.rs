@@ -145,6 +145,25 @@ impl Role for Auth {
     type Reply = Reply;
     type Error = AuthError;
 
+    fn callers(request: &Request) -> &'static [&'static str] {
+        match request {
+            Request::Authorize(_)
+            | Request::List(_)
+            | Request::Show(_)
+            | Request::Revoke(_)
+            | Request::Sessions(_)
+            | Request::Session(_)
+            | Request::Kill(_) => &["api"],
+            Request::Redeem(_)
+            | Request::Begin(_)
+            | Request::Beat(_)
+            | Request::Restore(_)
+            | Request::End(..)
+            | Request::Orders(_) => &["proxy"],
+            Request::Ready => &["api", "proxy"],
+        }
+    }
+
     async fn call(&self, request: Request) -> Result<Reply, AuthError> {
         let inner = &self.0;
         let now = UnixTime::now();
