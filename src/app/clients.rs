@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::plan::{Place, Plan};
 use super::{StartError, tokens};
 use crate::api::Urls;
-use crate::auth::Auth;
+use crate::auth::{Auth, Rules};
 use crate::compute::driver::{Driver, Elsewhere};
 use crate::compute::{Compute, Displays};
 use crate::config::{Config, Rpc, RpcDoor};
@@ -21,6 +21,8 @@ use crate::tls::{Mutual, MutualFiles};
 pub(super) struct Clients {
     pub(super) auth: Option<Client<Auth>>,
     pub(super) compute: Option<Client<Compute>>,
+    /// What auth goes by, if it runs here.
+    pub(super) rules: Option<Rules>,
     /// What hypervisors hand over, if compute runs here.
     pub(super) displays: Option<Displays>,
 }
@@ -90,13 +92,14 @@ pub(super) fn clients(
         call: rpc.timeout.get(),
     };
     let mut links = Links::new(Arc::clone(means.keys), timeouts);
-    let auth = match &plan.auth {
+    let (auth, rules) = match &plan.auth {
         Place::Here => {
             let auth = tokens::auth(means.config, means.urls, means.keystone, watch)?;
-            Some(Client::Near(rpc::serve(auth, watch)))
+            let rules = auth.rules();
+            (Some(Client::Near(rpc::serve(auth, watch))), Some(rules))
         }
-        Place::There(addresses) => Some(links.client(addresses)),
-        Place::Nowhere => None,
+        Place::There(addresses) => (Some(links.client(addresses)), None),
+        Place::Nowhere => (None, None),
     };
     let (compute, displays) = match &plan.compute {
         Place::Here => {
@@ -110,6 +113,7 @@ pub(super) fn clients(
     Ok(Clients {
         auth,
         compute,
+        rules,
         displays,
     })
 }

@@ -6,6 +6,7 @@ use crate::auth::store::BadFile;
 use crate::compute::driver::BadEntry;
 use crate::http::BindError;
 use crate::keystone;
+use crate::process::BadSocket;
 use crate::rpc::BadSecret;
 use crate::tls::BadMutual;
 use crate::web::BadPages;
@@ -21,6 +22,9 @@ pub enum StartError {
         /// Why not.
         error: BindError,
     },
+    /// A socket that was given cannot be used.
+    #[error(transparent)]
+    Given(#[from] BadSocket),
     /// The demo's own port cannot be opened.
     #[error("the demo cannot listen on loopback")]
     Demo(#[source] std::io::Error),
@@ -52,6 +56,9 @@ pub enum StartError {
         /// Why not.
         why: std::io::Error,
     },
+    /// The log's level is none.
+    #[error("log.level: {0}")]
+    Level(String),
     /// Keystone could never be asked.
     #[error("keystone: {0}")]
     Keystone(#[from] keystone::BadSettings),

@@ -1,11 +1,13 @@
 use std::sync::Arc;
 
-use http::{Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
 use super::Roles;
+use super::reload::Reloader;
 use crate::api::Api;
-use crate::http::{Body, Peer, Reject, Service};
+use crate::http::{Body, Peer, Reject, Service, json};
+use crate::live::Live;
 use crate::proxy::Proxy;
 use crate::proxy::request::wants_websocket;
 use crate::web::Pages;
@@ -14,8 +16,8 @@ use crate::web::Pages;
 #[derive(Debug)]
 pub(super) struct Front {
     pub(super) proxy: Arc<Proxy>,
-    pub(super) api: Option<Arc<Api>>,
-    pub(super) pages: Pages,
+    pub(super) api: Option<Live<Api>>,
+    pub(super) pages: Live<Pages>,
 }
 
 impl Service for Front {
@@ -24,32 +26,62 @@ impl Service for Front {
             return self.proxy.open_console(request, peer).await;
         }
         match &self.api {
-            Some(api) if Api::owns(&request) => api.answer(request, peer).await,
-            _ => self.pages.respond(&request).await,
+            Some(api) if Api::owns(&request) => api.now().answer(request, peer).await,
+            _ => self.pages.now().respond(&request).await,
         }
     }
 }
 
 /// A door to the API alone.
 #[derive(Debug)]
-pub(super) struct Admin(pub(super) Arc<Api>);
+pub(super) struct ApiDoor(pub(super) Live<Api>);
 
-impl Service for Admin {
+impl Service for ApiDoor {
     async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
-        self.0.answer(request, peer).await
+        self.0.now().answer(request, peer).await
     }
 }
 
-/// A door to the API where it does not run.
-#[derive(Debug)]
-pub(super) struct NoApi(pub(super) Roles);
+/// Where `vncgate reload` asks, on the admin socket alone.
+pub const RELOAD: &str = "/v1/process/reload";
 
-impl Service for NoApi {
-    async fn answer(&self, _request: Request<Incoming>, _peer: Peer) -> Response<Body> {
+/// The admin socket: the API, and what only whoever runs the process may ask of it.
+#[derive(Debug)]
+pub(super) struct Admin {
+    /// Nothing where the api does not run.
+    pub(super) api: Option<Live<Api>>,
+    pub(super) roles: Roles,
+    pub(super) reloader: Reloader,
+}
+
+impl Service for Admin {
+    async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+        match (request.method(), request.uri().path()) {
+            (&Method::POST, RELOAD) => self.reload().await,
+            _ => match &self.api {
+                Some(api) => api.now().answer(request, peer).await,
+                None => self.no_api(),
+            },
+        }
+    }
+}
+
+impl Admin {
+    fn no_api(&self) -> Response<Body> {
         let why = format!(
             "this process runs {} and answers no such commands; ask on a machine where the api runs",
-            self.0
+            self.roles
         );
         Reject::new(StatusCode::NOT_IMPLEMENTED, "no-api-here", why).into_response()
+    }
+
+    async fn reload(&self) -> Response<Body> {
+        match self.reloader.reload().await {
+            Ok(reloaded) => json(StatusCode::OK, &reloaded),
+            Err(why) => {
+                let why = format!("the config of before stays in force: {why}");
+                Reject::new(StatusCode::CONFLICT, "bad-config", why).into_response()
+            }
+        }
     }
 }

@@ -8,40 +8,50 @@ mod certificates;
 mod clients;
 #[cfg(test)]
 mod contract;
+mod doors;
 mod error;
 mod front;
 mod monitor;
 mod plan;
+mod reload;
 mod settings;
 mod sources;
 mod tokens;
 
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::api::{Api, Urls};
+use tokio::runtime::Handle;
+
+use crate::api::Api;
 use crate::audit::{self, Audit};
 use crate::auth::Auth;
 use crate::compute::Compute;
 use crate::compute::driver::Driver;
-use crate::config::{self, Config, RpcDoor};
+use crate::config::{self, Config};
 use crate::demo::Demo;
 use crate::drain::{Drain, Watch};
-use crate::http::{BindError, Limits, Listener, serve};
 use crate::keystone::{self, Keystone};
+use crate::live::Live;
 use crate::model::Address;
+use crate::process::{Givens, Notifier};
 use crate::proxy::{Proxy, Workers};
 use crate::rpc::{Client, Keys};
-use crate::telemetry::Metrics;
-use crate::web::Pages;
+use crate::telemetry::{Level, Metrics};
+use crate::web::{BadPages, Pages};
 use clients::{Clients, Means};
-pub use error::StartError;
-use front::{Admin, Front, NoApi};
+use doors::{Doors, Services};
+use front::{Admin, ApiDoor, Front};
 use monitor::Monitor;
-pub use plan::{NoSuchRole, RoleName, Roles};
 use plan::{Place, Plan};
+use reload::Parts;
+
+pub use doors::Addresses;
+pub use error::StartError;
+pub use front::RELOAD;
+pub use plan::{NoSuchRole, RoleName, Roles};
+pub use reload::{Reloaded, Reloader, Reread};
 
 /// What runs beside what the config names.
 #[derive(Debug, Default)]
@@ -62,80 +72,72 @@ pub const DEMO: &str = "demo";
 pub struct App {
     doors: Doors,
     addresses: Addresses,
-    demo: Option<Demo>,
-    drivers: Vec<Box<dyn Driver>>,
-    keystone: Option<keystone::Settings>,
+    parties: Parties,
     pages: Pages,
-    workers: Option<Workers>,
-    plan: Plan,
-    keys: Arc<Keys>,
     config: Config,
 }
 
-/// What is listened on.
+/// What the roles are made of.
 #[derive(Debug)]
-struct Doors {
-    public: Vec<Listener>,
-    api: Vec<Listener>,
-    rpc: Vec<Listener>,
-    monitor: Vec<Listener>,
-    admin: Listener,
+struct Parties {
+    demo: Option<Demo>,
+    drivers: Vec<Box<dyn Driver>>,
+    keystone: Option<keystone::Settings>,
+    workers: Option<Workers>,
+    plan: Plan,
+    keys: Arc<Keys>,
 }
 
-/// Where the doors are.
-#[derive(Clone, Debug, Default)]
-pub struct Addresses {
-    /// Pages and WebSockets, and the API if it has no listener of its own.
-    pub listen: Vec<SocketAddr>,
-    /// The API's own.
-    pub api: Vec<SocketAddr>,
-    /// Where roles are called.
-    pub rpc: Vec<String>,
-    /// Health and metrics.
-    pub monitor: Vec<SocketAddr>,
-    /// The admin socket.
-    pub admin: PathBuf,
+/// Roles that run.
+#[derive(Debug)]
+struct Started {
+    proxy: Option<Arc<Proxy>>,
+    clients: Clients,
+    wiring: Wiring,
+    runtimes: Vec<Handle>,
 }
 
 impl App {
     /// Opens every door. Nothing is served yet.
-    pub async fn bind(config: Config, extras: Extras, admin: PathBuf) -> Result<Self, StartError> {
+    pub async fn bind(
+        config: Config,
+        extras: Extras,
+        admin: PathBuf,
+        given: Givens,
+    ) -> Result<Self, StartError> {
         let plan = Plan::new(&config, &extras.roles)?;
-        let ancestors = &config.web.frame_ancestors;
-        let pages = match &config.web.root {
-            None => Pages::embedded(ancestors)?,
-            Some(root) => Pages::on_disk(root.clone(), ancestors)?,
-        };
-        let own_auth = plan.auth == Place::Here;
-        let own_compute = plan.compute == Place::Here;
-        if own_auth {
+        let pages = build_pages(&config)?;
+        if plan.auth == Place::Here {
             tokens::check(&config)?;
         }
         let keys = Arc::new(clients::keys(&config.rpc)?);
         clients::warn_of_clear_text(&config.rpc, &plan);
-        let (doors, addresses) = Doors::open(&config, &plan, admin)?;
         let demo = if extras.demo {
             Some(Demo::bind().await.map_err(StartError::Demo)?)
         } else {
             None
         };
-        let drivers = if own_compute {
+        let (doors, addresses) = Doors::open(&config, &plan, admin, given)?;
+        let drivers = if plan.compute == Place::Here {
             sources::drivers(&config, demo.as_ref(), extras.target.as_ref())?
         } else {
             Vec::new()
         };
         let relays = plan.here.has(RoleName::Proxy);
         let workers = relays.then(Workers::start).transpose();
-        Ok(Self {
-            doors,
-            addresses,
-            demo,
+        let parties = Parties {
             drivers,
             keystone: settings::keystone_settings(&config)?,
-            pages,
+            demo,
             workers: workers.map_err(StartError::Workers)?,
             plan,
             keys,
+        };
+        Ok(Self {
+            doors,
+            addresses,
+            parties,
+            pages,
             config,
         })
     }
@@ -164,168 +166,173 @@ impl App {
 
     /// Starts to serve; ends with `drain`. Returns what this process itself may call. Errors:
     /// `Tokens`.
-    pub fn run(self, drain: &Drain) -> Result<Running, StartError> {
-        tracing::info!(plan = %self.plan, "roles");
+    pub fn run(mut self, drain: &Drain, around: Around) -> Result<Running, StartError> {
         let watch = drain.watch();
-        let (metrics, audit) = start_audit(&self.config.audit)?;
-        let keystone = self.keystone.map(|it| Keystone::new(it, &watch));
-        certificates::start(&self.config, &metrics, &watch);
-        let urls = settings::urls(&self.config, &self.addresses);
-        let means = Means {
-            config: &self.config,
-            urls: &urls,
-            keystone: keystone.as_ref(),
-            keys: &self.keys,
-        };
-        let clients = clients::clients(&self.plan, &means, self.drivers, &watch)?;
-        if let Some(demo) = self.demo {
-            watch.spawn_service(demo.run(watch.clone()));
-        }
-        let stage = Stage {
-            config: &self.config,
-            plan: &self.plan,
-            clients: &clients,
-            audit: audit.clone(),
-            metrics,
-            watch: watch.clone(),
-        };
-        let proxy = stage.proxy(self.workers);
-        let api = stage.api(keystone, urls);
-        let doors = self.doors;
-        clients::answer(doors.rpc, &self.plan, &clients, &self.keys, &watch);
-        let shared = doors.api.is_empty() && self.plan.here.has(RoleName::Api);
-        let front = proxy.map(|proxy| Front {
+        let (plan, keys) = (self.parties.plan.clone(), Arc::clone(&self.parties.keys));
+        tracing::info!(%plan, "roles");
+        let Started {
             proxy,
-            api: api.clone().filter(|_| shared),
-            pages: self.pages,
-        });
+            clients,
+            wiring,
+            runtimes,
+        } = self.parties.start(&self.config, &self.addresses, &watch)?;
+        let called = std::mem::take(&mut self.doors.rpc);
+        clients::answer(called, &plan, &clients, &keys, &watch);
+        let (metrics, audit) = (wiring.metrics.clone(), wiring.audit.clone());
+        let certificates = Live::new(certificates::files(&self.config));
+        certificates::start(&certificates, &metrics, &watch);
+        let monitor = wiring.monitor();
+        let api = build_api(&self.config, &self.addresses, &wiring).map(Live::new);
+        let pages = Live::new(self.pages);
+        let drain_timeout = Live::new(self.config.proxy.drain_timeout.get());
+        let parts = Parts {
+            api: api.clone(),
+            pages: pages.clone(),
+            proxy: proxy.clone(),
+            rules: clients.rules,
+            level: around.level,
+            certificates,
+            drain_timeout: drain_timeout.clone(),
+            wiring,
+            addresses: self.addresses.clone(),
+            metrics,
+        };
         let limits = settings::limits(&self.config);
-        open(doors.public, front, limits, &watch);
-        open(doors.api, api.clone().map(Admin), limits, &watch);
-        if let Some(api) = api.clone() {
-            open(vec![doors.admin], Some(Admin(api)), limits, &watch);
-        } else {
-            let no_api = NoApi(self.plan.here.clone());
-            open(vec![doors.admin], Some(no_api), limits, &watch);
-        }
-        open(doors.monitor, Some(stage.monitor()), limits, &watch);
+        let shared = self.addresses.api.is_empty() && plan.here.has(RoleName::Api);
+        let shared_api = api.clone().filter(|_| shared);
+        let reloader = Reloader::new(self.config, around.reread, around.notifier, parts);
+        let services = Services {
+            front: proxy.map(|proxy| Front {
+                proxy,
+                api: shared_api,
+                pages,
+            }),
+            api: api.clone().map(ApiDoor),
+            admin: Admin {
+                api: api.clone(),
+                roles: plan.here,
+                reloader: reloader.clone(),
+            },
+            monitor,
+        };
+        let _estate = self.doors.serve(services, limits, &watch);
         Ok(Running {
             api,
             auth: clients.auth,
             compute: clients.compute,
             audit,
-            drain_timeout: self.config.proxy.drain_timeout.get(),
+            drain_timeout,
+            reloader,
+            runtimes,
         })
     }
 }
 
-/// What the roles that serve people are made of.
-struct Stage<'a> {
-    config: &'a Config,
-    plan: &'a Plan,
-    clients: &'a Clients,
+impl Parties {
+    fn start(
+        self,
+        config: &Config,
+        addresses: &Addresses,
+        watch: &Watch,
+    ) -> Result<Started, StartError> {
+        let (metrics, audit) = start_audit(&config.audit)?;
+        let keystone = self.keystone.map(|it| Keystone::new(it, watch));
+        let urls = settings::urls(config, addresses);
+        let means = Means {
+            config,
+            urls: &urls,
+            keystone: keystone.as_ref(),
+            keys: &self.keys,
+        };
+        let clients = clients::clients(&self.plan, &means, self.drivers, watch)?;
+        if let Some(demo) = self.demo {
+            watch.spawn_service(demo.run(watch.clone()));
+        }
+        let wiring = Wiring {
+            has_api: self.plan.has_admin_api,
+            keystone,
+            auth: clients.auth.clone(),
+            compute: clients.compute.clone(),
+            audit,
+            metrics,
+            watch: watch.clone(),
+        };
+        let runtimes = self.workers.as_ref().map(Workers::runtimes);
+        let proxy = self
+            .workers
+            .and_then(|workers| wiring.proxy(config, &clients, workers));
+        Ok(Started {
+            proxy,
+            clients,
+            wiring,
+            runtimes: runtimes.unwrap_or_default(),
+        })
+    }
+}
+
+/// What a program that runs has around it.
+pub struct Around {
+    /// Reads the config again.
+    pub reread: Reread,
+    /// Changes what the log says.
+    pub level: Level,
+    /// Tells the service manager.
+    pub notifier: Notifier,
+}
+
+impl std::fmt::Debug for Around {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Around").finish_non_exhaustive()
+    }
+}
+
+/// What the roles have whatever the config says.
+#[derive(Debug)]
+struct Wiring {
+    /// Whether anybody here is answered as by the api.
+    has_api: bool,
+    keystone: Option<Keystone>,
+    auth: Option<Client<Auth>>,
+    compute: Option<Client<Compute>>,
     audit: Audit,
     metrics: Metrics,
     watch: Watch,
 }
 
-impl Stage<'_> {
+impl Wiring {
     fn callees(&self) -> Option<(Client<Auth>, Client<Compute>)> {
-        let Clients { auth, compute, .. } = self.clients;
-        auth.clone().zip(compute.clone())
+        self.auth.clone().zip(self.compute.clone())
     }
 
-    /// Nothing where it does not run.
-    fn proxy(&self, workers: Option<Workers>) -> Option<Arc<Proxy>> {
+    fn proxy(&self, config: &Config, clients: &Clients, workers: Workers) -> Option<Arc<Proxy>> {
         let (auth, compute) = self.callees()?;
         let (metrics, watch) = (self.metrics.clone(), self.watch.clone());
-        let settings = settings::proxy_settings(self.config);
-        let mut proxy = Proxy::new(auth, compute, settings, metrics, watch).with_workers(workers?);
-        if let Some(displays) = &self.clients.displays {
+        let settings = settings::proxy_settings(config);
+        let mut proxy = Proxy::new(auth, compute, settings, metrics, watch);
+        if let Some(displays) = &clients.displays {
             proxy = proxy.with_displays(displays.clone());
         }
-        let proxy = Arc::new(proxy.with_audit(self.audit.clone()));
+        let proxy = proxy.with_audit(self.audit.clone());
+        let proxy = Arc::new(proxy.with_workers(workers));
         proxy.start();
         Some(proxy)
     }
 
-    /// Nothing where not even the admin socket has one.
-    fn api(&self, keystone: Option<Keystone>, urls: Urls) -> Option<Arc<Api>> {
-        let (auth, compute) = self.callees().filter(|_| self.plan.has_admin_api)?;
-        Some(Arc::new(Api {
-            gatekeeper: settings::gatekeeper(self.config, keystone),
-            urls,
-            nova: settings::nova_settings(self.config),
-            url_ttl: self.config.auth.url_ttl.get(),
-            terms: self.config.auth.terms(),
-            auth,
-            compute,
-            audit: self.audit.clone(),
-            metrics: self.metrics.clone(),
-            watch: self.watch.clone(),
-        }))
-    }
-
     fn monitor(&self) -> Monitor {
         Monitor {
-            auth: self.clients.auth.clone(),
-            compute: self.clients.compute.clone(),
+            auth: self.auth.clone(),
+            compute: self.compute.clone(),
             metrics: self.metrics.clone(),
             watch: self.watch.clone(),
         }
     }
-}
-
-impl Doors {
-    /// Those of the roles that run here, and where they are.
-    fn open(config: &Config, plan: &Plan, admin: PathBuf) -> Result<(Self, Addresses), StartError> {
-        let of = |role, addresses: &[SocketAddr]| {
-            let addresses = plan.here.has(role).then(|| addresses.to_vec());
-            addresses.unwrap_or_default()
-        };
-        let public = of(RoleName::Proxy, &config.proxy.listen);
-        let (public, listen) = bind_all("proxy.listen", &public)?;
-        let (api, api_addresses) = bind_all("api.listen", &of(RoleName::Api, &config.api.listen))?;
-        let (monitor, monitor_addresses) = bind_all("monitor.listen", &config.monitor.listen)?;
-        let rpc = config.rpc.listen.iter().filter(|_| plan.is_called);
-        let rpc: Vec<Listener> = rpc.map(bind_rpc).collect::<Result<_, _>>()?;
-        let doors = Self {
-            public,
-            api,
-            admin: Listener::unix(&admin).map_err(door("admin.socket"))?,
-            monitor,
-            rpc,
-        };
-        let rpc = config.rpc.listen.iter().zip(&doors.rpc);
-        let addresses = Addresses {
-            listen,
-            api: api_addresses,
-            rpc: rpc.map(|(wanted, open)| shown(wanted, open)).collect(),
-            monitor: monitor_addresses,
-            admin,
-        };
-        Ok((doors, addresses))
-    }
-}
-
-fn bind_rpc(door: &RpcDoor) -> Result<Listener, StartError> {
-    let opened = match door {
-        RpcDoor::Tcp(address) => Listener::tcp(*address),
-        RpcDoor::Unix(path) => Listener::unix(path),
-    };
-    opened.map_err(self::door("rpc.listen"))
-}
-
-fn shown(wanted: &RpcDoor, open: &Listener) -> String {
-    let address = open.address();
-    address.map_or_else(|| wanted.to_string(), |address| address.to_string())
 }
 
 /// A program that serves.
 #[derive(Debug)]
 pub struct Running {
     /// The api role, if it runs here, to issue a URL from inside.
-    pub api: Option<Arc<Api>>,
+    pub api: Option<Live<Api>>,
     /// Auth, if anybody here calls it.
     pub auth: Option<Client<Auth>>,
     /// Compute, likewise.
@@ -333,7 +340,11 @@ pub struct Running {
     /// The audit log, whose last lines are written when this is dropped.
     pub audit: Audit,
     /// How long sessions live on once told to end.
-    pub drain_timeout: Duration,
+    pub drain_timeout: Live<Duration>,
+    /// Reads the config again.
+    pub reloader: Reloader,
+    /// What sessions run on.
+    pub runtimes: Vec<Handle>,
 }
 
 impl Drop for Running {
@@ -357,33 +368,27 @@ fn start_audit(config: &config::Audit) -> Result<(Metrics, Audit), StartError> {
     Ok((metrics, audit))
 }
 
-fn door(key: &'static str) -> impl Fn(BindError) -> StartError {
-    move |error| StartError::Door { key, error }
-}
-
-fn bind_all(
-    key: &'static str,
-    wanted: &[SocketAddr],
-) -> Result<(Vec<Listener>, Vec<SocketAddr>), StartError> {
-    let listeners: Vec<Listener> = wanted
-        .iter()
-        .map(|address| Listener::tcp(*address).map_err(door(key)))
-        .collect::<Result<_, _>>()?;
-    let addresses = listeners.iter().filter_map(Listener::address).collect();
-    Ok((listeners, addresses))
-}
-
-/// Serves `service` at these doors; there are none where there is no service.
-fn open<S: crate::http::Service>(
-    doors: Vec<Listener>,
-    service: Option<S>,
-    limits: Limits,
-    watch: &Watch,
-) {
-    let Some(service) = service.map(Arc::new) else {
-        return;
-    };
-    for door in doors {
-        watch.spawn_service(serve(door, Arc::clone(&service), limits, watch.clone()));
+fn build_pages(config: &Config) -> Result<Pages, BadPages> {
+    let ancestors = &config.web.frame_ancestors;
+    match &config.web.root {
+        None => Pages::embedded(ancestors),
+        Some(root) => Pages::on_disk(root.clone(), ancestors),
     }
+}
+
+/// Nothing where not even the admin socket has one.
+fn build_api(config: &Config, addresses: &Addresses, wiring: &Wiring) -> Option<Api> {
+    let (auth, compute) = wiring.callees().filter(|_| wiring.has_api)?;
+    Some(Api {
+        gatekeeper: settings::gatekeeper(config, wiring.keystone.clone()),
+        urls: settings::urls(config, addresses),
+        nova: settings::nova_settings(config),
+        url_ttl: config.auth.url_ttl.get(),
+        terms: config.auth.terms(),
+        auth,
+        compute,
+        audit: wiring.audit.clone(),
+        metrics: wiring.metrics.clone(),
+        watch: wiring.watch.clone(),
+    })
 }

@@ -14,6 +14,7 @@ mod output;
 mod paths;
 mod pki;
 mod proxy;
+mod reload;
 mod remote;
 mod roles;
 mod serve;
@@ -66,6 +67,8 @@ enum Command {
     Auth(roles::One),
     /// Run compute alone: where consoles are
     Compute(roles::One),
+    /// Have the running vncgate read its config again
+    Reload(reload::Reload),
     /// Make, look at and revoke console URLs
     #[command(subcommand)]
     Token(token::TokenCommand),
@@ -150,6 +153,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Api(one) => one.run(RoleName::Api),
         Command::Auth(one) => one.run(RoleName::Auth),
         Command::Compute(one) => one.run(RoleName::Compute),
+        Command::Reload(reload) => reload.run(),
         Command::Token(command) => command.run(),
         Command::Session(command) => command.run(),
         Command::Instance(command) => command.run(),

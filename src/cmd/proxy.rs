@@ -29,6 +29,6 @@ impl Proxy {
             roles: Roles::of(&[RoleName::Proxy]),
             ..Extras::default()
         };
-        start(config, self.listen, extras)
+        start(config, self.config, self.listen, extras)
     }
 }

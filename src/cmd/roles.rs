@@ -17,6 +17,6 @@ impl One {
             roles: Roles::of(&[role]),
             ..Extras::default()
         };
-        start(self.config.read()?, Vec::new(), extras)
+        start(self.config.read()?, self.config, Vec::new(), extras)
     }
 }

@@ -7,13 +7,14 @@ use crate::auth::AuthError;
 use crate::auth::session::{
     Beat, Cause, LEASE, Limits, LiveSession, Order, Pulse, Reached, SessionRecord,
 };
+use crate::live::Live;
 use crate::model::{Browser, ConsoleKind, InstanceId, SecondViewer, SessionId, TokenId, UnixTime};
 
 /// Sessions in this process's memory. Lost with it; proxies then register theirs again.
 #[derive(Debug)]
 pub(in crate::auth) struct Memory {
     held: Mutex<Held>,
-    limits: Limits,
+    limits: Live<Limits>,
 }
 
 #[derive(Debug, Default)]
@@ -42,7 +43,7 @@ enum Key {
 }
 
 impl Memory {
-    pub(in crate::auth) fn new(limits: Limits) -> Self {
+    pub(in crate::auth) fn new(limits: Live<Limits>) -> Self {
         Self {
             held: Mutex::default(),
             limits,
@@ -56,7 +57,7 @@ impl Memory {
         now: UnixTime,
     ) -> Result<Vec<Order>, AuthError> {
         let mut held = self.lock();
-        let going = held.make_room(&record, &self.limits)?;
+        let going = held.make_room(&record, &self.limits.now())?;
         let orders = going.into_iter();
         let orders = orders.filter_map(|id| held.order(id, Cause::TakenOver));
         let orders = orders.collect();
