@@ -251,6 +251,8 @@ pub struct InstanceView {
     pub owner: Option<Owner>,
     /// Where it was found.
     pub source: String,
+    /// The machine whose compute role found it; none where that is this one.
+    pub host: Option<String>,
 }
 
 /// A console of an instance.
@@ -283,6 +285,7 @@ impl From<Instance> for InstanceView {
             consoles: consoles.collect(),
             owner: instance.owner,
             source: instance.source,
+            host: instance.host,
         }
     }
 }

@@ -243,6 +243,7 @@ impl Parties {
             urls: &urls,
             keystone: keystone.as_ref(),
             keys: &self.keys,
+            metrics: &metrics,
         };
         let clients = clients::clients(&self.plan, &means, self.drivers, watch)?;
         if let Some(demo) = self.demo {

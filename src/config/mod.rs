@@ -26,7 +26,7 @@ pub use error::ConfigError;
 pub use keystone::{Interface, Keystone};
 pub use period::Period;
 pub use redis::Redis;
-pub use rpc::{BadDoor, Rpc, RpcDoor};
+pub use rpc::{BadDoor, Rpc, RpcDoor, Tunnel};
 
 use crate::model::{
     AccessPath, Address, ConsoleKind, ConsoleType, Host, InstanceId, KeyHash, Role, SecondViewer,

@@ -13,7 +13,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout_at};
 
 use super::rfb::{Challenge, Fault, Means, Negotiation, Next, Ready, Step, Turn};
-use super::target::{Connected, Stream};
+use super::target::{Connected, Stream, TUNNEL};
 use crate::model::{Address, Host, Meeting, Password, Scheme, Schemes, Security, Verify};
 use crate::tls::{Connector, Identity, Settings, TlsError};
 
@@ -73,6 +73,8 @@ pub enum Why {
 pub struct Entered {
     /// Behind its security handshake; inside TLS if it has that.
     pub stream: Stream,
+    /// Which way leads there, in a word for the log.
+    pub way: &'static str,
     /// What was read of what follows.
     pub early: Vec<u8>,
     /// How it was entered.
@@ -171,6 +173,7 @@ impl Entry {
     async fn shake_hands(&self, connected: Connected, limit: Duration) -> Result<Entered, Why> {
         let mut clock = Clock::new(limit);
         let mut stream = connected.stream;
+        let outer = stream.way();
         clock.early = connected.greeting;
         let (mut negotiation, mut turn) = Negotiation::new(self.means.clone());
         let mut tls = None;
@@ -197,6 +200,10 @@ impl Entry {
             };
         };
         let scheme = negotiation.scheme();
+        let way = match outer {
+            TUNNEL => TUNNEL,
+            _ => stream.way(),
+        };
         let asked = match ready {
             Ready::Open => None,
             Ready::Challenged(challenge) => Some(Asked {
@@ -206,6 +213,7 @@ impl Entry {
             }),
         };
         Ok(Entered {
+            way,
             stream,
             early: clock.early,
             scheme,

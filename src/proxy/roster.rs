@@ -306,10 +306,11 @@ impl Proxy {
     async fn hear_of_ends(self: Arc<Self>) {
         let mut cursor = None;
         loop {
-            match self.compute.ended(cursor).await {
+            match self.compute.changes(cursor).await {
                 Ok(news) => {
                     cursor = Some(news.cursor);
-                    for instance in news.items {
+                    for ended in news.items.into_iter().filter(|change| change.ended) {
+                        let instance = ended.instance;
                         self.keep(|proxy| async move { proxy.end_all_of(instance).await });
                     }
                 }

@@ -65,7 +65,7 @@ pub(super) async fn run(proxy: &Proxy, session: Session, upgrade: OnUpgrade, mut
         token: seat.live().record.token.clone(),
         correlation,
         peer,
-        way: entered.stream.way(),
+        way: entered.way,
         scheme: entered.scheme,
         started: Instant::now(),
     };
@@ -204,6 +204,9 @@ async fn relay(
         }
         Stream::Handed(Display::Line(target)) => {
             Box::pin(relay::run(viewer, target, opening, settings, stop)).await
+        }
+        Stream::Handed(Display::Tunnel(target)) => {
+            Box::pin(relay::run(viewer, target.stream, opening, settings, stop)).await
         }
         Stream::Tls(target) => Box::pin(relay::run(viewer, target, opening, settings, stop)).await,
     }

@@ -48,6 +48,9 @@ impl fmt::Debug for Stream {
     }
 }
 
+/// The way through the compute role of a console's own machine.
+pub const TUNNEL: &str = "tunnel";
+
 /// Where a target may be.
 #[derive(Clone, Debug, Default)]
 pub struct Bounds {
@@ -63,6 +66,7 @@ impl Stream {
         match self {
             Self::Tcp(_) => "tcp",
             Self::Unix(_) => "unix",
+            Self::Handed(Display::Tunnel(_)) => TUNNEL,
             Self::Handed(_) => "libvirt",
             Self::Tls(_) => "tls",
         }
@@ -212,15 +216,21 @@ async fn greeted(
     Ok(Connected { stream, greeting })
 }
 
-/// Goes on with what the hypervisor handed over, whose address would be `address`, as
-/// [`connect`] does.
+/// Goes on with what was opened elsewhere, whose address would be `address`, as [`connect`] does;
+/// asks for the console at `path` if it is a door to several.
 pub async fn take_over(
     display: Display,
     address: &Address,
+    path: Option<&AccessPath>,
     kind: ConsoleKind,
     limit: Duration,
 ) -> Result<Connected, ConnectError> {
-    greeted(Stream::Handed(display), Vec::new(), address, kind, limit).await
+    let mut stream = Stream::Handed(display);
+    let early = match path {
+        None => Vec::new(),
+        Some(path) => ask(&mut stream, path, address, limit).await?,
+    };
+    greeted(stream, early, address, kind, limit).await
 }
 
 async fn dial(address: &Address, bounds: &Bounds) -> Result<Stream, ConnectError> {

@@ -17,6 +17,6 @@ pub use client::{Connector, Identity, Settings, TlsError};
 pub use expiry::{Expiry, expiries};
 pub use files::BadFile;
 pub use fresh::Fresh;
-pub use mutual::{BadMutual, Mutual, MutualFiles, role_name, roles_of};
+pub use mutual::{BadMutual, Mutual, MutualFiles, Speech, role_name, roles_of};
 pub use verify::Anybody;
 pub use words::{date, describe, is_about_certificates, rustls_error};

@@ -20,6 +20,8 @@ mod files;
 #[cfg(test)]
 mod frames;
 #[cfg(test)]
+mod hosts;
+#[cfg(test)]
 mod keystone;
 #[cfg(test)]
 mod libvirt;

@@ -262,8 +262,19 @@ impl Deployment {
 
     /// Adds an instance to one process's list, before it starts.
     pub(crate) fn add_instance(&self, node: &str, name: &str, address: &str) {
-        let entry = [("name", name), ("address", address)];
-        self.change(node, |config| push(config, "instance", &entry));
+        self.add(node, "instance", &[("name", name), ("address", address)]);
+    }
+
+    /// Adds an entry to a list of one process's compute, before it starts.
+    pub(crate) fn add(&self, node: &str, list: &str, pairs: &[(&str, &str)]) {
+        self.change(node, |config| push(config, list, pairs));
+    }
+
+    /// Sets a key of one process's config, before it starts.
+    pub(crate) fn set(&self, node: &str, table: &str, key: &str, value: impl Into<toml::Value>) {
+        self.change(node, |config| {
+            section(config, table).insert(key.to_owned(), value.into());
+        });
     }
 
     /// Takes a key out of one process's config.

@@ -1,8 +1,10 @@
 //! Real Redis: one server, a cluster of three, or a master with a replica and three Sentinels.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
+use std::sync::Mutex;
 
 use rustix::process::Signal;
 use tempfile::TempDir;
@@ -212,12 +214,16 @@ fn cli(port: u16, arguments: &[&str]) -> Answer {
     run(command.args(["-p", &port.to_string()]).args(arguments))
 }
 
-/// A port that nobody has just now, low enough for a cluster's second one above it.
+/// A port that nobody has just now, given to no other test, low enough for a cluster's second one above it.
 pub(crate) fn free_port() -> u16 {
+    static GIVEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
     loop {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
-        if port < 55_000 && TcpListener::bind(("127.0.0.1", port + 10_000)).is_ok() {
+        if port < 55_000
+            && TcpListener::bind(("127.0.0.1", port + 10_000)).is_ok()
+            && GIVEN.lock().unwrap().insert(port)
+        {
             return port;
         }
     }
