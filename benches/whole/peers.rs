@@ -27,6 +27,8 @@ const BINARY: &str = env!("CARGO_BIN_EXE_vncgate");
 pub(crate) enum Make {
     /// This program, at its defaults.
     Vncgate,
+    /// The same on two machines, as it were: consoles come through a tunnel from the second.
+    Tunnel,
     /// Its relay alone.
     Relay,
     /// The same without fairness.
@@ -47,6 +49,8 @@ pub(crate) struct Peer {
     pub(crate) make: Make,
     doors: Vec<(Kind, Door)>,
     child: Option<Child>,
+    /// Where the other end of a tunnel is.
+    host: Option<Child>,
     _directory: TempDir,
 }
 
@@ -54,6 +58,7 @@ impl Make {
     pub(crate) const fn name(&self) -> &'static str {
         match self {
             Self::Vncgate => "vncgate",
+            Self::Tunnel => "tunnel",
             Self::Relay => "relay alone",
             Self::Greedy => "no fairness",
             Self::Haproxy(_) => "HAProxy",
@@ -71,8 +76,13 @@ impl Make {
     /// Starts it in front of the backends.
     pub(crate) fn start(&self, backends: &Backends) -> Result<Peer> {
         let directory = TempDir::with_prefix("bench-")?;
+        let mut host = None;
         let started = match self {
             Self::Vncgate => vncgate(directory.path(), backends),
+            Self::Tunnel => tunnel(directory.path(), backends).map(|(child, started)| {
+                host = Some(child);
+                started
+            }),
             Self::Relay => plain(Way::Relay, backends),
             Self::Greedy => plain(Way::Greedy, backends),
             Self::Copy => plain(Way::Copy, backends),
@@ -85,6 +95,7 @@ impl Make {
             make: self.clone(),
             doors,
             child,
+            host,
             _directory: directory,
         })
     }
@@ -99,15 +110,15 @@ impl Peer {
 
     /// Its processes.
     pub(crate) fn tree(&self) -> Tree {
-        Tree(self.child.as_ref().map(Child::id))
+        let id = |child: &Option<Child>| child.as_ref().map(Child::id);
+        Tree([id(&self.child), id(&self.host)])
     }
 }
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        if let Some(child) = &mut self.child {
-            end(child);
-        }
+        let children = [&mut self.child, &mut self.host];
+        children.into_iter().flatten().for_each(end);
     }
 }
 
@@ -150,6 +161,58 @@ fn vncgate(directory: &Path, backends: &Backends) -> Result<Started> {
          [auth]\nurl_ttl = \"1h\"\n[admin]\nsocket = \"{}\"\n",
         socket.display()
     );
+    text.push_str(&instances(backends)?);
+    fs::write(&config, text)?;
+    let mut command = Command::new(BINARY);
+    command.args(["serve", "--all", "--config"]).arg(&config);
+    let mut child = command.stderr(Stdio::piped()).spawn()?;
+    let address = ready(&mut child, "/listen")?;
+    let doors = issue_all(&socket, address, backends)?;
+    Ok((Some(child), doors))
+}
+
+/// The proxy and what else is needed in one process, compute in another, mutual TLS in between.
+fn tunnel(directory: &Path, backends: &Backends) -> Result<(Child, Started)> {
+    let pki = directory.join("pki");
+    let mut command = Command::new(BINARY);
+    command.args(["pki", "init"]).arg(&pki);
+    command.args(["--host", "127.0.0.1=api,auth,proxy,compute"]);
+    ensure!(command.output()?.status.success(), "no certificates");
+    let file = |name: &str| pki.join(name).display().to_string();
+    let stem = "127.0.0.1-api-auth-compute-proxy";
+    let keys = format!(
+        "[rpc]\nca = \"{}\"\ncertificate = \"{}\"\nkey = \"{}\"\n",
+        file("ca.pem"),
+        file(&format!("{stem}.pem")),
+        file(&format!("{stem}.key"))
+    );
+    let start = |name: &str, text: String, roles: &str| -> Result<Child> {
+        let (config, socket) = (directory.join(name), directory.join(format!("{name}.sock")));
+        let admin = format!("[admin]\nsocket = \"{}\"\n", socket.display());
+        let monitor = "[monitor]\nlisten = []\n";
+        fs::write(&config, format!("{text}{admin}{monitor}"))?;
+        let mut command = Command::new(BINARY);
+        command
+            .args(["serve", "--role", roles, "--config"])
+            .arg(&config);
+        Ok(command.stderr(Stdio::piped()).spawn()?)
+    };
+    let listen = "listen = [\"127.0.0.1:0\"]\n";
+    let text = format!("{keys}{listen}{}", instances(backends)?);
+    let mut host = start("host", text, "compute")?;
+    let there = ready(&mut host, "/rpc")?;
+    let text = format!(
+        "{keys}tunnel = \"only\"\ncompute = [\"{there}\"]\n[proxy]\n{listen}\
+         [auth]\nurl_ttl = \"1h\"\n"
+    );
+    let mut front = start("front", text, "api,auth,proxy")?;
+    let address = ready(&mut front, "/listen")?;
+    let doors = issue_all(&directory.join("front.sock"), address, backends)?;
+    Ok((host, (Some(front), doors)))
+}
+
+fn instances(backends: &Backends) -> Result<String> {
+    let mut text = String::new();
     for (kind, address) in &backends.addresses {
         let name = kind.name();
         writeln!(
@@ -157,17 +220,15 @@ fn vncgate(directory: &Path, backends: &Backends) -> Result<Started> {
             "[[compute.instance]]\nname = \"{name}\"\naddress = \"{address}\""
         )?;
     }
-    fs::write(&config, text)?;
-    let mut command = Command::new(BINARY);
-    command.args(["serve", "--all", "--config"]).arg(&config);
-    let mut child = command.stderr(Stdio::piped()).spawn()?;
-    let address = ready(&mut child)?;
+    Ok(text)
+}
+
+fn issue_all(socket: &Path, address: SocketAddr, backends: &Backends) -> Result<Vec<(Kind, Door)>> {
     let door = |(kind, _): &(Kind, _)| {
-        let path = Some(issue(&socket, *kind)?);
+        let path = Some(issue(socket, *kind)?);
         Ok((*kind, Door { address, path }))
     };
-    let doors = backends.addresses.iter().map(door).collect::<Result<_>>()?;
-    Ok((Some(child), doors))
+    backends.addresses.iter().map(door).collect()
 }
 
 /// This program itself, as a child.
@@ -263,8 +324,8 @@ fn await_listener(address: SocketAddr) -> Result<()> {
     Ok(())
 }
 
-/// Waits for the ready line, and keeps reading so that the log never blocks.
-fn ready(child: &mut Child) -> Result<SocketAddr> {
+/// Waits for the ready line, which tells `which` address, and keeps reading so that the log never blocks.
+fn ready(child: &mut Child, which: &str) -> Result<SocketAddr> {
     let log = child.stderr.take().context("no log")?;
     let mut lines = BufReader::new(log).lines();
     for line in lines.by_ref() {
@@ -273,7 +334,7 @@ fn ready(child: &mut Child) -> Result<SocketAddr> {
         let message = event.pointer("/message");
         if message.is_some_and(|message| message == "ready") {
             thread::spawn(move || lines.count());
-            let listen = event.pointer("/listen").and_then(Value::as_str);
+            let listen = event.pointer(which).and_then(Value::as_str);
             return Ok(listen.context("ready tells no address")?.parse()?);
         }
         writeln!(std::io::stderr(), "{line}")?;

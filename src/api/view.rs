@@ -9,7 +9,7 @@ use crate::compute::Survey;
 use crate::config::Period;
 use crate::model::{
     AccessUrl, ConsoleKind, ConsoleType, Grant, Instance, InstanceId, Owner, PowerState, Rights,
-    SecondViewer, SessionId, Terms, Token, TokenId,
+    SecondViewer, SessionId, Terms, Token, TokenId, Way,
 };
 
 /// An instance, named.
@@ -171,6 +171,8 @@ pub struct SessionView {
     pub r#type: ConsoleType,
     /// Where that console is.
     pub host: String,
+    /// How it is reached: `tcp`, `unix`, `libvirt`, `tls` or `tunnel`; none in the first seconds.
+    pub way: Option<Way>,
     /// Which proxy holds the session.
     pub proxy: String,
     /// The token that opened it, by its public name.
@@ -204,6 +206,7 @@ impl From<LiveSession> for SessionView {
             r#type: record.console_type,
             rights: record.rights,
             host: record.host,
+            way: beat.way,
             proxy: record.proxy,
             token: record.token,
             caller: record.caller,

@@ -118,6 +118,7 @@ fn show(sessions: &[SessionView]) -> Result<(), Failure> {
         "TYPE",
         "RIGHTS",
         "HOST",
+        "WAY",
         "PROXY",
         "CALLER",
         "VIEWER",
@@ -129,7 +130,7 @@ fn show(sessions: &[SessionView]) -> Result<(), Failure> {
     output::table(head, &rows)
 }
 
-fn row(session: &SessionView) -> [String; 12] {
+fn row(session: &SessionView) -> [String; 13] {
     let viewer = session.viewer.map(|ip| ip.to_string());
     [
         session.id.to_string(),
@@ -137,6 +138,7 @@ fn row(session: &SessionView) -> [String; 12] {
         session.r#type.to_string(),
         session.rights.to_string(),
         session.host.clone(),
+        session.way.map(|way| way.to_string()).unwrap_or_default(),
         session.proxy.clone(),
         session.caller.clone(),
         viewer.unwrap_or_default(),

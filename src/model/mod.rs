@@ -14,6 +14,7 @@ mod security;
 mod target;
 mod terms;
 mod time;
+mod way;
 
 pub use console::{ConsoleKind, ConsoleType, UnknownConsoleType};
 pub use grant::{AccessUrl, Binding, Grant};
@@ -26,3 +27,4 @@ pub use security::{BadSchemes, Meeting, Password, Scheme, Schemes, Security, Ver
 pub use target::{AccessPath, Address, BadAccessPath, BadAddress, Host, Target};
 pub use terms::{BadSecondViewer, Browser, SecondViewer, Terms};
 pub use time::UnixTime;
+pub use way::Way;

@@ -13,8 +13,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, timeout_at};
 
 use super::rfb::{Challenge, Fault, Means, Negotiation, Next, Ready, Step, Turn};
-use super::target::{Connected, Stream, TUNNEL};
-use crate::model::{Address, Host, Meeting, Password, Scheme, Schemes, Security, Verify};
+use super::target::{Connected, Stream};
+use crate::model::{Address, Host, Meeting, Password, Scheme, Schemes, Security, Verify, Way};
 use crate::tls::{Connector, Identity, Settings, TlsError};
 
 /// The longest password file, in bytes.
@@ -73,8 +73,8 @@ pub enum Why {
 pub struct Entered {
     /// Behind its security handshake; inside TLS if it has that.
     pub stream: Stream,
-    /// Which way leads there, in a word for the log.
-    pub way: &'static str,
+    /// Which way leads there.
+    pub way: Way,
     /// What was read of what follows.
     pub early: Vec<u8>,
     /// How it was entered.
@@ -201,7 +201,7 @@ impl Entry {
         };
         let scheme = negotiation.scheme();
         let way = match outer {
-            TUNNEL => TUNNEL,
+            Way::Tunnel => outer,
             _ => stream.way(),
         };
         let asked = match ready {

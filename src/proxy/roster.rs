@@ -6,7 +6,7 @@
 //! compute that cannot be asked ends nothing.
 
 use std::future::poll_fn;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use super::relay::{Ending, Meter};
 use super::{Proxy, input};
 use crate::auth::{AuthError, BEAT, Beat, LiveSession, Order, Pulse, SessionRecord};
 use crate::compute::ComputeError;
-use crate::model::{ConsoleKind, InstanceId, InstanceRef, PowerState, SessionId, UnixTime};
+use crate::model::{ConsoleKind, InstanceId, InstanceRef, PowerState, SessionId, UnixTime, Way};
 
 /// How often the clocks of sessions are looked at.
 const TICK: Duration = Duration::from_secs(1);
@@ -46,6 +46,8 @@ pub(super) struct Roster {
 pub(super) struct Live {
     pub(super) record: SessionRecord,
     pub(super) meter: Arc<Meter>,
+    /// How its console is reached, once it is.
+    way: OnceLock<Way>,
     gavel: Mutex<Gavel>,
 }
 
@@ -85,6 +87,7 @@ impl Live {
         Self {
             record,
             meter: Arc::new(Meter::new(is_input)),
+            way: OnceLock::new(),
             gavel: Mutex::default(),
         }
     }
@@ -142,6 +145,7 @@ impl Live {
             up: self.meter.up(),
             down: self.meter.down(),
             last_input: self.last_input(),
+            way: self.way.get().copied(),
         }
     }
 
@@ -160,8 +164,9 @@ impl Seat {
     }
 
     /// The session has begun.
-    pub(super) fn open(&mut self) {
+    pub(super) fn open(&mut self, way: Way) {
         self.opened = true;
+        let _first = self.live.way.set(way);
         // It may have come too late to be told with the others.
         if self.proxy.watch.is_closing() {
             self.live.end(Verdict::Closing);

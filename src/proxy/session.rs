@@ -21,7 +21,7 @@ use super::{Proxy, Settings};
 use crate::audit::{Event, What};
 use crate::compute::Display;
 use crate::http::upgraded_stream;
-use crate::model::{CorrelationId, Grant, Scheme, SessionId, TokenId};
+use crate::model::{CorrelationId, Grant, Scheme, SessionId, TokenId, Way};
 use crate::resolve;
 use crate::telemetry::TypeLabel;
 
@@ -59,7 +59,7 @@ pub(super) async fn run(proxy: &Proxy, session: Session, upgrade: OnUpgrade, mut
         grant,
         viewer: peer,
     } = session;
-    seat.open();
+    seat.open(entered.way);
     let story = Story {
         id: seat.live().record.id,
         token: seat.live().record.token.clone(),
@@ -91,7 +91,7 @@ struct Story {
     token: TokenId,
     correlation: CorrelationId,
     peer: Option<IpAddr>,
-    way: &'static str,
+    way: Way,
     scheme: Option<Scheme>,
     started: Instant,
 }
@@ -118,7 +118,7 @@ impl Story {
         proxy.metrics.count_close(code);
         let seconds = (self.started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
         let (correlation, peer) = (self.correlation, self.peer.map(tracing::field::display));
-        let (way, security) = (self.way, self.scheme.map(tracing::field::display));
+        let (way, security) = (self.way.as_str(), self.scheme.map(tracing::field::display));
         tracing::info!(
             session = %self.id, %correlation, instance = %grant.instance, name = grant.instance_name,
             r#type = %grant.console_type, address = %grant.target, caller = grant.caller, peer,

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 use super::preamble::{self, NotOpened};
 use crate::compute::{Display, Line};
-use crate::model::{AccessPath, Address, ConsoleKind, Host, Target};
+use crate::model::{AccessPath, Address, ConsoleKind, Host, Target, Way};
 use crate::resolve::{self, Unresolved};
 
 /// An open way to a target, and what was read from it so far.
@@ -48,9 +48,6 @@ impl fmt::Debug for Stream {
     }
 }
 
-/// The way through the compute role of a console's own machine.
-pub const TUNNEL: &str = "tunnel";
-
 /// Where a target may be.
 #[derive(Clone, Debug, Default)]
 pub struct Bounds {
@@ -61,14 +58,14 @@ pub struct Bounds {
 }
 
 impl Stream {
-    /// Which way was taken, in a word for the log.
-    pub fn way(&self) -> &'static str {
+    /// Which way was taken.
+    pub fn way(&self) -> Way {
         match self {
-            Self::Tcp(_) => "tcp",
-            Self::Unix(_) => "unix",
-            Self::Handed(Display::Tunnel(_)) => TUNNEL,
-            Self::Handed(_) => "libvirt",
-            Self::Tls(_) => "tls",
+            Self::Tcp(_) => Way::Tcp,
+            Self::Unix(_) => Way::Unix,
+            Self::Handed(Display::Tunnel(_)) => Way::Tunnel,
+            Self::Handed(_) => Way::Libvirt,
+            Self::Tls(_) => Way::Tls,
         }
     }
 

@@ -11,11 +11,13 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::rig::browser::browse;
+use crate::rig::certificates::Authority;
 use crate::rig::deployment::{Deployment, Plan};
 use crate::rig::libvirtd::Libvirtd;
 use crate::rig::peers::Peer;
 use crate::rig::qemu::{self, Qemu};
 use crate::rig::rfb::{Viewer, shake_hands};
+use crate::rig::vencrypt;
 use crate::rig::wait::{until, until_settled};
 use crate::rig::xml::Domain;
 use crate::rig::xvnc::{self, Xvnc};
@@ -415,4 +417,36 @@ fn timed<T>(work: impl FnOnce() -> T) -> (T, Duration) {
     let began = Instant::now();
     let done = work();
     (done, began.elapsed())
+}
+
+#[test]
+fn a_server_with_vencrypt_is_entered_through_the_tunnel() {
+    let files = place();
+    let pki = files.path().join("pki");
+    let authority = Authority::new(&pki, "ca-cert.pem");
+    authority.vouch_for("127.0.0.1", "server-cert.pem", "server-key.pem");
+    let peer = vencrypt::server(&pki, "server", rustls::ALL_VERSIONS);
+    let ca = pki.join("ca-cert.pem");
+    let vnc = toml::Table::from_iter([("ca_file".to_owned(), ca.to_str().unwrap().into())]);
+    let deployment = Plan::of_four()
+        .set("rpc", "tunnel", "only")
+        .set("proxy", "vnc", vnc)
+        .instance("web-1", &peer.address())
+        .start();
+    let api = deployment.node("api");
+
+    let mut ws = deployment.node("proxy").open(&api.issue("web-1"));
+    let (_, _, name) = shake_hands(&mut ws);
+    ws.send(b"to and fro");
+
+    assert_eq!(name, "inside");
+    assert_eq!(ws.read(10), b"to and fro");
+    until("the way to be listed", || {
+        let listed = api.cli(&["session", "list", "-o", "json"]).ok().json();
+        (listed["sessions"][0]["way"] == "tunnel").then_some(())
+    });
+    drop(ws);
+    let ended = ended(&deployment);
+    assert_eq!(ended["way"], "tunnel", "{ended}");
+    assert_eq!(ended["security"], "x509none", "{ended}");
 }
