@@ -79,7 +79,9 @@ const TABLE: &[(&str, &[&str])] = &[
             "drain",
             "http",
             "model",
+            "resolve",
             "telemetry",
+            "tls",
         ],
     ),
 ];

@@ -12,7 +12,7 @@ mod verify;
 mod words;
 
 pub use client::{Connector, Identity, Settings, TlsError};
-pub use expiry::{Expiry, expiries};
+pub use expiry::{Expiry, expiries, not_after};
 pub use files::BadFile;
 pub use verify::Anybody;
 pub use words::{date, describe, is_about_certificates, rustls_error};
