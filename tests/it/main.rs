@@ -60,6 +60,8 @@ mod rig;
 #[cfg(test)]
 mod rights;
 #[cfg(test)]
+mod rights_live;
+#[cfg(test)]
 mod secrets;
 #[cfg(test)]
 mod security;
