@@ -11,6 +11,7 @@ use super::session::{BEAT, Cause, Limits, Order, SessionRecord};
 use super::store::{Attempt, BadFile, File, Memory, Store};
 use super::{AuthError, Entry, NewGrant, Reply, Request, Source};
 use crate::drain::Watch;
+use crate::live::Live;
 use crate::model::{Binding, Grant, Rights, SessionId, Terms, Token, TokenId, UnixTime};
 use crate::rpc::{Feed, HOLD, Role};
 
@@ -28,7 +29,7 @@ struct Inner {
     orders: Arc<Feed<Order>>,
     /// Rights of tokens that somebody else made, where they were changed here.
     overruled: Mutex<HashMap<TokenId, Rights>>,
-    settings: Settings,
+    rules: Rules,
 }
 
 /// Whose tokens are good here.
@@ -53,7 +54,35 @@ pub struct Settings {
     pub terms: Terms,
 }
 
+/// The settings in force, of a role that runs. Cheap to clone: all clones are one.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    settings: Live<Settings>,
+    limits: Live<Limits>,
+}
+
+impl Rules {
+    fn new(settings: Settings) -> Self {
+        Self {
+            settings: Live::new(settings),
+            limits: Live::new(settings.limits),
+        }
+    }
+
+    /// Puts other settings in force, for what is asked from now on. The number of tokens stays as
+    /// it was at the start.
+    pub fn adopt(&self, settings: Settings) {
+        self.limits.exchange(settings.limits);
+        self.settings.exchange(settings);
+    }
+}
+
 impl Auth {
+    /// Its settings, to be changed while it runs.
+    pub fn rules(&self) -> Rules {
+        self.0.rules.clone()
+    }
+
     /// A role that keeps everything in memory, swept until `watch` closes.
     pub fn in_memory(settings: Settings, watch: &Watch) -> Self {
         let store = Arc::new(Memory::new(settings.max_tokens));
@@ -79,7 +108,8 @@ impl Auth {
     /// A role that shares tokens and sessions with all who use the same Redis.
     pub fn in_redis(redis: redis::Settings, settings: Settings, watch: &Watch) -> Self {
         let orders = Arc::<Feed<Order>>::default();
-        let (tokens, limits) = (settings.max_tokens, settings.limits);
+        let rules = Rules::new(settings);
+        let (tokens, limits) = (settings.max_tokens, rules.limits.clone());
         let redis = Arc::new(Redis::new(redis, tokens, limits, Arc::clone(&orders)));
         let listening = Arc::clone(&redis);
         until_closing(watch, async move { listening.listen().await });
@@ -89,18 +119,19 @@ impl Auth {
             registry: redis,
             orders,
             overruled: Mutex::default(),
-            settings,
+            rules,
         };
         Self::start(inner, watch)
     }
 
     fn with_sessions_here(tokens: Tokens, settings: Settings, watch: &Watch) -> Self {
+        let rules = Rules::new(settings);
         let inner = Inner {
             tokens,
-            registry: Arc::new(registry::Memory::new(settings.limits)),
+            registry: Arc::new(registry::Memory::new(rules.limits.clone())),
             orders: Arc::default(),
             overruled: Mutex::default(),
-            settings,
+            rules,
         };
         Self::start(inner, watch)
     }
@@ -118,6 +149,26 @@ impl Role for Auth {
     type Request = Request;
     type Reply = Reply;
     type Error = AuthError;
+
+    fn callers(request: &Request) -> &'static [&'static str] {
+        match request {
+            Request::Authorize(_)
+            | Request::List(_)
+            | Request::Show(_)
+            | Request::Revoke(_)
+            | Request::Sessions(_)
+            | Request::Session(_)
+            | Request::Kill(_)
+            | Request::SetRights(..) => &["api"],
+            Request::Redeem(_)
+            | Request::Begin(_)
+            | Request::Beat(_)
+            | Request::Restore(_)
+            | Request::End(..)
+            | Request::Orders(_) => &["proxy"],
+            Request::Ready => &["api", "proxy"],
+        }
+    }
 
     async fn call(&self, request: Request) -> Result<Reply, AuthError> {
         let inner = &self.0;
@@ -203,7 +254,7 @@ impl Inner {
                 Some(Grant {
                     terms: Terms {
                         single_use: false,
-                        ..self.settings.terms
+                        ..self.rules.settings.now().terms
                     },
                     rights: overruled.unwrap_or(grant.rights),
                     ..grant
@@ -269,7 +320,7 @@ impl Inner {
         let attempt = Attempt {
             lives: self.registry.lives(token, &browser).await?,
             browser,
-            window: self.settings.reconnect_window,
+            window: self.rules.settings.now().reconnect_window,
         };
         match store.claim(token, attempt, now).await? {
             None => Err(AuthError::Unknown),
@@ -335,7 +386,7 @@ impl Inner {
     /// Remembers what somebody else's token opens with from now on.
     fn overrule(&self, token: TokenId, rights: Rights) -> Result<(), AuthError> {
         let mut overruled = self.overruled();
-        let most = self.settings.max_tokens;
+        let most = self.rules.settings.now().max_tokens;
         if overruled.len() >= most && !overruled.contains_key(&token) {
             return Err(AuthError::Full(most));
         }

@@ -1,18 +1,22 @@
-//! TLS towards hypervisors: whom to believe, what to show of ourselves, and in which words it went
-//! wrong.
+//! TLS towards hypervisors and between our own roles: whom to believe, what to show of ourselves,
+//! and in which words it went wrong.
 //!
-//! Called by the proxy (VNC servers) and by compute (libvirt daemons). Files are read anew for
-//! every connection, so that a renewed certificate counts at the next one. No CA of the system is
-//! ever believed. Knows no protocol inside TLS.
+//! Called by the proxy (VNC servers), by compute (libvirt daemons) and by rpc (`mutual`). Files are
+//! read anew for every connection, or when they change, so that a renewed certificate counts at the
+//! next one. No CA of the system is ever believed. Knows no protocol inside TLS.
 
 mod client;
 mod expiry;
 mod files;
+mod fresh;
+mod mutual;
 mod verify;
 mod words;
 
 pub use client::{Connector, Identity, Settings, TlsError};
 pub use expiry::{Expiry, expiries, not_after};
 pub use files::BadFile;
+pub use fresh::Fresh;
+pub use mutual::{BadMutual, Mutual, MutualFiles, role_name, roles_of};
 pub use verify::Anybody;
 pub use words::{date, describe, is_about_certificates, rustls_error};

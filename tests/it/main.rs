@@ -4,6 +4,8 @@
 //! One module per theme; `rig` holds what they share. Nothing here calls into the crate.
 
 #[cfg(test)]
+mod activation;
+#[cfg(test)]
 mod api;
 #[cfg(test)]
 mod audit;
@@ -55,6 +57,10 @@ mod qmp;
 mod refusals;
 #[cfg(test)]
 mod relay;
+#[cfg(test)]
+mod reload;
+#[cfg(test)]
+mod restart;
 #[cfg(test)]
 mod rig;
 #[cfg(test)]

@@ -105,7 +105,7 @@ impl Redis {
             .script(&Script::new(LOAD), &self.keys(), &[])
             .await?;
         let (version, records, causes, beats, rights): Loaded = loaded;
-        let memory = Memory::new(self.limits);
+        let memory = Memory::new(self.limits.clone());
         let mut sessions = Vec::with_capacity(records.len());
         for (id, record) in &records {
             let mut record: SessionRecord = read(record)?;
