@@ -224,7 +224,7 @@ fn the_page_says_that_the_console_ended() {
         &gateway.issue("desk"),
         &[
             ["--expect-code", "1000"],
-            ["--expect-message", "The console has ended"],
+            ["--expect-message", "The console ended"],
         ]
         .concat(),
     );
