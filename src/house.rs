@@ -88,6 +88,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "http",
             "model",
             "process",
+            "resolve",
             "telemetry",
             "tls",
         ],

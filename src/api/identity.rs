@@ -310,7 +310,9 @@ mod tests {
             .await
             .unwrap();
 
-        assert_eq!(caller, Caller::admin(Who::Key("ops".to_owned())));
+        assert_eq!(caller.address, Some([192, 0, 2, 1].into()));
+        assert_eq!(caller.who, Who::Key("ops".to_owned()));
+        assert_eq!((caller.role, caller.project), (Role::Admin, None));
     }
 
     #[tokio::test]
@@ -376,7 +378,12 @@ mod tests {
         ] {
             let headers = headers(&[("host", host)]);
             let caller = keyless(false).admit(&headers, tcp(peer)).await;
-            assert_eq!(caller.unwrap(), Caller::admin(Who::Local), "{host}");
+            let caller = caller.unwrap();
+            assert_eq!(
+                (caller.who, caller.role),
+                (Who::Local, Role::Admin),
+                "{host}"
+            );
         }
     }
 

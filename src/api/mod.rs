@@ -19,6 +19,7 @@ use http::header::ALLOW;
 use http::{HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
+use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 pub use console::ConsoleRequest;
@@ -222,15 +223,7 @@ impl Api {
         if self.watch.is_draining() {
             return Err(Reject::retry("draining", "this gateway is going down", 5));
         }
-        let body = timeout(BODY, crate::http::read_json(request)).await;
-        let slow = |_| {
-            Reject::new(
-                StatusCode::REQUEST_TIMEOUT,
-                "slow",
-                "the body did not arrive",
-            )
-        };
-        let view = console::create_console(self, body.map_err(slow)??, caller).await?;
+        let view = console::create_console(self, read_body(request).await?, caller).await?;
         Ok(json(StatusCode::CREATED, &view))
     }
 
@@ -278,6 +271,13 @@ impl Api {
         }
         Err(ComputeError::NoSuchInstance { name })
     }
+}
+
+/// What a request holds, if it comes in time.
+async fn read_body<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Reject> {
+    let body = timeout(BODY, crate::http::read_json(request)).await;
+    let why = "the body did not arrive";
+    body.unwrap_or_else(|_| Err(Reject::new(StatusCode::REQUEST_TIMEOUT, "slow", why)))
 }
 
 /// Where GET works, HEAD does too (RFC 9110 section 9.1); hyper leaves its body out.

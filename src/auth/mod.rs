@@ -30,7 +30,7 @@ pub use foreign::{
 };
 pub use role::{Auth, Rules, Settings};
 pub use session::{
-    BEAT, Beat, Cause, LEASE, Limits, LiveSession, Order, Pulse, Reached, SessionRecord,
+    BEAT, Beat, Cause, LEASE, Limits, LiveSession, Order, Pulse, Reached, SessionRecord, Wish,
 };
 
 /// A grant to be made: everything but its times.
@@ -91,7 +91,7 @@ pub enum Request {
     Restore(Vec<LiveSession>),
     /// A session is over; or never came about, if the flag is not set.
     End(SessionId, bool),
-    /// Which sessions are to end? Held until there is one, or for a while.
+    /// Which sessions are to end, or to have other rights? Held until there is one, or for a while.
     Orders(Option<Cursor>),
     /// The live sessions, of one instance or all.
     Sessions(Option<InstanceId>),
@@ -99,6 +99,8 @@ pub enum Request {
     Session(SessionId),
     /// End a session.
     Kill(SessionId),
+    /// Give the viewer of a session other rights, and its token too.
+    SetRights(SessionId, Rights),
 }
 
 /// What auth answers.
@@ -120,7 +122,7 @@ pub enum Reply {
     Orders(News<Order>),
     /// The sessions, the oldest first.
     Sessions(Vec<LiveSession>),
-    /// The session asked for, or just told to end.
+    /// The session asked for, just told to end, or just given other rights.
     Session(Box<LiveSession>),
 }
 

@@ -1,7 +1,8 @@
 //! The role itself: what becomes of each request.
 
+use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::redis::{self, Redis};
@@ -11,7 +12,7 @@ use super::store::{Attempt, BadFile, File, Memory, Store};
 use super::{AuthError, Entry, NewGrant, Reply, Request, Source};
 use crate::drain::Watch;
 use crate::live::Live;
-use crate::model::{Binding, Grant, SessionId, Terms, Token, TokenId, UnixTime};
+use crate::model::{Binding, Grant, Rights, SessionId, Terms, Token, TokenId, UnixTime};
 use crate::rpc::{Feed, HOLD, Role};
 
 /// How often dead tokens are swept. They are refused from their last second on, swept or not.
@@ -26,6 +27,8 @@ struct Inner {
     tokens: Tokens,
     registry: Arc<dyn Registry>,
     orders: Arc<Feed<Order>>,
+    /// Rights of tokens that somebody else made, where they were changed here.
+    overruled: Mutex<HashMap<TokenId, Rights>>,
     rules: Rules,
 }
 
@@ -115,6 +118,7 @@ impl Auth {
             tokens: Tokens::Own(shared),
             registry: redis,
             orders,
+            overruled: Mutex::default(),
             rules,
         };
         Self::start(inner, watch)
@@ -126,6 +130,7 @@ impl Auth {
             tokens,
             registry: Arc::new(registry::Memory::new(rules.limits.clone())),
             orders: Arc::default(),
+            overruled: Mutex::default(),
             rules,
         };
         Self::start(inner, watch)
@@ -153,7 +158,8 @@ impl Role for Auth {
             | Request::Revoke(_)
             | Request::Sessions(_)
             | Request::Session(_)
-            | Request::Kill(_) => &["api"],
+            | Request::Kill(_)
+            | Request::SetRights(..) => &["api"],
             Request::Redeem(_)
             | Request::Begin(_)
             | Request::Beat(_)
@@ -188,6 +194,7 @@ impl Role for Auth {
             Request::Sessions(instance) => inner.registry.list(instance).await.map(Reply::Sessions),
             Request::Session(id) => inner.session(id).await,
             Request::Kill(id) => inner.kill(id).await,
+            Request::SetRights(id, rights) => inner.set_rights(id, rights, now).await,
         }
     }
 }
@@ -241,13 +248,18 @@ impl Inner {
     async fn redeem(&self, token: &Token, now: UnixTime) -> Result<Reply, AuthError> {
         let grant = match &self.tokens {
             Tokens::Own(store) => store.get(&token.hash(), now).await?,
-            Tokens::Foreign(source) => Some(Grant {
-                terms: Terms {
-                    single_use: false,
-                    ..self.rules.settings.now().terms
-                },
-                ..source.redeem(token, now).await?
-            }),
+            Tokens::Foreign(source) => {
+                let grant = source.redeem(token, now).await?;
+                let overruled = self.overruled().get(&token.hash().id()).copied();
+                Some(Grant {
+                    terms: Terms {
+                        single_use: false,
+                        ..self.rules.settings.now().terms
+                    },
+                    rights: overruled.unwrap_or(grant.rights),
+                    ..grant
+                })
+            }
         };
         let grant = grant.ok_or(AuthError::Unknown)?;
         Ok(Reply::Redeemed(Box::new(grant)))
@@ -350,6 +362,41 @@ impl Inner {
             self.orders.tell(order);
         }
         Ok(session)
+    }
+
+    /// The token first, so that nobody gets the old rights back by loading the page anew.
+    async fn set_rights(
+        &self,
+        id: SessionId,
+        rights: Rights,
+        now: UnixTime,
+    ) -> Result<Reply, AuthError> {
+        let live = self.registry.find(id).await?;
+        let token = live.ok_or(AuthError::NoSession(id))?.record.token;
+        match &self.tokens {
+            Tokens::Own(store) => store.set_rights(&token, rights, now).await?,
+            Tokens::Foreign(_) => self.overrule(token, rights)?,
+        }
+        if let Some(order) = self.registry.set_rights(id, rights).await? {
+            self.orders.tell(order);
+        }
+        self.session(id).await
+    }
+
+    /// Remembers what somebody else's token opens with from now on.
+    fn overrule(&self, token: TokenId, rights: Rights) -> Result<(), AuthError> {
+        let mut overruled = self.overruled();
+        let most = self.rules.settings.now().max_tokens;
+        if overruled.len() >= most && !overruled.contains_key(&token) {
+            return Err(AuthError::Full(most));
+        }
+        let _before = overruled.insert(token, rights);
+        Ok(())
+    }
+
+    fn overruled(&self) -> MutexGuard<'_, HashMap<TokenId, Rights>> {
+        let locked = self.overruled.lock();
+        locked.unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn sweep(&self) {

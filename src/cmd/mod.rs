@@ -5,6 +5,7 @@
 //! one over its admin socket and know nothing of its roles.
 
 mod config;
+mod doctor;
 mod failure;
 mod instance;
 mod key;
@@ -78,6 +79,8 @@ enum Command {
     /// See what instances there are
     #[command(subcommand)]
     Instance(instance::InstanceCommand),
+    /// Walk the way to a console as a viewer would, and say where it ends and what to change
+    Doctor(doctor::Doctor),
     /// Check and show the config file
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -157,6 +160,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Token(command) => command.run(),
         Command::Session(command) => command.run(),
         Command::Instance(command) => command.run(),
+        Command::Doctor(doctor) => doctor.run(),
         Command::Config(command) => command.run(),
         Command::Key(command) => command.run(),
         Command::Pki(command) => command.run(),

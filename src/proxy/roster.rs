@@ -16,8 +16,9 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::close::{self, Verdict};
 use super::relay::{Ending, Meter};
+use super::rights::{InForce, can_change};
 use super::{Proxy, input};
-use crate::auth::{AuthError, BEAT, Beat, LiveSession, Order, Pulse, SessionRecord};
+use crate::auth::{AuthError, BEAT, Beat, LiveSession, Order, Pulse, SessionRecord, Wish};
 use crate::compute::ComputeError;
 use crate::model::{ConsoleKind, InstanceId, InstanceRef, PowerState, SessionId, UnixTime};
 
@@ -46,6 +47,8 @@ pub(super) struct Roster {
 pub(super) struct Live {
     pub(super) record: SessionRecord,
     pub(super) meter: Arc<Meter>,
+    /// What the viewer may do by now.
+    pub(super) rights: Arc<InForce>,
     gavel: Mutex<Gavel>,
 }
 
@@ -83,6 +86,7 @@ impl Live {
     fn new(record: SessionRecord) -> Self {
         let is_input = input::of(record.console_type.kind());
         Self {
+            rights: Arc::new(InForce::new(record.rights)),
             record,
             meter: Arc::new(Meter::new(is_input)),
             gavel: Mutex::default(),
@@ -142,12 +146,18 @@ impl Live {
             up: self.meter.up(),
             down: self.meter.down(),
             last_input: self.last_input(),
+            rights: self.rights.get(),
         }
     }
 
+    /// An auth that has forgotten all learns of the rights in force, not of those at the start.
     fn snapshot(&self) -> LiveSession {
+        let rights = self.rights.get();
         LiveSession {
-            record: self.record.clone(),
+            record: SessionRecord {
+                rights,
+                ..self.record.clone()
+            },
             beat: self.beat(),
         }
     }
@@ -298,8 +308,18 @@ impl Proxy {
     }
 
     fn obey(&self, order: Order) {
-        if let Some(live) = self.roster.live.get(&order.session) {
-            live.end(Verdict::Ordered(order.cause));
+        let Some(live) = self.roster.live.get(&order.session) else {
+            return;
+        };
+        match order.wish {
+            Wish::End(cause) => live.end(Verdict::Ordered(cause)),
+            Wish::Rights(rights) if can_change(live.record.console_type.kind()) => {
+                live.rights.set(live.record.changeable(rights));
+                tracing::info!(session = %order.session, %rights, "rights changed");
+                // Auth hears at once what is in force.
+                self.roster.beat_now.notify_one();
+            }
+            Wish::Rights(_) => {}
         }
     }
 

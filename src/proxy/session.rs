@@ -75,12 +75,14 @@ pub(super) async fn run(proxy: &Proxy, session: Session, upgrade: OnUpgrade, mut
     let opening = Opening {
         viewer_bytes,
         meter: Arc::clone(&seat.live().meter),
-        filter: rights::filter(grant.console_type.kind(), grant.rights),
+        filter: rights::filter(grant.console_type.kind(), &seat.live().rights),
         signature: format!(" [{correlation}]").into(),
         caps: proxy.bandwidth.caps(&grant, settings.bandwidth),
         ..Opening::default()
     };
     let report = serve(&settings, &seat, (viewer, entered), opening).await;
+    let mut grant = grant;
+    grant.rights = seat.live().rights.get();
     drop(seat);
     story.end(proxy, &grant, &report);
 }

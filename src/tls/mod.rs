@@ -14,7 +14,7 @@ mod verify;
 mod words;
 
 pub use client::{Connector, Identity, Settings, TlsError};
-pub use expiry::{Expiry, expiries};
+pub use expiry::{Expiry, expiries, not_after};
 pub use files::BadFile;
 pub use fresh::Fresh;
 pub use mutual::{BadMutual, Mutual, MutualFiles, role_name, roles_of};

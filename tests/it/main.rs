@@ -16,6 +16,8 @@ mod consoles;
 #[cfg(test)]
 mod directory;
 #[cfg(test)]
+mod doctor;
+#[cfg(test)]
 mod files;
 #[cfg(test)]
 mod frames;
@@ -63,6 +65,8 @@ mod restart;
 mod rig;
 #[cfg(test)]
 mod rights;
+#[cfg(test)]
+mod rights_live;
 #[cfg(test)]
 mod roles;
 #[cfg(test)]

@@ -18,7 +18,7 @@ use super::claim::Claim;
 use super::memory::Memory;
 use super::{Answer, Attempt, Store};
 use crate::auth::{AuthError, Entry};
-use crate::model::{Grant, InstanceId, TokenHash, TokenId, UnixTime};
+use crate::model::{Grant, InstanceId, Rights, TokenHash, TokenId, UnixTime};
 
 /// Grants as JSON, by the hash of their token.
 const GRANTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("grants");
@@ -211,6 +211,7 @@ impl Store for File {
 
     fn remove<'a>(&'a self, id: &'a TokenId, now: UnixTime) -> Answer<'a, Option<Entry>> {
         Box::pin(async move {
+            let _order = self.claims.lock().await;
             if let Some(hash) = self.memory.hash_of(id) {
                 self.record(Change::Forget(vec![hash])).await?;
             }
@@ -235,6 +236,19 @@ impl Store for File {
                 self.keep_claim(id, self.memory.claim_of(id)).await?;
             }
             Ok(welcome)
+        })
+    }
+
+    fn set_rights<'a>(&'a self, id: &'a TokenId, rights: Rights, now: UnixTime) -> Answer<'a, ()> {
+        Box::pin(async move {
+            // Or a token that is being revoked would be written again behind that.
+            let _order = self.claims.lock().await;
+            let Some((hash, grant)) = self.memory.change(id, rights, now) else {
+                return Ok(());
+            };
+            let bytes = serde_json::to_vec(&grant);
+            let bytes = bytes.map_err(|error| AuthError::Store(error.to_string()))?;
+            self.record(Change::Grant(hash, bytes)).await
         })
     }
 

@@ -7,7 +7,7 @@ use dashmap::mapref::entry::Entry as Place;
 use super::claim::Claim;
 use super::{Answer, Attempt, Store, sorted};
 use crate::auth::{AuthError, Entry};
-use crate::model::{Grant, InstanceId, TokenHash, TokenId, UnixTime};
+use crate::model::{Grant, InstanceId, Rights, TokenHash, TokenId, UnixTime};
 
 /// Grants in this process's memory, gone with it.
 ///
@@ -147,6 +147,20 @@ impl Memory {
         Some(outcome)
     }
 
+    /// Changes what a token opens with. Its grant as it is now, if it is valid.
+    pub(super) fn change(
+        &self,
+        id: &TokenId,
+        rights: Rights,
+        now: UnixTime,
+    ) -> Option<(TokenHash, Grant)> {
+        let hash = self.hash_of(id)?;
+        let mut grant = self.grants.get_mut(&hash)?;
+        grant.rights = rights;
+        let grant = grant.clone();
+        (grant.expires > now).then_some((hash, grant))
+    }
+
     /// Forgets every grant that is dead at `now`, and tells which.
     pub(super) fn bury(&self, now: UnixTime) -> Vec<TokenHash> {
         let dead = self.grants.iter().filter(|item| item.expires <= now);
@@ -211,6 +225,11 @@ impl Store for Memory {
     ) -> Answer<'a, Option<bool>> {
         let take = |claim: &mut _| Claim::take(claim, &attempt, now);
         at_once(Ok(self.claim(id, take)))
+    }
+
+    fn set_rights<'a>(&'a self, id: &'a TokenId, rights: Rights, now: UnixTime) -> Answer<'a, ()> {
+        let _changed = self.change(id, rights, now);
+        at_once(Ok(()))
     }
 
     fn leave<'a>(&'a self, id: &'a TokenId, opened: bool, now: UnixTime) -> Answer<'a, ()> {

@@ -11,7 +11,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::{AuthError, BoxFuture, Entry};
-use crate::model::{Browser, Grant, InstanceId, TokenHash, TokenId, UnixTime};
+use crate::model::{Browser, Grant, InstanceId, Rights, TokenHash, TokenId, UnixTime};
 
 pub use file::BadFile;
 
@@ -46,6 +46,9 @@ pub(super) trait Store: Send + Sync + fmt::Debug {
         attempt: Attempt,
         now: UnixTime,
     ) -> Answer<'a, Option<bool>>;
+
+    /// Changes what a token opens with; nothing for one that is not there.
+    fn set_rights<'a>(&'a self, id: &'a TokenId, rights: Rights, now: UnixTime) -> Answer<'a, ()>;
 
     /// Notes that a session of a single-use token has ended, or never came about.
     fn leave<'a>(&'a self, id: &'a TokenId, opened: bool, now: UnixTime) -> Answer<'a, ()>;
