@@ -12,7 +12,7 @@ use super::front::{Admin, ApiDoor, Front};
 use super::monitor::Monitor;
 use crate::config::Config;
 use crate::drain::Watch;
-use crate::http::{BindError, Limits, Listener, Service, serve};
+use crate::http::{Limits, Listener, Service, serve};
 use crate::process::{BadSocket, Given, Givens, Socket};
 
 /// Doors that are open and not served yet.
@@ -22,8 +22,14 @@ pub(super) struct Doors {
     api: Vec<Listener>,
     monitor: Vec<Listener>,
     admin: Listener,
+}
+
+/// What was opened.
+pub(super) struct Opened {
+    pub(super) doors: Doors,
+    pub(super) addresses: Addresses,
     /// The same sockets, for whoever takes over.
-    estate: Vec<Given>,
+    pub(super) sockets: Vec<Given>,
 }
 
 /// Where the doors are.
@@ -79,10 +85,10 @@ impl Doors {
         api_is_public: bool,
         admin: PathBuf,
         mut given: Givens,
-    ) -> Result<(Self, Addresses), StartError> {
+    ) -> Result<Opened, StartError> {
         let mut opening = Opening {
             given: &mut given,
-            estate: Vec::new(),
+            sockets: Vec::new(),
         };
         let (public, listen) = opening.all(&PUBLIC, &config.proxy.listen)?;
         let (api, api_addresses) = if api_is_public {
@@ -97,8 +103,8 @@ impl Doors {
             api,
             monitor,
             admin,
-            estate: opening.estate,
         };
+        let sockets = opening.sockets;
         if let Some(name) = given.unwanted() {
             let why = "no door here is called so; FileDescriptorName= is one of proxy, api, \
                        monitor, admin"
@@ -112,11 +118,15 @@ impl Doors {
             monitor: monitor_addresses,
             admin: path,
         };
-        Ok((doors, addresses))
+        Ok(Opened {
+            doors,
+            addresses,
+            sockets,
+        })
     }
 
-    /// Has everybody answer who should, until all ends. Returns the sockets for whoever takes over.
-    pub(super) fn serve(self, services: Services, limits: Limits, watch: &Watch) -> Vec<Given> {
+    /// Has everybody answer who should, until all ends.
+    pub(super) fn serve(self, services: Services, limits: Limits, watch: &Watch) {
         let Services {
             front,
             api,
@@ -127,13 +137,12 @@ impl Doors {
         serve_all(self.api, api, limits, watch);
         serve_all(self.monitor, monitor, limits, watch);
         serve_all(vec![self.admin], admin, limits, watch);
-        self.estate
     }
 }
 
 struct Opening<'a> {
     given: &'a mut Givens,
-    estate: Vec<Given>,
+    sockets: Vec<Given>,
 }
 
 impl Opening<'_> {
@@ -173,6 +182,7 @@ impl Opening<'_> {
                 socket.map(|socket| Given {
                     name: door.name.to_owned(),
                     managed: false,
+                    path: None,
                     socket,
                 })
             },
@@ -196,7 +206,7 @@ impl Opening<'_> {
             key: door.key,
             error,
         })?;
-        self.estate.push(given);
+        self.sockets.push(given);
         Ok(listener)
     }
 
@@ -205,49 +215,36 @@ impl Opening<'_> {
             key: ADMIN.key,
             error,
         };
-        let at = |given: &Given| match &given.socket {
-            Socket::Unix(listener) => {
-                let there = listener.local_addr().ok();
-                there.and_then(|there| Some(there.as_pathname()?.to_owned()))
-            }
-            Socket::Tcp(_) => None,
-        };
         let fits = |given: &Given| {
-            is_for(given, &ADMIN) && (given.managed || at(given).as_deref() == Some(&*path))
+            is_for(given, &ADMIN) && (given.managed || given.path.as_ref() == Some(&path))
         };
         let Some(given) = self.given.take(fits) else {
-            let (listener, socket) = Listener::unix(&path).map_err(door)?;
-            self.keep_admin(socket);
+            let socket = Listener::bind_unix(&path).map_err(door)?;
+            let listener = Listener::given_unix(&socket, &path, true).map_err(door)?;
+            self.sockets.push(Given {
+                name: ADMIN.name.to_owned(),
+                managed: false,
+                path: Some(path.clone()),
+                socket: Socket::Unix(socket),
+            });
             return Ok((listener, path));
         };
-        let path = at(&given).unwrap_or(path);
-        let listener = match &given.socket {
-            Socket::Unix(listener) => given_admin(listener, &path, given.managed).map_err(door)?,
-            Socket::Tcp(_) => {
-                let why = "the door `admin` must be a Unix socket".to_owned();
-                return Err(bad(&given.name, why));
-            }
+        let Socket::Unix(socket) = &given.socket else {
+            let why = "the door `admin` must be a Unix socket".to_owned();
+            return Err(bad(&given.name, why));
         };
-        self.estate.push(given);
+        let there = socket.local_addr().ok();
+        let there = there.and_then(|there| Some(there.as_pathname()?.to_owned()));
+        let path = if given.managed {
+            there.unwrap_or(path)
+        } else {
+            path
+        };
+        // The service manager removes its own, if anybody does.
+        let listener = Listener::given_unix(socket, &path, !given.managed).map_err(door)?;
+        self.sockets.push(given);
         Ok((listener, path))
     }
-
-    fn keep_admin(&mut self, socket: std::os::unix::net::UnixListener) {
-        self.estate.push(Given {
-            name: ADMIN.name.to_owned(),
-            managed: false,
-            socket: Socket::Unix(socket),
-        });
-    }
-}
-
-/// The service manager removes its own sockets, if anybody does.
-fn given_admin(
-    listener: &std::os::unix::net::UnixListener,
-    path: &Path,
-    managed: bool,
-) -> Result<Listener, BindError> {
-    Listener::given_unix(listener, path, !managed)
 }
 
 fn bad(name: &str, why: String) -> StartError {

@@ -10,6 +10,7 @@ mod front;
 mod monitor;
 mod reload;
 mod tokens;
+mod upgrade;
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZero;
@@ -22,7 +23,7 @@ use url::Url;
 
 use crate::api::{Api, Gatekeeper, Identities, NovaSettings, Urls};
 use crate::auth::store::BadFile;
-use crate::auth::{Auth, BadDatabase, Rules};
+use crate::auth::{Auth, BadDatabase, Estate, Rules};
 use crate::compute::Compute;
 use crate::compute::driver::libvirt::sasl::Credentials;
 use crate::compute::driver::libvirt::transport::Uri;
@@ -35,7 +36,7 @@ use crate::http::{BindError, Limits};
 use crate::keystone::{self, Keystone};
 use crate::live::Live;
 use crate::model::{Address, ConsoleKind, Host, Security, Target};
-use crate::process::{BadSocket, Givens, Notifier};
+use crate::process::{BadSocket, Given, Givens, Notifier, Program};
 use crate::proxy::{Bandwidth, Proxy, Settings, Workers, relay};
 use crate::rpc::{self, Client};
 use crate::telemetry::{Level, Metrics};
@@ -45,9 +46,11 @@ use front::{Admin, ApiDoor, Front};
 use monitor::Monitor;
 use reload::Parts;
 
+pub use crate::auth::Bequest;
 pub use doors::Addresses;
-pub use front::RELOAD;
+pub use front::{RELOAD, UPGRADE};
 pub use reload::{Reloaded, Reloader, Reread};
+pub use upgrade::{Heir, Upgraded, Upgrader};
 
 /// What runs beside what the config names.
 #[derive(Debug, Default)]
@@ -77,6 +80,9 @@ pub enum StartError {
     /// A socket that was given cannot be used.
     #[error(transparent)]
     Given(#[from] BadSocket),
+    /// The process before could not be answered.
+    #[error("the process before cannot be answered: {0}")]
+    Heir(#[source] BindError),
     /// The demo's own port cannot be opened.
     #[error("the demo cannot listen on loopback")]
     Demo(#[source] std::io::Error),
@@ -124,6 +130,7 @@ pub enum StartError {
 pub struct App {
     doors: Doors,
     addresses: Addresses,
+    sockets: Vec<Given>,
     parties: Parties,
     pages: Pages,
     proxy_alone: bool,
@@ -146,6 +153,8 @@ struct Roles {
     rules: Rules,
     wiring: Wiring,
     runtimes: Vec<Handle>,
+    estate: Estate,
+    heir: Option<Heir>,
 }
 
 impl App {
@@ -163,7 +172,7 @@ impl App {
         } else {
             None
         };
-        let (doors, addresses) = Doors::open(&config, !extras.proxy_alone, admin, given)?;
+        let opened = Doors::open(&config, !extras.proxy_alone, admin, given)?;
         let parties = Parties {
             drivers: drivers(&config, demo.as_ref(), extras.target.as_ref())?,
             keystone: keystone_settings(&config)?,
@@ -171,8 +180,9 @@ impl App {
             workers: Workers::start().map_err(StartError::Workers)?,
         };
         Ok(Self {
-            doors,
-            addresses,
+            doors: opened.doors,
+            addresses: opened.addresses,
+            sockets: opened.sockets,
             parties,
             pages,
             proxy_alone: extras.proxy_alone,
@@ -196,14 +206,18 @@ impl App {
 
     /// Starts to serve; ends with `drain`. Returns what this process itself may call. Errors:
     /// `Tokens`.
-    pub fn run(self, drain: &Drain, around: Around) -> Result<Running, StartError> {
+    pub async fn run(self, drain: &Drain, around: Around) -> Result<Running, StartError> {
         let watch = drain.watch();
+        let whereabouts = (&self.config, &self.addresses);
+        let roles = self.parties.start(whereabouts, around.bequest, &watch);
         let Roles {
             proxy,
             rules,
             wiring,
             runtimes,
-        } = self.parties.start(&self.config, &self.addresses, &watch)?;
+            estate,
+            heir,
+        } = roles.await?;
         let metrics = wiring.metrics.clone();
         let certificates = Live::new(certificates::files(&self.config));
         certificates::start(&certificates, &metrics, &watch);
@@ -216,50 +230,62 @@ impl App {
         let api = Live::new(build_api(&self.config, &self.addresses, &wiring));
         let pages = Live::new(self.pages);
         let drain_timeout = Live::new(self.config.proxy.drain_timeout.get());
+        let limits = limits(&self.config);
+        let shared = self.addresses.api.is_empty() && !self.proxy_alone;
+        let front = Front {
+            proxy: Arc::clone(&proxy),
+            api: shared.then(|| api.clone()),
+            pages: pages.clone(),
+        };
         let parts = Parts {
             api: api.clone(),
-            pages: pages.clone(),
-            proxy: Arc::clone(&proxy),
+            pages,
+            proxy,
             rules,
             level: around.level,
             certificates,
             drain_timeout: drain_timeout.clone(),
             wiring,
-            addresses: self.addresses.clone(),
+            addresses: self.addresses,
             metrics,
         };
-        let limits = limits(&self.config);
-        let shared = self.addresses.api.is_empty() && !self.proxy_alone;
-        let shared_api = shared.then(|| api.clone());
-        let reloader = Reloader::new(self.config, around.reread, around.notifier, parts);
+        let (program, notifier) = (around.program, around.notifier);
+        let upgrader = Upgrader::new(
+            program,
+            self.sockets,
+            drain.gate(),
+            estate,
+            notifier.clone(),
+        );
+        let reloader = Reloader::new(self.config, around.reread, notifier, parts);
         let services = Services {
-            front: Front {
-                proxy,
-                api: shared_api,
-                pages,
-            },
+            front,
             api: ApiDoor(api.clone()),
             admin: Admin {
                 api: api.clone(),
                 reloader: reloader.clone(),
+                upgrader: upgrader.clone(),
             },
             monitor,
         };
-        let _estate = self.doors.serve(services, limits, &watch);
+        self.doors.serve(services, limits, &watch);
         Ok(Running {
             api,
             drain_timeout,
             reloader,
+            upgrader,
+            heir,
             runtimes,
         })
     }
 }
 
 impl Parties {
-    fn start(
+    /// `bequest` is what the process before gave, if there is one.
+    async fn start(
         self,
-        config: &Config,
-        addresses: &Addresses,
+        (config, addresses): (&Config, &Addresses),
+        bequest: Option<Bequest>,
         watch: &Watch,
     ) -> Result<Roles, StartError> {
         let metrics = Metrics::default();
@@ -270,8 +296,14 @@ impl Parties {
         let compute = Client::Near(rpc::serve(compute, watch));
         let urls = urls(config, addresses);
         let auth = tokens::auth(config, &urls, keystone.as_ref(), watch)?;
-        let rules = auth.rules();
+        let (rules, estate) = (auth.rules(), auth.estate());
+        let inherited = bequest.is_some();
+        if let Some(bequest) = bequest {
+            auth.inherit(bequest).await;
+        }
         let auth = Client::Near(rpc::serve(auth, watch));
+        let admin = &addresses.admin;
+        let heir = inherited.then(|| upgrade::answer_predecessor(auth.clone(), admin, watch));
         if let Some(demo) = self.demo {
             watch.spawn_service(demo.run(watch.clone()));
         }
@@ -293,6 +325,8 @@ impl Parties {
             rules,
             wiring,
             runtimes,
+            estate,
+            heir: heir.transpose().map_err(StartError::Heir)?,
         })
     }
 }
@@ -305,6 +339,10 @@ pub struct Around {
     pub level: Level,
     /// Tells the service manager.
     pub notifier: Notifier,
+    /// What runs, to be run again.
+    pub program: Program,
+    /// What the process before gave, if there is one.
+    pub bequest: Option<Bequest>,
 }
 
 impl std::fmt::Debug for Around {
@@ -332,6 +370,10 @@ pub struct Running {
     pub drain_timeout: Live<Duration>,
     /// Reads the config again.
     pub reloader: Reloader,
+    /// Puts another process in place of this one.
+    pub upgrader: Upgrader,
+    /// Where the process before finds what it gave.
+    pub heir: Option<Heir>,
     /// What sessions run on.
     pub runtimes: Vec<Handle>,
 }

@@ -80,4 +80,6 @@ mod stores;
 #[cfg(test)]
 mod tokens;
 #[cfg(test)]
+mod upgrade;
+#[cfg(test)]
 mod websockify_file;
