@@ -14,6 +14,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("web", &[]),
     ("config", &["model"]),
     ("telemetry", &["config", "model"]),
+    ("audit", &["model", "telemetry"]),
     ("resolve", &["model"]),
     ("rpc", &["drain", "http", "model", "resolve", "tls"]),
     ("http", &["drain", "model", "resolve"]),
@@ -27,6 +28,7 @@ const TABLE: &[(&str, &[&str])] = &[
     (
         "api",
         &[
+            "audit",
             "auth",
             "compute",
             "config",
@@ -41,6 +43,7 @@ const TABLE: &[(&str, &[&str])] = &[
     (
         "proxy",
         &[
+            "audit",
             "auth",
             "compute",
             "drain",
@@ -57,6 +60,7 @@ const TABLE: &[(&str, &[&str])] = &[
         "app",
         &[
             "api",
+            "audit",
             "auth",
             "compute",
             "config",

@@ -9,6 +9,7 @@ mod error;
 mod identity;
 mod keystone;
 mod nova;
+mod session;
 mod urls;
 mod view;
 
@@ -30,11 +31,12 @@ pub use view::{
     TokensView,
 };
 
+use crate::audit::{Audit, Event, What};
 use crate::auth::{Auth, AuthError};
 use crate::compute::{Compute, ComputeError};
 use crate::drain::Watch;
 use crate::http::{Body, Peer, Reject, json};
-use crate::model::{ConsoleType, Instance, InstanceRef, Role, SessionId, Terms, TokenId};
+use crate::model::{ConsoleType, Instance, InstanceRef, Role, Terms, TokenId};
 use crate::rpc::Client;
 use crate::telemetry::{Metrics, StatusLabel};
 
@@ -61,6 +63,8 @@ pub struct Api {
     pub auth: Client<Auth>,
     /// Finds instances.
     pub compute: Client<Compute>,
+    /// Is told who did what.
+    pub audit: Audit,
     /// Counts.
     pub metrics: Metrics,
     /// Says when to refuse new work.
@@ -97,8 +101,26 @@ impl Api {
             let (status, code) = (reject.status.as_u16(), reject.code);
             let (correlation, detail) = (reject.correlation, reject.detail.as_ref());
             tracing::info!(%peer, %method, status, code, %correlation, detail, "request refused");
+            self.note_refusal(&reject, peer);
             reject.into_response()
         })
+    }
+
+    /// Whoever is turned away is an event; a typing mistake is none.
+    fn note_refusal(&self, reject: &Reject, peer: Peer) {
+        if !matches!(
+            reject.status,
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
+        ) {
+            return;
+        }
+        let event = Event {
+            address: peer.ip(),
+            code: Some(reject.status.as_u16()),
+            why: Some(reject.detail.to_string()),
+            ..Event::new(What::Refused)
+        };
+        self.audit.note(&event.correlated(reject.correlation));
     }
 
     /// Makes a URL for this process's own starter.
@@ -176,7 +198,7 @@ impl Api {
                 sessions.retain(|live| caller.sees(live.record.project.as_deref()));
                 Ok(json(StatusCode::OK, &SessionsView::from(sessions)))
             }
-            ["v1", "sessions", id] => self.session(&request, id, &caller).await,
+            ["v1", "sessions", id] => session::answer(self, request, id, &caller).await,
             _ => Err(Reject::not_found()),
         }
     }
@@ -242,6 +264,10 @@ impl Api {
             let entry = self.auth.revoke(id).await?;
             let (id, instance) = (&entry.id, entry.grant.instance);
             tracing::info!(token = %id, %instance, %caller, "token revoked");
+            let event = Event::new(What::Revoked).of_grant(&entry.grant);
+            let token = Some(entry.id.clone());
+            let event = event.by(caller, caller.address);
+            self.audit.note(&Event { token, ..event });
             entry
         } else {
             entry
@@ -261,35 +287,6 @@ impl Api {
             return Ok(instance);
         }
         Err(ComputeError::NoSuchInstance { name })
-    }
-}
-
-impl Api {
-    async fn session(
-        &self,
-        request: &Request<Incoming>,
-        id: &str,
-        caller: &Caller,
-    ) -> Result<Response<Body>, Reject> {
-        only(request, &[Method::GET, Method::DELETE])?;
-        let id: SessionId = id.parse().map_err(|error| {
-            let why = format!("this is no session id: {error}");
-            Reject::new(StatusCode::BAD_REQUEST, "bad-session-id", why)
-        })?;
-        let live = self.auth.session(id).await?;
-        if !caller.sees(live.record.project.as_deref()) {
-            return Err(AuthError::NoSession(id).into());
-        }
-        let live = if request.method() == Method::DELETE {
-            caller.must_be(Role::Member)?;
-            let live = self.auth.kill(id).await?;
-            let instance = live.record.instance;
-            tracing::info!(session = %id, %instance, %caller, "session killed");
-            live
-        } else {
-            live
-        };
-        Ok(json(StatusCode::OK, &SessionView::from(live)))
     }
 }
 

@@ -22,6 +22,7 @@ use tokio::runtime::Handle;
 use url::Url;
 
 use crate::api::{Api, Gatekeeper, Identities, NovaSettings, Urls};
+use crate::audit::{Audit, Place};
 use crate::auth::store::BadFile;
 use crate::auth::{Auth, BadDatabase, Estate, Rules};
 use crate::compute::Compute;
@@ -29,7 +30,7 @@ use crate::compute::driver::libvirt::sasl::Credentials;
 use crate::compute::driver::libvirt::transport::Uri;
 use crate::compute::driver::libvirt::{self, Libvirt};
 use crate::compute::driver::{BadEntry, Directory, Discover, Driver, Entry, Fixed, Qmp};
-use crate::config::{Config, FixedInstance, Hypervisor};
+use crate::config::{self, Config, FixedInstance, Hypervisor};
 use crate::demo::Demo;
 use crate::drain::{Drain, Watch};
 use crate::http::{BindError, Limits};
@@ -95,6 +96,14 @@ pub enum StartError {
     /// Two instances listed by hand cannot be told apart.
     #[error("compute.instance: {0}")]
     Instances(#[from] BadEntry),
+    /// Nobody could tell later who did what.
+    #[error("audit: {place} cannot be written: {why}")]
+    Audit {
+        /// Where it was to go.
+        place: Place,
+        /// Why not.
+        why: std::io::Error,
+    },
     /// Tokens cannot be kept.
     #[error("auth.file: {0}")]
     Tokens(#[from] BadFile),
@@ -210,53 +219,20 @@ impl App {
         let watch = drain.watch();
         let whereabouts = (&self.config, &self.addresses);
         let roles = self.parties.start(whereabouts, around.bequest, &watch);
-        let Roles {
-            proxy,
-            rules,
-            wiring,
-            runtimes,
-            estate,
-            heir,
-        } = roles.await?;
-        let metrics = wiring.metrics.clone();
-        let certificates = Live::new(certificates::files(&self.config));
-        certificates::start(&certificates, &metrics, &watch);
-        let monitor = Monitor {
-            auth: wiring.auth.clone(),
-            compute: wiring.compute.clone(),
-            metrics: metrics.clone(),
-            watch: watch.clone(),
-        };
-        let api = Live::new(build_api(&self.config, &self.addresses, &wiring));
-        let pages = Live::new(self.pages);
-        let drain_timeout = Live::new(self.config.proxy.drain_timeout.get());
-        let limits = limits(&self.config);
+        let roles = roles.await?;
         let shared = self.addresses.api.is_empty() && !self.proxy_alone;
+        let limits = limits(&self.config);
+        let parts = roles.parts(&self.config, self.pages, self.addresses, around.level);
+        certificates::start(&parts.certificates, &parts.metrics, &watch);
+        let (api, drain_timeout) = (parts.api.clone(), parts.drain_timeout.clone());
         let front = Front {
-            proxy: Arc::clone(&proxy),
+            proxy: Arc::clone(&parts.proxy),
             api: shared.then(|| api.clone()),
-            pages: pages.clone(),
-        };
-        let parts = Parts {
-            api: api.clone(),
-            pages,
-            proxy,
-            rules,
-            level: around.level,
-            certificates,
-            drain_timeout: drain_timeout.clone(),
-            wiring,
-            addresses: self.addresses,
-            metrics,
+            pages: parts.pages.clone(),
         };
         let (program, notifier) = (around.program, around.notifier);
-        let upgrader = Upgrader::new(
-            program,
-            self.sockets,
-            drain.gate(),
-            estate,
-            notifier.clone(),
-        );
+        let (estate, told) = (roles.estate, notifier.clone());
+        let upgrader = Upgrader::new(program, self.sockets, drain.gate(), estate, told);
         let reloader = Reloader::new(self.config, around.reread, notifier, parts);
         let services = Services {
             front,
@@ -266,17 +242,41 @@ impl App {
                 reloader: reloader.clone(),
                 upgrader: upgrader.clone(),
             },
-            monitor,
+            monitor: Monitor {
+                auth: roles.wiring.auth,
+                compute: roles.wiring.compute,
+                metrics: roles.wiring.metrics,
+                watch: watch.clone(),
+            },
         };
         self.doors.serve(services, limits, &watch);
         Ok(Running {
             api,
+            audit: roles.wiring.audit,
             drain_timeout,
             reloader,
             upgrader,
-            heir,
-            runtimes,
+            heir: roles.heir,
+            runtimes: roles.runtimes,
         })
+    }
+}
+
+impl Roles {
+    /// What takes a new config, with this one in force.
+    fn parts(&self, config: &Config, pages: Pages, addresses: Addresses, level: Level) -> Parts {
+        Parts {
+            api: Live::new(build_api(config, &addresses, &self.wiring)),
+            pages: Live::new(pages),
+            proxy: Arc::clone(&self.proxy),
+            rules: self.rules.clone(),
+            level,
+            certificates: Live::new(certificates::files(config)),
+            drain_timeout: Live::new(config.proxy.drain_timeout.get()),
+            wiring: self.wiring.clone(),
+            addresses,
+            metrics: self.wiring.metrics.clone(),
+        }
     }
 }
 
@@ -288,7 +288,7 @@ impl Parties {
         bequest: Option<Bequest>,
         watch: &Watch,
     ) -> Result<Roles, StartError> {
-        let metrics = Metrics::default();
+        let (metrics, audit) = start_audit(&config.audit)?;
         let keystone = self.keystone.map(|it| Keystone::new(it, watch));
         let compute = Compute::new(self.drivers);
         compute.start(watch);
@@ -311,6 +311,7 @@ impl Parties {
             keystone,
             auth,
             compute,
+            audit,
             metrics,
             watch: watch.clone(),
         };
@@ -318,6 +319,7 @@ impl Parties {
         let (a, c, m, w) = (a.clone(), c.clone(), m.clone(), watch.clone());
         let runtimes = self.workers.runtimes();
         let proxy = Proxy::new(a, c, proxy_settings(config), m, w).with_displays(displays);
+        let proxy = proxy.with_audit(wiring.audit.clone());
         let proxy = Arc::new(proxy.with_workers(self.workers));
         proxy.start();
         Ok(Roles {
@@ -352,11 +354,12 @@ impl std::fmt::Debug for Around {
 }
 
 /// What the api role has whatever the config says.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Wiring {
     keystone: Option<Keystone>,
     auth: Client<Auth>,
     compute: Client<Compute>,
+    audit: Audit,
     metrics: Metrics,
     watch: Watch,
 }
@@ -366,6 +369,8 @@ struct Wiring {
 pub struct Running {
     /// The api role, to issue a URL from inside.
     pub api: Live<Api>,
+    /// The audit log, whose last lines are written when this is dropped.
+    pub audit: Audit,
     /// How long sessions live on once told to end.
     pub drain_timeout: Live<Duration>,
     /// Reads the config again.
@@ -376,6 +381,27 @@ pub struct Running {
     pub heir: Option<Heir>,
     /// What sessions run on.
     pub runtimes: Vec<Handle>,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.audit.finish(LAST_EVENTS);
+    }
+}
+
+/// How long a process that ends waits for its audit log.
+const LAST_EVENTS: Duration = Duration::from_secs(1);
+
+fn start_audit(config: &config::Audit) -> Result<(Metrics, Audit), StartError> {
+    let metrics = Metrics::default();
+    let file = config.file.clone().map(Place::File);
+    let journal = || config.journal.clone().map(Place::Journal);
+    let Some(place) = file.or_else(journal) else {
+        return Ok((metrics, Audit::default()));
+    };
+    let audit = Audit::start(&place, config.required, &metrics);
+    let audit = audit.map_err(|why| StartError::Audit { place, why })?;
+    Ok((metrics, audit))
 }
 
 fn build_pages(config: &Config) -> Result<Pages, BadPages> {
@@ -395,6 +421,7 @@ fn build_api(config: &Config, addresses: &Addresses, wiring: &Wiring) -> Api {
         terms: config.auth.terms(),
         auth: wiring.auth.clone(),
         compute: wiring.compute.clone(),
+        audit: wiring.audit.clone(),
         metrics: wiring.metrics.clone(),
         watch: wiring.watch.clone(),
     }

@@ -15,6 +15,7 @@ use super::{
     Addresses, StartError, Wiring, build_api, build_pages, certificates, proxy_settings, tokens,
 };
 use crate::api::Api;
+use crate::audit::{Event, What};
 use crate::auth::Rules;
 use crate::config::Config;
 use crate::live::Live;
@@ -157,6 +158,10 @@ impl Inner {
             Ok(Reloaded { changed, restart }) => {
                 let (changed, restart) = (list(changed), list(restart));
                 tracing::info!(changed, restart, "config reloaded");
+                self.parts.wiring.audit.note(&Event {
+                    why: Some(format!("in force: {changed}; at the next start: {restart}")),
+                    ..Event::new(What::ConfigReloaded)
+                });
                 let pending = if restart == NONE {
                     String::new()
                 } else {

@@ -141,7 +141,7 @@ async fn serve(begin: Begin) -> Result<(), Failure> {
     let named = named.or_else(|| extras.demo.then(|| DEMO.to_owned()));
     let alone = extras.proxy_alone;
     let drain = Drain::default();
-    let running = begin.open(&drain).await?;
+    let running = Box::pin(begin.open(&drain)).await?;
     match named {
         _ if !fresh => {}
         Some(name) => hand_out_url(&running, &name).await?,
@@ -153,16 +153,17 @@ async fn serve(begin: Begin) -> Result<(), Failure> {
     let gate = drain.gate();
     let asked = live(&mut signals, &running, &drain.watch()).await;
     let drain_timeout = *running.drain_timeout.now();
-    let signal = match asked {
-        Some(signal) => signal,
-        None => tokio::select! {
+    let signal = if let Some(signal) = asked {
+        signal
+    } else {
+        tokio::select! {
             signal = signals.end() => signal,
             () = gate.deserted() => {
                 drain.run(Duration::ZERO, GRACE).await;
                 tracing::info!("ended, with the last session of the time before the successor");
                 return Ok(());
             }
-        },
+        }
     };
     let limit = humantime::format_duration(drain_timeout).to_string();
     tracing::info!(?signal, limit, "draining; a second signal ends at once");
@@ -184,12 +185,15 @@ impl Begin {
     async fn open(mut self, drain: &Drain) -> Result<Running, Failure> {
         let admin = paths::admin_socket(&self.config);
         let app = App::bind(self.config, self.extras, admin, self.given).await;
-        let app = app.map_err(refused)?;
+        let app = app.map_err(|error| refused(&error))?;
         let addresses = app.addresses().clone();
         if let Some(predecessor) = &self.predecessor {
             self.around.bequest = bequest(&predecessor.prepared()?)?;
         }
-        let running = app.run(drain, self.around).await.map_err(refused)?;
+        let running = app
+            .run(drain, self.around)
+            .await
+            .map_err(|error| refused(&error))?;
         if let Some(predecessor) = self.predecessor {
             let place = running.heir.as_ref().map(|heir| heir.place.clone());
             predecessor.serving(place);
@@ -200,12 +204,12 @@ impl Begin {
     }
 }
 
-fn refused(error: StartError) -> Failure {
+fn refused(error: &StartError) -> Failure {
     let exit = match error {
         StartError::Host { .. } | StartError::Database(_) => Exit::Config,
         _ => Exit::Failure,
     };
-    Failure::new(exit, chain(&error))
+    Failure::new(exit, chain(error))
 }
 
 fn bequest(text: &str) -> Result<Option<Bequest>, Failure> {

@@ -34,6 +34,7 @@ use ipnet::IpNet;
 pub use self::bandwidth::Bandwidth;
 pub use self::workers::Workers;
 
+use crate::audit::Audit;
 use crate::auth::Auth;
 use crate::compute::{Compute, Displays};
 use crate::drain::Watch;
@@ -51,6 +52,8 @@ pub struct Proxy {
     displays: Option<Displays>,
     settings: Live<Settings>,
     metrics: Metrics,
+    /// Is told who did what.
+    audit: Audit,
     watch: Watch,
     places: console::Places,
     roster: roster::Roster,
@@ -97,12 +100,19 @@ impl Proxy {
             displays: None,
             settings: Live::new(settings),
             metrics,
+            audit: Audit::default(),
             watch,
             places: console::Places::default(),
             roster: roster::Roster::default(),
             bandwidth: bandwidth::Tenants::default(),
             workers: None,
         }
+    }
+
+    /// The same, telling `audit` who did what.
+    #[must_use]
+    pub fn with_audit(self, audit: Audit) -> Self {
+        Self { audit, ..self }
     }
 
     /// Goes by other settings from now on. Sessions that live keep those they began with.

@@ -83,8 +83,8 @@ impl Lines {
             why,
         });
         let text = zeroize::Zeroizing::new(text?);
-        let lines: Vec<&str> = text.lines().map(str::trim).collect();
-        let lines = lines.into_iter().filter(|line| !line.is_empty());
+        let lines = text.lines().map(str::trim);
+        let lines = lines.filter(|line| !line.is_empty());
         let lines: Vec<&str> = lines.collect();
         let fits = |line: &&str| {
             line.len() >= SHORTEST && line.bytes().all(|byte| byte.is_ascii_graphic())

@@ -131,7 +131,7 @@ impl Link {
             None if slot.failed.is_some_and(|failed| failed >= asked) => return Err(Fault::Unsent),
             None => self.open(&mut slot).await?,
         };
-        if connection.roles.iter().any(|known| *known == role) {
+        if connection.roles.contains(&role) {
             return Ok(connection);
         }
         let peer = &self.address;

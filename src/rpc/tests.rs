@@ -298,11 +298,8 @@ async fn a_unix_socket_needs_no_keys() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("rpc.sock");
     let drain = Drain::default();
-    let (_left, _calls) = listen(
-        Listener::unix(&path).unwrap(),
-        Keys::Nothing,
-        &drain.watch(),
-    );
+    let door = Listener::unix(&path).unwrap();
+    let (_left, _calls) = listen(door, Keys::Nothing, &drain.watch());
     let keys = Arc::new(Keys::Nothing);
     let client: Client<Echo> = Links::new(keys, timeouts()).client(&[Address::Unix(path)]);
 
@@ -349,28 +346,28 @@ async fn two_versions_that_do_not_fit_name_both() {
     ));
 }
 
+/// Not at that desk.
+struct Elsewhere;
+
+impl Role for Elsewhere {
+    const NAME: &'static str = "compute";
+    type Request = u32;
+    type Reply = u32;
+    type Error = Unreachable;
+
+    fn callers(_request: &u32) -> &'static [&'static str] {
+        NAMES
+    }
+
+    async fn call(&self, request: u32) -> Result<u32, Unreachable> {
+        Ok(request)
+    }
+}
+
 #[tokio::test]
 async fn a_role_that_does_not_run_there_is_gone() {
     let server = Server::start(ours());
     let address: Address = server.address.to_string().parse().unwrap();
-
-    /// Not at that desk.
-    struct Elsewhere;
-
-    impl Role for Elsewhere {
-        const NAME: &'static str = "compute";
-        type Request = u32;
-        type Reply = u32;
-        type Error = Unreachable;
-
-        fn callers(_request: &u32) -> &'static [&'static str] {
-            NAMES
-        }
-
-        async fn call(&self, request: u32) -> Result<u32, Unreachable> {
-            Ok(request)
-        }
-    }
 
     let client: Client<Elsewhere> = Links::new(Arc::new(ours()), timeouts()).client(&[address]);
     let absent = client.call(1).await;

@@ -153,6 +153,12 @@ pub struct Metrics {
     pub api_requests: Family<StatusLabel, Counter>,
     /// 1 while draining.
     pub draining: Gauge,
+    /// Events taken for the audit log.
+    pub audit_events: Counter,
+    /// Events that it has lost.
+    pub audit_lost: Counter,
+    /// 1 while it cannot be written.
+    pub audit_failing: Gauge,
     /// How often the config was read again.
     reloads: Family<ResultLabel, Counter>,
     /// How long the certificates in a file are still valid, in days.
@@ -282,7 +288,16 @@ impl Metrics {
             self.reloads.clone(),
         );
         registry.register("draining", "1 while draining", self.draining.clone());
+        self.register_audit(&mut registry);
         registry
+    }
+
+    fn register_audit(&self, registry: &mut Registry) {
+        let (events, lost) = (self.audit_events.clone(), self.audit_lost.clone());
+        registry.register("audit_events", "Events for the audit log", events);
+        registry.register("audit_lost", "Events that the audit log has lost", lost);
+        let failing = self.audit_failing.clone();
+        registry.register("audit_failing", "1 while it cannot be written", failing);
     }
 
     /// Counts the end of a WebSocket.

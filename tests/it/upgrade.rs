@@ -287,7 +287,7 @@ fn a_binary_that_does_not_start_leaves_the_old_one_serving() {
         ("no program at all", "cannot start"),
     ] {
         replace(&program, |new| {
-            in_a_child(&["sh", "-c", "printf %s \"$1\" > \"$0\"", path(new), text])
+            in_a_child(&["sh", "-c", "printf %s \"$1\" > \"$0\"", path(new), text]);
         });
 
         let refused = gateway.cli(&["upgrade"]);

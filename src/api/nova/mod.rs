@@ -184,7 +184,10 @@ async fn respond(
     let (method, headers) = (request.method().clone(), request.headers().clone());
     let caller = match api.gatekeeper.admit(&headers, peer).await {
         Ok(caller) => caller,
-        Err(reject) => return not_admitted(reject, (&peer, id)),
+        Err(reject) => {
+            api.note_refusal(&reject, peer);
+            return not_admitted(reject, (&peer, id));
+        }
     };
     let Some((project, route)) = route(&method, segments) else {
         return unrouted(&headers);
