@@ -27,9 +27,11 @@ pub(super) fn start(files: &Live<Vec<PathBuf>>, metrics: &Metrics, watch: &Watch
     watch.spawn_service(look(files, metrics, watch.clone()));
 }
 
-/// Every file with certificates that are shown to hypervisors, or that they are known by.
+/// Every file with certificates that are shown to hypervisors and other roles, or that these are
+/// known by.
 pub(super) fn files(config: &Config) -> Vec<PathBuf> {
     let mut files = config.certificate_files();
+    files.extend(config.rpc.certificate_files());
     let uris = config.compute.host.iter().map(|host| &host.uri);
     for uri in uris.filter_map(|uri| uri.parse::<Uri>().ok()) {
         files.extend(uri.certificate_files(&Places::of_this_process()));

@@ -7,10 +7,11 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::StartError;
 use super::front::{Admin, ApiDoor, Front};
 use super::monitor::Monitor;
-use crate::config::Config;
+use super::plan::Plan;
+use super::{RoleName, StartError};
+use crate::config::{Config, RpcDoor};
 use crate::drain::Watch;
 use crate::http::{Limits, Listener, Service, serve};
 use crate::process::{BadSocket, Given, Givens, Socket};
@@ -20,6 +21,8 @@ use crate::process::{BadSocket, Given, Givens, Socket};
 pub(super) struct Doors {
     public: Vec<Listener>,
     api: Vec<Listener>,
+    /// Where other processes call the roles of this one; answered by those.
+    pub(super) rpc: Vec<Listener>,
     monitor: Vec<Listener>,
     admin: Listener,
 }
@@ -39,6 +42,8 @@ pub struct Addresses {
     pub listen: Vec<SocketAddr>,
     /// The API's own.
     pub api: Vec<SocketAddr>,
+    /// Where roles are called.
+    pub rpc: Vec<String>,
     /// Health and metrics.
     pub monitor: Vec<SocketAddr>,
     /// The admin socket.
@@ -48,8 +53,8 @@ pub struct Addresses {
 /// Who answers behind which door.
 #[derive(Debug)]
 pub(super) struct Services {
-    pub(super) front: Front,
-    pub(super) api: ApiDoor,
+    pub(super) front: Option<Front>,
+    pub(super) api: Option<ApiDoor>,
     pub(super) monitor: Monitor,
     pub(super) admin: Admin,
 }
@@ -68,6 +73,10 @@ const API: Door = Door {
     name: "api",
     key: "api.listen",
 };
+const RPC: Door = Door {
+    name: "rpc",
+    key: "rpc.listen",
+};
 const MONITOR: Door = Door {
     name: "monitor",
     key: "monitor.listen",
@@ -78,11 +87,10 @@ const ADMIN: Door = Door {
 };
 
 impl Doors {
-    /// Opens every door; that of the API's own only where the API is served to others. Errors:
-    /// `Door`, `Given`.
+    /// Opens every door that the roles of this process have. Errors: `Door`, `Given`.
     pub(super) fn open(
         config: &Config,
-        api_is_public: bool,
+        plan: &Plan,
         admin: PathBuf,
         mut given: Givens,
     ) -> Result<Opened, StartError> {
@@ -90,24 +98,37 @@ impl Doors {
             given: &mut given,
             sockets: Vec::new(),
         };
-        let (public, listen) = opening.all(&PUBLIC, &config.proxy.listen)?;
-        let (api, api_addresses) = if api_is_public {
+        let of = |role, addresses: &[SocketAddr]| {
+            let addresses = plan.here.has(role).then(|| addresses.to_vec());
+            addresses.unwrap_or_default()
+        };
+        let (public, listen) = match of(RoleName::Proxy, &config.proxy.listen) {
+            none if none.is_empty() => Default::default(),
+            some => opening.all(&PUBLIC, &some)?,
+        };
+        let (api, api_addresses) = if plan.here.has(RoleName::Api) {
             opening.all(&API, &config.api.listen)?
         } else {
             Default::default()
         };
+        let (rpc, rpc_addresses) = if plan.is_called {
+            opening.rpc(&config.rpc.listen)?
+        } else {
+            Default::default()
+        };
         let (monitor, monitor_addresses) = opening.all(&MONITOR, &config.monitor.listen)?;
-        let (admin, path) = opening.admin(admin)?;
+        let (admin, path) = opening.unix(&ADMIN, admin)?;
         let doors = Self {
             public,
             api,
+            rpc,
             monitor,
             admin,
         };
         let sockets = opening.sockets;
         if let Some(name) = given.unwanted() {
             let why = "no door here is called so; FileDescriptorName= is one of proxy, api, \
-                       monitor, admin"
+                       rpc, monitor, admin"
                 .to_owned();
             let name = name.to_owned();
             return Err(BadSocket { name, why }.into());
@@ -115,6 +136,7 @@ impl Doors {
         let addresses = Addresses {
             listen,
             api: api_addresses,
+            rpc: rpc_addresses,
             monitor: monitor_addresses,
             admin: path,
         };
@@ -135,8 +157,8 @@ impl Doors {
         } = services;
         serve_all(self.public, front, limits, watch);
         serve_all(self.api, api, limits, watch);
-        serve_all(self.monitor, monitor, limits, watch);
-        serve_all(vec![self.admin], admin, limits, watch);
+        serve_all(self.monitor, Some(monitor), limits, watch);
+        serve_all(vec![self.admin], Some(admin), limits, watch);
     }
 }
 
@@ -165,6 +187,24 @@ impl Opening<'_> {
         }
         let addresses = listeners.iter().filter_map(Listener::address).collect();
         Ok((listeners, addresses))
+    }
+
+    /// Over TCP as any door; a Unix socket of roles is given by nobody.
+    fn rpc(&mut self, wanted: &[RpcDoor]) -> Result<(Vec<Listener>, Vec<String>), StartError> {
+        let tcp = wanted.iter().filter_map(|door| match door {
+            RpcDoor::Tcp(address) => Some(*address),
+            RpcDoor::Unix(_) => None,
+        });
+        let (mut listeners, addresses) = self.all(&RPC, &tcp.collect::<Vec<_>>())?;
+        let mut shown: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        for door in wanted {
+            if let RpcDoor::Unix(path) = door {
+                let (listener, _path) = self.unix(&RPC, path.clone())?;
+                listeners.push(listener);
+                shown.push(door.to_string());
+            }
+        }
+        Ok((listeners, shown))
     }
 
     fn one(&mut self, door: &Door, address: SocketAddr) -> Result<Listener, StartError> {
@@ -210,19 +250,19 @@ impl Opening<'_> {
         Ok(listener)
     }
 
-    fn admin(&mut self, path: PathBuf) -> Result<(Listener, PathBuf), StartError> {
-        let door = |error| StartError::Door {
-            key: ADMIN.key,
+    fn unix(&mut self, door: &Door, path: PathBuf) -> Result<(Listener, PathBuf), StartError> {
+        let failed = |error| StartError::Door {
+            key: door.key,
             error,
         };
         let fits = |given: &Given| {
-            is_for(given, &ADMIN) && (given.managed || given.path.as_ref() == Some(&path))
+            is_for(given, door) && (given.managed || given.path.as_ref() == Some(&path))
         };
         let Some(given) = self.given.take(fits) else {
-            let socket = Listener::bind_unix(&path).map_err(door)?;
-            let listener = Listener::given_unix(&socket, &path, true).map_err(door)?;
+            let socket = Listener::bind_unix(&path).map_err(failed)?;
+            let listener = Listener::given_unix(&socket, &path, true).map_err(failed)?;
             self.sockets.push(Given {
-                name: ADMIN.name.to_owned(),
+                name: door.name.to_owned(),
                 managed: false,
                 path: Some(path.clone()),
                 socket: Socket::Unix(socket),
@@ -241,7 +281,7 @@ impl Opening<'_> {
             path
         };
         // The service manager removes its own, if anybody does.
-        let listener = Listener::given_unix(socket, &path, !given.managed).map_err(door)?;
+        let listener = Listener::given_unix(socket, &path, !given.managed).map_err(failed)?;
         self.sockets.push(given);
         Ok((listener, path))
     }
@@ -263,8 +303,11 @@ fn is_unit(name: &str) -> bool {
     Path::new(name).extension().is_some_and(|it| it == "socket")
 }
 
-fn serve_all<S: Service>(doors: Vec<Listener>, service: S, limits: Limits, watch: &Watch) {
-    let service = Arc::new(service);
+/// There are no doors where there is no service.
+fn serve_all<S: Service>(doors: Vec<Listener>, service: Option<S>, limits: Limits, watch: &Watch) {
+    let Some(service) = service.map(Arc::new) else {
+        return;
+    };
     for door in doors {
         watch.spawn_service(serve(door, Arc::clone(&service), limits, watch.clone()));
     }

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
+use super::Roles;
 use super::reload::Reloader;
 use super::upgrade::Upgrader;
 use crate::api::Api;
@@ -51,7 +52,9 @@ pub const UPGRADE: &str = "/v1/process/upgrade";
 /// The admin socket: the API, and what only whoever runs the process may ask of it.
 #[derive(Debug)]
 pub(super) struct Admin {
-    pub(super) api: Live<Api>,
+    /// Nothing where the api does not run.
+    pub(super) api: Option<Live<Api>>,
+    pub(super) roles: Roles,
     pub(super) reloader: Reloader,
     pub(super) upgrader: Upgrader,
 }
@@ -61,12 +64,23 @@ impl Service for Admin {
         match (request.method(), request.uri().path()) {
             (&Method::POST, RELOAD) => self.reload().await,
             (&Method::POST, UPGRADE) => self.upgrade().await,
-            _ => self.api.now().answer(request, peer).await,
+            _ => match &self.api {
+                Some(api) => api.now().answer(request, peer).await,
+                None => self.no_api(),
+            },
         }
     }
 }
 
 impl Admin {
+    fn no_api(&self) -> Response<Body> {
+        let why = format!(
+            "this process runs {} and answers no such commands; ask on a machine where the api runs",
+            self.roles
+        );
+        Reject::new(StatusCode::NOT_IMPLEMENTED, "no-api-here", why).into_response()
+    }
+
     async fn reload(&self) -> Response<Body> {
         match self.reloader.reload().await {
             Ok(reloaded) => json(StatusCode::OK, &reloaded),

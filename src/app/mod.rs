@@ -5,51 +5,54 @@
 //! only module that knows every role.
 
 mod certificates;
+mod clients;
+#[cfg(test)]
+mod contract;
 mod doors;
+mod error;
 mod front;
 mod monitor;
+mod plan;
 mod reload;
+mod settings;
+mod sources;
 mod tokens;
 mod upgrade;
 
-use std::net::{IpAddr, SocketAddr};
-use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use url::Url;
 
-use crate::api::{Api, Gatekeeper, Identities, NovaSettings, Urls};
-use crate::audit::{Audit, Place};
-use crate::auth::store::BadFile;
-use crate::auth::{Auth, BadDatabase, Estate, Rules};
+use crate::api::Api;
+use crate::audit::{self, Audit};
+use crate::auth::Auth;
 use crate::compute::Compute;
-use crate::compute::driver::libvirt::sasl::Credentials;
-use crate::compute::driver::libvirt::transport::Uri;
-use crate::compute::driver::libvirt::{self, Libvirt};
-use crate::compute::driver::{BadEntry, Directory, Discover, Driver, Entry, Fixed, Qmp};
-use crate::config::{self, Config, FixedInstance, Hypervisor};
+use crate::compute::driver::Driver;
+use crate::config::{self, Config};
 use crate::demo::Demo;
 use crate::drain::{Drain, Watch};
-use crate::http::{BindError, Limits};
 use crate::keystone::{self, Keystone};
 use crate::live::Live;
-use crate::model::{Address, ConsoleKind, Host, Security, Target};
-use crate::process::{BadSocket, Given, Givens, Notifier, Program};
-use crate::proxy::{Bandwidth, Proxy, Settings, Workers, relay};
-use crate::rpc::{self, Client};
+use crate::model::Address;
+use crate::process::{Given, Givens, Notifier, Program};
+use crate::proxy::{Proxy, Workers};
+use crate::rpc::{Client, Keys};
 use crate::telemetry::{Level, Metrics};
 use crate::web::{BadPages, Pages};
+use clients::{Clients, Means};
 use doors::{Doors, Services};
 use front::{Admin, ApiDoor, Front};
 use monitor::Monitor;
+use plan::{Place, Plan};
 use reload::Parts;
 
 pub use crate::auth::Bequest;
 pub use doors::Addresses;
+pub use error::StartError;
 pub use front::{RELOAD, UPGRADE};
+pub use plan::{NoSuchRole, RoleName, Roles};
 pub use reload::{Reloaded, Reloader, Reread};
 pub use upgrade::{Heir, Upgraded, Upgrader};
 
@@ -60,79 +63,12 @@ pub struct Extras {
     pub demo: bool,
     /// A VNC server to give a console of.
     pub target: Option<Address>,
-    /// Whether the proxy role runs for others: the API then answers on the admin socket alone.
-    pub proxy_alone: bool,
+    /// Which roles run here.
+    pub roles: Roles,
 }
 
 /// The name of the demo's instance.
 pub const DEMO: &str = "demo";
-
-/// Why nothing runs.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// A door cannot be opened.
-    #[error("{key}: {error}")]
-    Door {
-        /// The key of the config that says where it is.
-        key: &'static str,
-        /// Why not.
-        error: BindError,
-    },
-    /// A socket that was given cannot be used.
-    #[error(transparent)]
-    Given(#[from] BadSocket),
-    /// The process before could not be answered.
-    #[error("the process before cannot be answered: {0}")]
-    Heir(#[source] BindError),
-    /// The demo's own port cannot be opened.
-    #[error("the demo cannot listen on loopback")]
-    Demo(#[source] std::io::Error),
-    /// The threads that relay cannot be started.
-    #[error("cannot start the threads that relay")]
-    Workers(#[source] std::io::Error),
-    /// The pages cannot be served.
-    #[error(transparent)]
-    Web(#[from] BadPages),
-    /// Two instances listed by hand cannot be told apart.
-    #[error("compute.instance: {0}")]
-    Instances(#[from] BadEntry),
-    /// Nobody could tell later who did what.
-    #[error("audit: {place} cannot be written: {why}")]
-    Audit {
-        /// Where it was to go.
-        place: Place,
-        /// Why not.
-        why: std::io::Error,
-    },
-    /// Tokens cannot be kept.
-    #[error("auth.file: {0}")]
-    Tokens(#[from] BadFile),
-    /// There is no password to log in to Redis with.
-    #[error("auth.redis.password_file: cannot read {}: {why}", path.display())]
-    Password {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        why: std::io::Error,
-    },
-    /// The log's level is none.
-    #[error("log.level: {0}")]
-    Level(String),
-    /// Keystone could never be asked.
-    #[error("keystone: {0}")]
-    Keystone(#[from] keystone::BadSettings),
-    /// A database cannot be asked as the config says.
-    #[error("auth.databases: {0}")]
-    Database(#[from] BadDatabase),
-    /// A hypervisor cannot be asked as the config says.
-    #[error("compute.host `{name}`: {why}")]
-    Host {
-        /// Its name.
-        name: String,
-        /// What is wrong.
-        why: String,
-    },
-}
 
 /// A program whose doors are open.
 #[derive(Debug)]
@@ -142,7 +78,6 @@ pub struct App {
     sockets: Vec<Given>,
     parties: Parties,
     pages: Pages,
-    proxy_alone: bool,
     config: Config,
 }
 
@@ -152,17 +87,18 @@ struct Parties {
     demo: Option<Demo>,
     drivers: Vec<Box<dyn Driver>>,
     keystone: Option<keystone::Settings>,
-    workers: Workers,
+    workers: Option<Workers>,
+    plan: Plan,
+    keys: Arc<Keys>,
 }
 
 /// Roles that run.
 #[derive(Debug)]
-struct Roles {
-    proxy: Arc<Proxy>,
-    rules: Rules,
+struct Started {
+    proxy: Option<Arc<Proxy>>,
+    clients: Clients,
     wiring: Wiring,
     runtimes: Vec<Handle>,
-    estate: Estate,
     heir: Option<Heir>,
 }
 
@@ -174,19 +110,33 @@ impl App {
         admin: PathBuf,
         given: Givens,
     ) -> Result<Self, StartError> {
+        let plan = Plan::new(&config, &extras.roles)?;
         let pages = build_pages(&config)?;
-        tokens::check(&config)?;
+        if plan.auth == Place::Here {
+            tokens::check(&config)?;
+        }
+        let keys = Arc::new(clients::keys(&config.rpc)?);
+        clients::warn_of_clear_text(&config.rpc, &plan);
         let demo = if extras.demo {
             Some(Demo::bind().await.map_err(StartError::Demo)?)
         } else {
             None
         };
-        let opened = Doors::open(&config, !extras.proxy_alone, admin, given)?;
+        let opened = Doors::open(&config, &plan, admin, given)?;
+        let drivers = if plan.compute == Place::Here {
+            sources::drivers(&config, demo.as_ref(), extras.target.as_ref())?
+        } else {
+            Vec::new()
+        };
+        let relays = plan.here.has(RoleName::Proxy);
+        let workers = relays.then(Workers::start).transpose();
         let parties = Parties {
-            drivers: drivers(&config, demo.as_ref(), extras.target.as_ref())?,
-            keystone: keystone_settings(&config)?,
+            drivers,
+            keystone: settings::keystone_settings(&config)?,
             demo,
-            workers: Workers::start().map_err(StartError::Workers)?,
+            workers: workers.map_err(StartError::Workers)?,
+            plan,
+            keys,
         };
         Ok(Self {
             doors: opened.doors,
@@ -194,18 +144,25 @@ impl App {
             sockets: opened.sockets,
             parties,
             pages,
-            proxy_alone: extras.proxy_alone,
             config,
         })
     }
 
-    /// Whether the ways to the hypervisors are such that can be gone: what the config itself cannot
-    /// judge. Reads the files of passwords, CAs and databases. Errors: `Host`, `Keystone`,
-    /// `Database`.
-    pub fn check(config: &Config) -> Result<(), StartError> {
-        tokens::check(config)?;
-        let _settings = keystone_settings(config)?;
-        hypervisors(config).map(drop)
+    /// Whether the ways to the hypervisors, and to roles elsewhere, are such that can be gone: what
+    /// the config itself cannot judge. Reads the files of passwords, keys, CAs and databases.
+    /// Returns what would run, and who calls whom. Errors: `Host`, `Keystone`, `Database`, `Roles`,
+    /// `Mutual`, `Secret`.
+    pub fn check(config: &Config, roles: &Roles) -> Result<String, StartError> {
+        let plan = Plan::new(config, roles)?;
+        if plan.auth == Place::Here {
+            tokens::check(config)?;
+        }
+        let _keys = clients::keys(&config.rpc)?;
+        let _settings = settings::keystone_settings(config)?;
+        if plan.compute == Place::Here {
+            let _settings = sources::hypervisors(config)?;
+        }
+        Ok(plan.to_string())
     }
 
     /// Where the doors are, ports chosen by the system included.
@@ -215,61 +172,63 @@ impl App {
 
     /// Starts to serve; ends with `drain`. Returns what this process itself may call. Errors:
     /// `Tokens`.
-    pub async fn run(self, drain: &Drain, around: Around) -> Result<Running, StartError> {
+    pub async fn run(mut self, drain: &Drain, around: Around) -> Result<Running, StartError> {
         let watch = drain.watch();
+        let (plan, keys) = (self.parties.plan.clone(), Arc::clone(&self.parties.keys));
+        tracing::info!(%plan, "roles");
         let whereabouts = (&self.config, &self.addresses);
-        let roles = self.parties.start(whereabouts, around.bequest, &watch);
-        let roles = roles.await?;
-        let shared = self.addresses.api.is_empty() && !self.proxy_alone;
-        let limits = limits(&self.config);
-        let parts = roles.parts(&self.config, self.pages, self.addresses, around.level);
+        let started = self.parties.start(whereabouts, around.bequest, &watch);
+        let started = Box::pin(started).await?;
+        let called = std::mem::take(&mut self.doors.rpc);
+        clients::answer(called, &plan, &started.clients, &keys, &watch);
+        let limits = settings::limits(&self.config);
+        let shared = self.addresses.api.is_empty() && plan.here.has(RoleName::Api);
+        let parts = started.parts(&self.config, self.pages, self.addresses, around.level);
         certificates::start(&parts.certificates, &parts.metrics, &watch);
         let (api, drain_timeout) = (parts.api.clone(), parts.drain_timeout.clone());
-        let front = Front {
-            proxy: Arc::clone(&parts.proxy),
-            api: shared.then(|| api.clone()),
+        let front = started.proxy.map(|proxy| Front {
+            proxy,
+            api: api.clone().filter(|_| shared),
             pages: parts.pages.clone(),
-        };
+        });
         let (program, notifier) = (around.program, around.notifier);
-        let (estate, told) = (roles.estate, notifier.clone());
+        let (estate, told) = (started.clients.estate, notifier.clone());
         let upgrader = Upgrader::new(program, self.sockets, drain.gate(), estate, told);
         let reloader = Reloader::new(self.config, around.reread, notifier, parts);
         let services = Services {
             front,
-            api: ApiDoor(api.clone()),
+            api: api.clone().map(ApiDoor),
             admin: Admin {
                 api: api.clone(),
+                roles: plan.here,
                 reloader: reloader.clone(),
                 upgrader: upgrader.clone(),
             },
-            monitor: Monitor {
-                auth: roles.wiring.auth,
-                compute: roles.wiring.compute,
-                metrics: roles.wiring.metrics,
-                watch: watch.clone(),
-            },
+            monitor: started.wiring.monitor(),
         };
         self.doors.serve(services, limits, &watch);
         Ok(Running {
             api,
-            audit: roles.wiring.audit,
+            auth: started.clients.auth,
+            compute: started.clients.compute,
+            audit: started.wiring.audit,
             drain_timeout,
             reloader,
             upgrader,
-            heir: roles.heir,
-            runtimes: roles.runtimes,
+            heir: started.heir,
+            runtimes: started.runtimes,
         })
     }
 }
 
-impl Roles {
+impl Started {
     /// What takes a new config, with this one in force.
     fn parts(&self, config: &Config, pages: Pages, addresses: Addresses, level: Level) -> Parts {
         Parts {
-            api: Live::new(build_api(config, &addresses, &self.wiring)),
+            api: build_api(config, &addresses, &self.wiring).map(Live::new),
             pages: Live::new(pages),
-            proxy: Arc::clone(&self.proxy),
-            rules: self.rules.clone(),
+            proxy: self.proxy.clone(),
+            rules: self.clients.rules.clone(),
             level,
             certificates: Live::new(certificates::files(config)),
             drain_timeout: Live::new(config.proxy.drain_timeout.get()),
@@ -287,50 +246,58 @@ impl Parties {
         (config, addresses): (&Config, &Addresses),
         bequest: Option<Bequest>,
         watch: &Watch,
-    ) -> Result<Roles, StartError> {
+    ) -> Result<Started, StartError> {
         let (metrics, audit) = start_audit(&config.audit)?;
         let keystone = self.keystone.map(|it| Keystone::new(it, watch));
-        let compute = Compute::new(self.drivers);
-        compute.start(watch);
-        let displays = compute.displays();
-        let compute = Client::Near(rpc::serve(compute, watch));
-        let urls = urls(config, addresses);
-        let auth = tokens::auth(config, &urls, keystone.as_ref(), watch)?;
-        let (rules, estate) = (auth.rules(), auth.estate());
-        let inherited = bequest.is_some();
-        if let Some(bequest) = bequest {
-            auth.inherit(bequest).await;
-        }
-        let auth = Client::Near(rpc::serve(auth, watch));
-        let admin = &addresses.admin;
-        let heir = inherited.then(|| upgrade::answer_predecessor(auth.clone(), admin, watch));
+        let urls = settings::urls(config, addresses);
+        let means = Means {
+            config,
+            urls: &urls,
+            keystone: keystone.as_ref(),
+            keys: &self.keys,
+        };
+        let clients = clients::clients(&self.plan, &means, self.drivers, watch)?;
+        let heir = inherit(bequest, &clients, addresses, watch).await?;
         if let Some(demo) = self.demo {
             watch.spawn_service(demo.run(watch.clone()));
         }
         let wiring = Wiring {
+            has_api: self.plan.has_admin_api,
             keystone,
-            auth,
-            compute,
+            auth: clients.auth.clone(),
+            compute: clients.compute.clone(),
             audit,
             metrics,
             watch: watch.clone(),
         };
-        let (a, c, m) = (&wiring.auth, &wiring.compute, &wiring.metrics);
-        let (a, c, m, w) = (a.clone(), c.clone(), m.clone(), watch.clone());
-        let runtimes = self.workers.runtimes();
-        let proxy = Proxy::new(a, c, proxy_settings(config), m, w).with_displays(displays);
-        let proxy = proxy.with_audit(wiring.audit.clone());
-        let proxy = Arc::new(proxy.with_workers(self.workers));
-        proxy.start();
-        Ok(Roles {
+        let runtimes = self.workers.as_ref().map(Workers::runtimes);
+        let proxy = self
+            .workers
+            .and_then(|workers| wiring.proxy(config, &clients, workers));
+        Ok(Started {
             proxy,
-            rules,
+            clients,
             wiring,
-            runtimes,
-            estate,
-            heir: heir.transpose().map_err(StartError::Heir)?,
+            runtimes: runtimes.unwrap_or_default(),
+            heir,
         })
     }
+}
+
+/// Takes in what the process before gave, and has that one answered. Errors: `Heir`.
+async fn inherit(
+    bequest: Option<Bequest>,
+    clients: &Clients,
+    addresses: &Addresses,
+    watch: &Watch,
+) -> Result<Option<Heir>, StartError> {
+    let (Some(bequest), Some(estate), Some(auth)) = (bequest, &clients.estate, &clients.auth)
+    else {
+        return Ok(None);
+    };
+    estate.inherit(bequest).await;
+    let heir = upgrade::answer_predecessor(auth.clone(), &addresses.admin, watch);
+    heir.map(Some).map_err(StartError::Heir)
 }
 
 /// What a program that runs has around it.
@@ -353,22 +320,57 @@ impl std::fmt::Debug for Around {
     }
 }
 
-/// What the api role has whatever the config says.
+/// What the roles have whatever the config says.
 #[derive(Clone, Debug)]
 struct Wiring {
+    /// Whether anybody here is answered as by the api.
+    has_api: bool,
     keystone: Option<Keystone>,
-    auth: Client<Auth>,
-    compute: Client<Compute>,
+    auth: Option<Client<Auth>>,
+    compute: Option<Client<Compute>>,
     audit: Audit,
     metrics: Metrics,
     watch: Watch,
 }
 
+impl Wiring {
+    fn callees(&self) -> Option<(Client<Auth>, Client<Compute>)> {
+        self.auth.clone().zip(self.compute.clone())
+    }
+
+    fn proxy(&self, config: &Config, clients: &Clients, workers: Workers) -> Option<Arc<Proxy>> {
+        let (auth, compute) = self.callees()?;
+        let (metrics, watch) = (self.metrics.clone(), self.watch.clone());
+        let settings = settings::proxy_settings(config);
+        let mut proxy = Proxy::new(auth, compute, settings, metrics, watch);
+        if let Some(displays) = &clients.displays {
+            proxy = proxy.with_displays(displays.clone());
+        }
+        let proxy = proxy.with_audit(self.audit.clone());
+        let proxy = Arc::new(proxy.with_workers(workers));
+        proxy.start();
+        Some(proxy)
+    }
+
+    fn monitor(&self) -> Monitor {
+        Monitor {
+            auth: self.auth.clone(),
+            compute: self.compute.clone(),
+            metrics: self.metrics.clone(),
+            watch: self.watch.clone(),
+        }
+    }
+}
+
 /// A program that serves.
 #[derive(Debug)]
 pub struct Running {
-    /// The api role, to issue a URL from inside.
-    pub api: Live<Api>,
+    /// The api role, if it runs here, to issue a URL from inside.
+    pub api: Option<Live<Api>>,
+    /// Auth, if anybody here calls it.
+    pub auth: Option<Client<Auth>>,
+    /// Compute, likewise.
+    pub compute: Option<Client<Compute>>,
     /// The audit log, whose last lines are written when this is dropped.
     pub audit: Audit,
     /// How long sessions live on once told to end.
@@ -394,8 +396,8 @@ const LAST_EVENTS: Duration = Duration::from_secs(1);
 
 fn start_audit(config: &config::Audit) -> Result<(Metrics, Audit), StartError> {
     let metrics = Metrics::default();
-    let file = config.file.clone().map(Place::File);
-    let journal = || config.journal.clone().map(Place::Journal);
+    let file = config.file.clone().map(audit::Place::File);
+    let journal = || config.journal.clone().map(audit::Place::Journal);
     let Some(place) = file.or_else(journal) else {
         return Ok((metrics, Audit::default()));
     };
@@ -412,235 +414,19 @@ fn build_pages(config: &Config) -> Result<Pages, BadPages> {
     }
 }
 
-fn build_api(config: &Config, addresses: &Addresses, wiring: &Wiring) -> Api {
-    Api {
-        gatekeeper: gatekeeper(config, wiring.keystone.clone()),
-        urls: urls(config, addresses),
-        nova: nova_settings(config),
+/// Nothing where not even the admin socket has one.
+fn build_api(config: &Config, addresses: &Addresses, wiring: &Wiring) -> Option<Api> {
+    let (auth, compute) = wiring.callees().filter(|_| wiring.has_api)?;
+    Some(Api {
+        gatekeeper: settings::gatekeeper(config, wiring.keystone.clone()),
+        urls: settings::urls(config, addresses),
+        nova: settings::nova_settings(config),
         url_ttl: config.auth.url_ttl.get(),
         terms: config.auth.terms(),
-        auth: wiring.auth.clone(),
-        compute: wiring.compute.clone(),
+        auth,
+        compute,
         audit: wiring.audit.clone(),
         metrics: wiring.metrics.clone(),
         watch: wiring.watch.clone(),
-    }
-}
-
-/// Demo and `--target` first, then what the config lists, then what the machine has.
-fn drivers(
-    config: &Config,
-    demo: Option<&Demo>,
-    target: Option<&Address>,
-) -> Result<Vec<Box<dyn Driver>>, StartError> {
-    let mut drivers: Vec<Box<dyn Driver>> = Vec::new();
-    let demo = demo.map(|demo| ("demo", entry(DEMO, demo.address().into())));
-    let given = target.map(|target| ("command line", entry(&target.to_string(), target.clone())));
-    let alone = demo.is_some() || given.is_some();
-    for (source, entry) in demo.into_iter().chain(given) {
-        drivers.push(Box::new(Fixed::new(source, vec![entry])?));
-    }
-    if !config.compute.instance.is_empty() {
-        let entries = config.compute.instance.iter().map(listed_entry).collect();
-        drivers.push(Box::new(Fixed::new("config", entries)?));
-    }
-    for host in hypervisors(config)? {
-        drivers.push(Box::new(Libvirt::new(host)));
-    }
-    for path in &config.compute.xml {
-        let host = config.compute.address.clone();
-        drivers.push(Box::new(Directory::new(path.clone(), host)));
-    }
-    for path in &config.compute.qmp {
-        let host = config.compute.address.clone();
-        drivers.push(Box::new(Qmp::new(path.clone(), host)));
-    }
-    if config
-        .compute
-        .discover
-        .unwrap_or_else(|| config.discovers() && !alone)
-    {
-        drivers.push(Box::new(Discover::new()));
-    }
-    Ok(drivers)
-}
-
-fn hypervisors(config: &Config) -> Result<Vec<libvirt::Settings>, StartError> {
-    let checked = |host: &Hypervisor| {
-        let settings = hypervisor(host, &config.compute.address);
-        settings.map_err(|why| StartError::Host {
-            name: host.name.clone(),
-            why,
-        })
-    };
-    config.compute.host.iter().map(checked).collect()
-}
-
-/// Reads the password's file, once.
-fn hypervisor(host: &Hypervisor, address: &Host) -> Result<libvirt::Settings, String> {
-    let uri: Uri = host.uri.parse().map_err(|bad| format!("uri: {bad}"))?;
-    let far = uri.host().cloned();
-    let credentials = match (&host.user, &host.password_file) {
-        (Some(user), Some(file)) => {
-            let read = Credentials::read(user, file);
-            Some(Arc::new(read.map_err(|bad| bad.to_string())?))
-        }
-        _ => None,
-    };
-    Ok(libvirt::Settings {
-        name: host.name.clone(),
-        address: host
-            .address
-            .clone()
-            .or(far)
-            .unwrap_or_else(|| address.clone()),
-        uri,
-        readonly: host.readonly,
-        credentials,
-        optional: false,
-        security: host.vnc.clone(),
-        passwords: host.passwords,
     })
-}
-
-fn entry(name: &str, address: Address) -> Entry {
-    let kind = ConsoleKind::Vnc;
-    Entry {
-        id: None,
-        name: name.to_owned(),
-        kind,
-        target: address.into(),
-        project: None,
-        security: Security::default(),
-    }
-}
-
-fn listed_entry(instance: &FixedInstance) -> Entry {
-    let FixedInstance {
-        id,
-        name,
-        address,
-        internal_access_path,
-        project,
-        kind,
-        vnc,
-    } = instance.clone();
-    Entry {
-        id,
-        name,
-        kind,
-        target: Target {
-            internal_access_path,
-            ..address.into()
-        },
-        project,
-        security: vnc,
-    }
-}
-
-fn limits(config: &Config) -> Limits {
-    Limits {
-        connections: config.proxy.max_connections,
-        header_timeout: config.proxy.header_timeout.get(),
-    }
-}
-
-fn proxy_settings(config: &Config) -> Settings {
-    let proxy = &config.proxy;
-    Settings {
-        name: proxy.name.clone().unwrap_or_else(machine_name),
-        allowed_origins: proxy.allowed_origins.clone(),
-        trusted_proxies: proxy.trusted_proxies.clone(),
-        connect_timeout: proxy.connect_timeout.get(),
-        allowed_networks: proxy.allowed_networks.clone(),
-        vnc: proxy.vnc.clone(),
-        max_sessions: proxy.max_sessions,
-        relay: Arc::new(relay::Settings {
-            frame_limit: proxy.max_frame,
-            ping_interval: proxy.ping_interval.unless_zero(),
-            ..relay::Settings::default()
-        }),
-        bandwidth: Bandwidth {
-            session: NonZero::new(config.limits.session_bandwidth),
-            tenant: NonZero::new(config.limits.tenant_bandwidth),
-        },
-    }
-}
-
-/// Reads the files that it needs, once, to see that they can be read.
-fn keystone_settings(config: &Config) -> Result<Option<keystone::Settings>, StartError> {
-    let settings = keystone::Settings::of(&config.keystone);
-    if let Some(settings) = &settings {
-        settings.check()?;
-    }
-    Ok(settings)
-}
-
-fn machine_name() -> String {
-    let uname = rustix::system::uname();
-    uname.nodename().to_string_lossy().into_owned()
-}
-
-fn gatekeeper(config: &Config, keystone: Option<Keystone>) -> Gatekeeper {
-    let elsewhere = |url: &Url| {
-        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-        let loopback = host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
-        !loopback && host != "localhost"
-    };
-    let proxy = &config.proxy;
-    let urls = [&proxy.public_url, &proxy.novnc_url, &proxy.serial_url];
-    let public = urls.into_iter().flatten().any(elsewhere);
-    let fronted = public || !proxy.trusted_proxies.is_empty();
-    let shown = identity_url(config);
-    let identities = keystone
-        .zip(shown)
-        .map(|(keystone, url)| Identities::new(keystone, &url));
-    Gatekeeper {
-        keys: config.api.key.clone(),
-        identities,
-        fronted,
-    }
-}
-
-fn nova_settings(config: &Config) -> NovaSettings {
-    NovaSettings {
-        public_url: config.api.public_url.clone(),
-        trusted_proxies: config.proxy.trusted_proxies.clone(),
-    }
-}
-
-/// Where callers get their tokens.
-fn identity_url(config: &Config) -> Option<Url> {
-    let keystone = &config.keystone;
-    keystone.public_url.clone().or_else(|| keystone.url.clone())
-}
-
-fn urls(config: &Config, addresses: &Addresses) -> Urls {
-    // A distribution's vnc.html waits for a press on Connect; ours connects by itself.
-    let page = config
-        .web
-        .root
-        .as_ref()
-        .map_or("vnc.html", |_| "vnc.html?autoconnect=true");
-    Urls::new(&config.proxy, &own_url(addresses), page)
-}
-
-/// How this machine reaches the first listener.
-fn own_url(addresses: &Addresses) -> Url {
-    let first = addresses.listen.first().copied();
-    let mut address = first.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 6080)));
-    if address.ip().is_unspecified() {
-        let loopback: IpAddr = if address.is_ipv4() {
-            [127, 0, 0, 1].into()
-        } else {
-            IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])
-        };
-        address.set_ip(loopback);
-    }
-    let text = format!("http://{address}");
-    #[expect(
-        clippy::expect_used,
-        reason = "a socket address after http:// is always a URL"
-    )]
-    Url::parse(&text).expect("a URL")
 }

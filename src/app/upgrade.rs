@@ -43,7 +43,8 @@ struct Inner {
     /// Gone once another process listens on them. Locked while one is started.
     doors: Mutex<Option<Arc<Vec<Given>>>>,
     gate: Gate,
-    estate: Estate,
+    /// Of auth, where it runs here.
+    estate: Option<Estate>,
     notifier: Notifier,
     replaced: CancellationToken,
     /// Its end tells the successor that this process has ended.
@@ -64,7 +65,7 @@ impl Upgrader {
         program: Program,
         doors: Vec<Given>,
         gate: Gate,
-        estate: Estate,
+        estate: Option<Estate>,
         notifier: Notifier,
     ) -> Self {
         Self(Arc::new(Inner {
@@ -130,7 +131,11 @@ impl Inner {
     }
 
     async fn hand_over(&self, successor: Successor) -> Result<Successor, String> {
-        let Some(frozen) = self.estate.freeze().await else {
+        let frozen = match &self.estate {
+            Some(estate) => estate.freeze().await,
+            None => None,
+        };
+        let Some(frozen) = frozen else {
             let served = successor.bequeath(String::new()).await;
             return served
                 .map(|_nothing| successor)

@@ -96,16 +96,11 @@ impl Frozen {
     }
 }
 
-impl Auth {
-    /// What is to be handed over once.
-    pub fn estate(&self) -> Estate {
-        Estate(self.inner())
-    }
-
+impl Estate {
     /// Takes in what a predecessor knew. What cannot be kept is said in the log: it costs a person
     /// another URL.
     pub async fn inherit(&self, bequest: Bequest) {
-        let inner = self.inner();
+        let inner = &self.0;
         let now = UnixTime::now();
         if let Tokens::Own(store) = &*inner.tokens.read().await
             && let Err(error) = store.inherit(bequest.keepsakes, now).await
@@ -115,5 +110,12 @@ impl Auth {
         if let Err(error) = inner.registry.restore(bequest.sessions, now).await {
             tracing::debug!(%error, "sessions of the process before will show with their next beat");
         }
+    }
+}
+
+impl Auth {
+    /// What is to be handed over once.
+    pub fn estate(&self) -> Estate {
+        Estate(self.inner())
     }
 }
