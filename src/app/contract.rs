@@ -63,7 +63,7 @@ impl<R: Role> Started<R> {
 fn far<R: Role>(near: Client<R>, keys: Keys, directory: &TempDir, watch: &Watch) -> Client<R> {
     let socket = directory.path().join("rpc.sock");
     let (door, address) = if matches!(keys, Keys::Nothing) {
-        (Listener::unix(&socket).unwrap().0, Address::Unix(socket))
+        (Listener::unix(&socket).unwrap(), Address::Unix(socket))
     } else {
         let door = Listener::tcp("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = door.address().unwrap().to_string().parse().unwrap();

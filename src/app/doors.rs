@@ -13,7 +13,7 @@ use super::plan::Plan;
 use super::{RoleName, StartError};
 use crate::config::{Config, RpcDoor};
 use crate::drain::Watch;
-use crate::http::{BindError, Limits, Listener, Service, serve};
+use crate::http::{Limits, Listener, Service, serve};
 use crate::process::{BadSocket, Given, Givens, Socket};
 
 /// Doors that are open and not served yet.
@@ -25,8 +25,14 @@ pub(super) struct Doors {
     pub(super) rpc: Vec<Listener>,
     monitor: Vec<Listener>,
     admin: Listener,
+}
+
+/// What was opened.
+pub(super) struct Opened {
+    pub(super) doors: Doors,
+    pub(super) addresses: Addresses,
     /// The same sockets, for whoever takes over.
-    estate: Vec<Given>,
+    pub(super) sockets: Vec<Given>,
 }
 
 /// Where the doors are.
@@ -87,10 +93,10 @@ impl Doors {
         plan: &Plan,
         admin: PathBuf,
         mut given: Givens,
-    ) -> Result<(Self, Addresses), StartError> {
+    ) -> Result<Opened, StartError> {
         let mut opening = Opening {
             given: &mut given,
-            estate: Vec::new(),
+            sockets: Vec::new(),
         };
         let of = |role, addresses: &[SocketAddr]| {
             let addresses = plan.here.has(role).then(|| addresses.to_vec());
@@ -111,15 +117,15 @@ impl Doors {
             Default::default()
         };
         let (monitor, monitor_addresses) = opening.all(&MONITOR, &config.monitor.listen)?;
-        let (admin, path) = opening.admin(admin)?;
+        let (admin, path) = opening.unix(&ADMIN, admin)?;
         let doors = Self {
             public,
             api,
             rpc,
             monitor,
             admin,
-            estate: opening.estate,
         };
+        let sockets = opening.sockets;
         if let Some(name) = given.unwanted() {
             let why = "no door here is called so; FileDescriptorName= is one of proxy, api, \
                        rpc, monitor, admin"
@@ -134,11 +140,15 @@ impl Doors {
             monitor: monitor_addresses,
             admin: path,
         };
-        Ok((doors, addresses))
+        Ok(Opened {
+            doors,
+            addresses,
+            sockets,
+        })
     }
 
-    /// Has everybody answer who should, until all ends. Returns the sockets for whoever takes over.
-    pub(super) fn serve(self, services: Services, limits: Limits, watch: &Watch) -> Vec<Given> {
+    /// Has everybody answer who should, until all ends.
+    pub(super) fn serve(self, services: Services, limits: Limits, watch: &Watch) {
         let Services {
             front,
             api,
@@ -149,13 +159,12 @@ impl Doors {
         serve_all(self.api, api, limits, watch);
         serve_all(self.monitor, Some(monitor), limits, watch);
         serve_all(vec![self.admin], Some(admin), limits, watch);
-        self.estate
     }
 }
 
 struct Opening<'a> {
     given: &'a mut Givens,
-    estate: Vec<Given>,
+    sockets: Vec<Given>,
 }
 
 impl Opening<'_> {
@@ -190,11 +199,8 @@ impl Opening<'_> {
         let mut shown: Vec<String> = addresses.iter().map(ToString::to_string).collect();
         for door in wanted {
             if let RpcDoor::Unix(path) = door {
-                let opened = Listener::unix(path).map_err(|error| StartError::Door {
-                    key: RPC.key,
-                    error,
-                });
-                listeners.push(opened?.0);
+                let (listener, _path) = self.unix(&RPC, path.clone())?;
+                listeners.push(listener);
                 shown.push(door.to_string());
             }
         }
@@ -216,6 +222,7 @@ impl Opening<'_> {
                 socket.map(|socket| Given {
                     name: door.name.to_owned(),
                     managed: false,
+                    path: None,
                     socket,
                 })
             },
@@ -239,58 +246,45 @@ impl Opening<'_> {
             key: door.key,
             error,
         })?;
-        self.estate.push(given);
+        self.sockets.push(given);
         Ok(listener)
     }
 
-    fn admin(&mut self, path: PathBuf) -> Result<(Listener, PathBuf), StartError> {
-        let door = |error| StartError::Door {
-            key: ADMIN.key,
+    fn unix(&mut self, door: &Door, path: PathBuf) -> Result<(Listener, PathBuf), StartError> {
+        let failed = |error| StartError::Door {
+            key: door.key,
             error,
         };
-        let at = |given: &Given| match &given.socket {
-            Socket::Unix(listener) => {
-                let there = listener.local_addr().ok();
-                there.and_then(|there| Some(there.as_pathname()?.to_owned()))
-            }
-            Socket::Tcp(_) => None,
-        };
         let fits = |given: &Given| {
-            is_for(given, &ADMIN) && (given.managed || at(given).as_deref() == Some(&*path))
+            is_for(given, door) && (given.managed || given.path.as_ref() == Some(&path))
         };
         let Some(given) = self.given.take(fits) else {
-            let (listener, socket) = Listener::unix(&path).map_err(door)?;
-            self.keep_admin(socket);
+            let socket = Listener::bind_unix(&path).map_err(failed)?;
+            let listener = Listener::given_unix(&socket, &path, true).map_err(failed)?;
+            self.sockets.push(Given {
+                name: door.name.to_owned(),
+                managed: false,
+                path: Some(path.clone()),
+                socket: Socket::Unix(socket),
+            });
             return Ok((listener, path));
         };
-        let path = at(&given).unwrap_or(path);
-        let listener = match &given.socket {
-            Socket::Unix(listener) => given_admin(listener, &path, given.managed).map_err(door)?,
-            Socket::Tcp(_) => {
-                let why = "the door `admin` must be a Unix socket".to_owned();
-                return Err(bad(&given.name, why));
-            }
+        let Socket::Unix(socket) = &given.socket else {
+            let why = "the door `admin` must be a Unix socket".to_owned();
+            return Err(bad(&given.name, why));
         };
-        self.estate.push(given);
+        let there = socket.local_addr().ok();
+        let there = there.and_then(|there| Some(there.as_pathname()?.to_owned()));
+        let path = if given.managed {
+            there.unwrap_or(path)
+        } else {
+            path
+        };
+        // The service manager removes its own, if anybody does.
+        let listener = Listener::given_unix(socket, &path, !given.managed).map_err(failed)?;
+        self.sockets.push(given);
         Ok((listener, path))
     }
-
-    fn keep_admin(&mut self, socket: std::os::unix::net::UnixListener) {
-        self.estate.push(Given {
-            name: ADMIN.name.to_owned(),
-            managed: false,
-            socket: Socket::Unix(socket),
-        });
-    }
-}
-
-/// The service manager removes its own sockets, if anybody does.
-fn given_admin(
-    listener: &std::os::unix::net::UnixListener,
-    path: &Path,
-    managed: bool,
-) -> Result<Listener, BindError> {
-    Listener::given_unix(listener, path, !managed)
 }
 
 fn bad(name: &str, why: String) -> StartError {

@@ -25,6 +25,9 @@ pub enum StartError {
     /// A socket that was given cannot be used.
     #[error(transparent)]
     Given(#[from] BadSocket),
+    /// The process before could not be answered.
+    #[error("the process before cannot be answered: {0}")]
+    Heir(#[source] BindError),
     /// The demo's own port cannot be opened.
     #[error("the demo cannot listen on loopback")]
     Demo(#[source] std::io::Error),

@@ -7,6 +7,7 @@
 //! somebody else made are looked up where they were made (`foreign`). Knows no hypervisor.
 
 mod client;
+mod estate;
 mod foreign;
 pub mod redis;
 mod registry;
@@ -24,6 +25,7 @@ use crate::model::{
 };
 use crate::rpc::{Cursor, News, Unreachable};
 
+pub use estate::{Bequest, Estate, Frozen};
 pub use foreign::{
     BadDatabase, Bases, BoxFuture, NoConsole, NovaApi, NovaApiSettings, NovaDb, Source, TokenFile,
     TokenFileSettings,

@@ -5,6 +5,7 @@
 //! in `config.example.toml`, which a test holds against this file. Knows the model alone.
 
 mod audit;
+mod credentials;
 mod error;
 mod keystone;
 mod period;
@@ -479,6 +480,7 @@ impl Config {
 
     /// Reads and checks a config from its text.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let text = &*credentials::placed(text);
         let config: Self =
             toml::from_str(text).map_err(|error| ConfigError::syntax(&error, text))?;
         config.check()?;

@@ -77,24 +77,28 @@ const REST: Duration = Duration::from_millis(50);
 /// How long a request may go on once the process closes.
 const FAREWELL: Duration = Duration::from_secs(3);
 
-/// Serves a door until the process closes. A request under way then has 3 s to be answered.
+/// Serves a door until the process closes, or leaves it to another one. A request under way then has 3 s to be answered.
 pub async fn serve<S: Service>(listener: Listener, service: Arc<S>, limits: Limits, watch: Watch) {
     let places = Arc::new(Semaphore::new(limits.connections));
     let mut failing = false;
     loop {
+        if !watch.may_accept().await {
+            return listener.leave();
+        }
         let next = async {
             let place = Arc::clone(&places).acquire_owned().await;
             (place, accept(&listener).await)
         };
         let (place, accepted) = tokio::select! {
             next = next => next,
+            () = watch.held() => continue,
             () = watch.closing() => return,
         };
         match accepted {
             Ok(connection) => {
                 failing = false;
                 let task = connection.serve(Arc::clone(&service), limits, watch.clone());
-                watch.spawn_service(async move {
+                watch.spawn_connection(async move {
                     task.await;
                     drop(place);
                 });
@@ -165,6 +169,13 @@ async fn serve_stream<S: Service>(
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        () = watch.left() => {
+            connection.as_mut().graceful_shutdown();
+            tokio::select! {
+                ended = connection.as_mut() => ended,
+                () = watch.closing() => timeout(FAREWELL, connection).await.unwrap_or(Ok(())),
+            }
+        }
         () = watch.closing() => {
             connection.as_mut().graceful_shutdown();
             timeout(FAREWELL, connection).await.unwrap_or(Ok(()))

@@ -88,4 +88,8 @@ mod stores;
 #[cfg(test)]
 mod tokens;
 #[cfg(test)]
+mod units;
+#[cfg(test)]
+mod upgrade;
+#[cfg(test)]
 mod websockify_file;

@@ -5,7 +5,7 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Place;
 
 use super::claim::Claim;
-use super::{Answer, Attempt, Store, sorted};
+use super::{Answer, Attempt, Keepsakes, Store, sorted};
 use crate::auth::{AuthError, Entry};
 use crate::model::{Grant, InstanceId, Rights, TokenHash, TokenId, UnixTime};
 
@@ -72,6 +72,13 @@ impl Memory {
             .insert(hash.clone());
         let _none = self.by_id.insert(hash.id(), hash.clone());
         let _none = self.grants.insert(hash, grant);
+    }
+
+    pub(super) fn all_claims(&self) -> Vec<(TokenId, Claim)> {
+        let claims = self.claims.iter();
+        claims
+            .map(|item| (item.key().clone(), item.value().clone()))
+            .collect()
     }
 
     /// The hash of a token that is there, valid or not.
@@ -244,6 +251,26 @@ impl Store for Memory {
     }
 
     fn ready(&self) -> Answer<'_, ()> {
+        at_once(Ok(()))
+    }
+
+    fn keepsakes(&self) -> Keepsakes {
+        let grants = self.grants.iter();
+        Keepsakes {
+            grants: grants
+                .map(|item| (item.key().clone(), item.value().clone()))
+                .collect(),
+            claims: self.all_claims(),
+        }
+    }
+
+    fn inherit(&self, keepsakes: Keepsakes, _now: UnixTime) -> Answer<'_, ()> {
+        for (hash, grant) in keepsakes.grants {
+            self.restore(hash, grant);
+        }
+        for (id, claim) in keepsakes.claims {
+            self.restore_claim(&id, claim);
+        }
         at_once(Ok(()))
     }
 }

@@ -10,6 +10,9 @@ mod memory;
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
+use self::claim::Claim;
 use super::{AuthError, BoxFuture, Entry};
 use crate::model::{Browser, Grant, InstanceId, Rights, TokenHash, TokenId, UnixTime};
 
@@ -58,6 +61,28 @@ pub(super) trait Store: Send + Sync + fmt::Debug {
 
     /// Whether it works.
     fn ready(&self) -> Answer<'_, ()>;
+
+    /// What goes with this process, if nobody is told.
+    fn keepsakes(&self) -> Keepsakes {
+        Keepsakes::default()
+    }
+
+    /// Keeps what another store of the same tokens told.
+    fn inherit(&self, keepsakes: Keepsakes, now: UnixTime) -> Answer<'_, ()> {
+        Box::pin(async move {
+            for (hash, grant) in keepsakes.grants {
+                self.insert(hash, grant, now).await?;
+            }
+            Ok(())
+        })
+    }
+}
+
+/// What a store knows that only lives in its process's memory.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Keepsakes {
+    pub(super) grants: Vec<(TokenHash, Grant)>,
+    pub(super) claims: Vec<(TokenId, Claim)>,
 }
 
 /// Somebody wants to use a single-use token.
