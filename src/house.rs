@@ -14,7 +14,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("telemetry", &["config", "model"]),
     ("resolve", &["model"]),
     ("rpc", &["drain"]),
-    ("http", &["drain", "model", "resolve"]),
+    ("http", &["drain", "model", "resolve", "tls"]),
     ("keystone", &["config", "drain", "http", "model"]),
     ("demo", &["drain", "model"]),
     ("auth", &["drain", "keystone", "model", "resolve", "rpc"]),

@@ -231,6 +231,11 @@ fn presented(headers: &HeaderMap) -> Option<Presented> {
     Some(presented).filter(|presented| !presented.secret().reveal().is_empty())
 }
 
+/// Whether a request has a key or a token at all.
+pub(super) fn is_presented(headers: &HeaderMap) -> bool {
+    presented(headers).is_some()
+}
+
 /// The password of `base64(user:password)` (RFC 7617).
 fn password(pair: &str) -> Option<ApiKey> {
     let pair = Zeroizing::new(BASE64_STANDARD.decode(pair.trim()).ok()?);

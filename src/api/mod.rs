@@ -33,7 +33,7 @@ pub use view::{
 use crate::auth::{Auth, AuthError};
 use crate::compute::{Compute, ComputeError};
 use crate::drain::Watch;
-use crate::http::{Body, Peer, Reject, json};
+use crate::http::{Body, Guard, Peer, Reject, client, json};
 use crate::model::{ConsoleType, Instance, InstanceRef, Role, SessionId, Terms, TokenId};
 use crate::rpc::Client;
 use crate::telemetry::{Metrics, StatusLabel};
@@ -63,8 +63,19 @@ pub struct Api {
     pub compute: Client<Compute>,
     /// Counts.
     pub metrics: Metrics,
+    /// Slows down who guesses keys.
+    pub guard: Guard,
     /// Says when to refuse new work.
     pub watch: Watch,
+}
+
+/// Where a request comes from.
+#[derive(Clone, Copy, Debug)]
+struct Sender<'a> {
+    /// The other end of the connection.
+    peer: Peer,
+    /// The client's address, after what trusted proxies say; for the log.
+    address: &'a str,
 }
 
 impl Api {
@@ -77,11 +88,26 @@ impl Api {
 
     /// Answers one request.
     pub async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
-        let response = if nova::owns_here(&request) {
-            nova::answer(self, request, peer).await
-        } else {
-            self.answer_own(request, peer).await
+        let trusted = &self.nova.trusted_proxies;
+        let ip = client(peer.ip(), request.headers(), trusted).ip;
+        let address = ip.map_or_else(|| peer.to_string(), |ip| ip.to_string());
+        let sender = Sender {
+            peer,
+            address: &address,
         };
+        if let Err(wait) = self.guard.may_try(ip) {
+            let why = "too many keys from your address were wrong; wait a moment";
+            return Reject::too_many(why, wait.as_secs().saturating_add(1)).into_response();
+        }
+        let presented = identity::is_presented(request.headers());
+        let response = if nova::owns_here(&request) {
+            nova::answer(self, request, sender).await
+        } else {
+            self.answer_own(request, sender).await
+        };
+        if presented && response.status() == StatusCode::UNAUTHORIZED {
+            self.guard.note_failure(ip);
+        }
         let status = response.status().as_u16();
         self.metrics
             .api_requests
@@ -90,13 +116,18 @@ impl Api {
         response
     }
 
-    async fn answer_own(&self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+    async fn answer_own(&self, request: Request<Incoming>, sender: Sender<'_>) -> Response<Body> {
         let method = request.method().clone();
-        let answer = self.route(request, peer).await;
+        let answer = self.route(request, sender.peer).await;
         answer.unwrap_or_else(|reject| {
             let (status, code) = (reject.status.as_u16(), reject.code);
             let (correlation, detail) = (reject.correlation, reject.detail.as_ref());
-            tracing::info!(%peer, %method, status, code, %correlation, detail, "request refused");
+            let peer = sender.address;
+            if reject.status == StatusCode::NOT_FOUND {
+                tracing::debug!(peer, %method, status, code, %correlation, detail, "request refused");
+            } else {
+                tracing::info!(peer, %method, status, code, %correlation, detail, "request refused");
+            }
             reject.into_response()
         })
     }

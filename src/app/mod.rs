@@ -5,7 +5,9 @@
 //! only module that knows every role.
 
 mod certificates;
+mod doors;
 mod front;
+mod memory;
 mod monitor;
 mod tokens;
 
@@ -25,16 +27,18 @@ use crate::compute::driver::libvirt::sasl::Credentials;
 use crate::compute::driver::libvirt::transport::Uri;
 use crate::compute::driver::libvirt::{self, Libvirt};
 use crate::compute::driver::{BadEntry, Directory, Discover, Driver, Entry, Fixed, Qmp};
-use crate::config::{Config, FixedInstance, Hypervisor};
+use crate::config::{Config, FixedInstance, Hypervisor, TlsListener};
 use crate::demo::Demo;
-use crate::drain::{Drain, Watch};
-use crate::http::{BindError, Limits, Listener, serve};
+use crate::drain::Drain;
+use crate::http::{BindError, Limits, Listener};
 use crate::keystone::{self, Keystone};
 use crate::model::{Address, ConsoleKind, Host, Security, Target};
 use crate::proxy::{Bandwidth, Proxy, Settings, Workers, relay};
 use crate::rpc::{self, Client};
 use crate::telemetry::Metrics;
+use crate::tls::{self, TlsError};
 use crate::web::{BadPages, Pages};
+use doors::Doors;
 use front::{Admin, Front};
 use monitor::Monitor;
 
@@ -66,6 +70,9 @@ pub enum StartError {
     /// The demo's own port cannot be opened.
     #[error("the demo cannot listen on loopback")]
     Demo(#[source] std::io::Error),
+    /// There is no TLS as the config wants it.
+    #[error("tls: {0}")]
+    Tls(#[from] TlsError),
     /// The threads that relay cannot be started.
     #[error("cannot start the threads that relay")]
     Workers(#[source] std::io::Error),
@@ -108,7 +115,9 @@ pub struct App {
     public: Vec<Listener>,
     api_only: Vec<Listener>,
     monitor: Vec<Listener>,
+    redirect: Vec<Listener>,
     admin: Listener,
+    tls: Option<tls::Server>,
     addresses: Addresses,
     demo: Option<Demo>,
     drivers: Vec<Box<dyn Driver>>,
@@ -128,6 +137,10 @@ pub struct Addresses {
     pub api: Vec<SocketAddr>,
     /// Health and metrics.
     pub monitor: Vec<SocketAddr>,
+    /// Clear text that is sent on to https.
+    pub redirect: Vec<SocketAddr>,
+    /// Those of viewers and callers that speak no TLS.
+    pub clear: Vec<SocketAddr>,
     /// The admin socket.
     pub admin: PathBuf,
 }
@@ -149,21 +162,27 @@ impl App {
         };
         let (api_only, api) = bind_all("api.listen", api)?;
         let (monitor, monitor_addresses) = bind_all("monitor.listen", &config.monitor.listen)?;
+        let redirect = &config.tls.redirect_listen;
+        let (redirect, redirect_addresses) = bind_all("tls.redirect_listen", redirect)?;
         let demo = if extras.demo {
             Some(Demo::bind().await.map_err(StartError::Demo)?)
         } else {
             None
         };
         let addresses = Addresses {
+            clear: in_clear(&config, &listen, &api),
             listen,
             api,
             monitor: monitor_addresses,
+            redirect: redirect_addresses,
             admin,
         };
         Ok(Self {
             public,
             api_only,
             monitor,
+            redirect,
+            tls: doors::tls(&config)?,
             admin: Listener::unix(&addresses.admin).map_err(door("admin.socket"))?,
             addresses,
             drivers: drivers(&config, demo.as_ref(), extras.target.as_ref())?,
@@ -195,6 +214,7 @@ impl App {
     pub fn run(self, drain: &Drain) -> Result<Running, StartError> {
         let watch = drain.watch();
         let metrics = Metrics::default();
+        let doors = Doors::new(&self.config, self.tls.clone(), &metrics, &watch);
         let keystone = self.keystone.map(|it| Keystone::new(it, &watch));
         let compute = Compute::new(self.drivers);
         compute.start(&watch);
@@ -215,7 +235,7 @@ impl App {
             watch.clone(),
         );
         let proxy = Proxy::new(a, c, settings, m, w).with_displays(displays);
-        let proxy = Arc::new(proxy.with_workers(self.workers));
+        let proxy = Arc::new(proxy.with_workers(self.workers).with_guard(doors.guard()));
         proxy.start();
         let api = Arc::new(Api {
             gatekeeper: gatekeeper(&self.config, keystone),
@@ -226,9 +246,9 @@ impl App {
             auth: auth.clone(),
             compute: compute.clone(),
             metrics: metrics.clone(),
+            guard: doors.guard(),
             watch: watch.clone(),
         });
-        let limits = limits(&self.config);
         let shared = self.api_only.is_empty() && !self.proxy_alone;
         let shared_api = shared.then(|| Arc::clone(&api));
         let front = Arc::new(Front {
@@ -243,10 +263,11 @@ impl App {
             metrics,
             watch: watch.clone(),
         });
-        open(self.public, &front, limits, &watch);
-        open(self.api_only, &admin, limits, &watch);
-        open(vec![self.admin], &admin, limits, &watch);
-        open(self.monitor, &monitor, limits, &watch);
+        doors.open(TlsListener::Proxy, self.public, &front);
+        doors.open(TlsListener::Api, self.api_only, &admin);
+        doors.open(TlsListener::Monitor, self.monitor, &monitor);
+        doors.open_redirect(self.redirect, &self.addresses);
+        doors.open_admin(self.admin, &admin);
         Ok(Running {
             api,
             drain_timeout: self.config.proxy.drain_timeout.get(),
@@ -279,15 +300,15 @@ fn bind_all(
     Ok((listeners, addresses))
 }
 
-fn open<S: crate::http::Service>(
-    doors: Vec<Listener>,
-    service: &Arc<S>,
-    limits: Limits,
-    watch: &Watch,
-) {
-    for door in doors {
-        watch.spawn_service(serve(door, Arc::clone(service), limits, watch.clone()));
-    }
+fn in_clear(config: &Config, listen: &[SocketAddr], api: &[SocketAddr]) -> Vec<SocketAddr> {
+    let both = [(TlsListener::Proxy, listen), (TlsListener::Api, api)];
+    let clear = both
+        .into_iter()
+        .filter(|(which, _)| !config.tls.is_on(*which));
+    clear
+        .flat_map(|(_, addresses)| addresses)
+        .copied()
+        .collect()
 }
 
 /// Demo and `--target` first, then what the config lists, then what the machine has.
@@ -405,6 +426,7 @@ fn limits(config: &Config) -> Limits {
     Limits {
         connections: config.proxy.max_connections,
         header_timeout: config.proxy.header_timeout.get(),
+        header_size: config.proxy.max_header,
     }
 }
 
@@ -485,11 +507,12 @@ fn urls(config: &Config, addresses: &Addresses) -> Urls {
         .root
         .as_ref()
         .map_or("vnc.html", |_| "vnc.html?autoconnect=true");
-    Urls::new(&config.proxy, &own_url(addresses), page)
+    let secure = config.tls.is_on(TlsListener::Proxy);
+    Urls::new(&config.proxy, &own_url(addresses, secure), page)
 }
 
 /// How this machine reaches the first listener.
-fn own_url(addresses: &Addresses) -> Url {
+fn own_url(addresses: &Addresses, secure: bool) -> Url {
     let first = addresses.listen.first().copied();
     let mut address = first.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 6080)));
     if address.ip().is_unspecified() {
@@ -500,10 +523,11 @@ fn own_url(addresses: &Addresses) -> Url {
         };
         address.set_ip(loopback);
     }
-    let text = format!("http://{address}");
+    let scheme = if secure { "https" } else { "http" };
+    let text = format!("{scheme}://{address}");
     #[expect(
         clippy::expect_used,
-        reason = "a socket address after http:// is always a URL"
+        reason = "a socket address after a scheme is always a URL"
     )]
     Url::parse(&text).expect("a URL")
 }

@@ -37,6 +37,7 @@ pub use self::workers::Workers;
 use crate::auth::Auth;
 use crate::compute::{Compute, Displays};
 use crate::drain::Watch;
+use crate::http::{Guard, Rules};
 use crate::model::Security;
 use crate::rpc::Client;
 use crate::telemetry::Metrics;
@@ -56,6 +57,7 @@ pub struct Proxy {
     bandwidth: bandwidth::Tenants,
     /// Where sessions run, if not where they began.
     workers: Option<Workers>,
+    guard: Guard,
 }
 
 /// What of the config the proxy goes by.
@@ -103,6 +105,7 @@ impl Proxy {
             roster: roster::Roster::default(),
             bandwidth,
             workers: None,
+            guard: Guard::new(Rules::default(), |_| ()),
         }
     }
 
@@ -113,6 +116,12 @@ impl Proxy {
             workers: Some(workers),
             ..self
         }
+    }
+
+    /// The same, turning away whom `guard` does.
+    #[must_use]
+    pub fn with_guard(self, guard: Guard) -> Self {
+        Self { guard, ..self }
     }
 
     /// The same, taking consoles from the hypervisors of this machine where they hand them over.

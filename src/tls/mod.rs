@@ -1,18 +1,23 @@
 //! TLS towards hypervisors: whom to believe, what to show of ourselves, and in which words it went
 //! wrong.
 //!
-//! Called by the proxy (VNC servers) and by compute (libvirt daemons). Files are read anew for
+//! Called by the proxy (VNC servers), by compute (libvirt daemons), and by the doors, whose side of
+//! TLS is in `server`. Files are read anew for
 //! every connection, so that a renewed certificate counts at the next one. No CA of the system is
 //! ever believed. Knows no protocol inside TLS.
 
 mod client;
 mod expiry;
 mod files;
+mod self_signed;
+mod server;
 mod verify;
 mod words;
 
 pub use client::{Connector, Identity, Settings, TlsError};
 pub use expiry::{Expiry, expiries};
 pub use files::BadFile;
+pub use self_signed::self_signed;
+pub use server::{Renewal, Server, speaks_h2};
 pub use verify::Anybody;
 pub use words::{date, describe, is_about_certificates, rustls_error};
