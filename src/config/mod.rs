@@ -391,8 +391,8 @@ impl Default for Limits {
         Self {
             session_bandwidth: 0,
             tenant_bandwidth: 0,
-            connections_per_address: 256,
-            new_connections_per_address: 50,
+            connections_per_address: 500,
+            new_connections_per_address: 200,
             failed_tokens_per_address: 10,
             memory: None,
         }

@@ -4,6 +4,8 @@
 //! One module per theme; `rig` holds what they share. Nothing here calls into the crate.
 
 #[cfg(test)]
+mod abuse;
+#[cfg(test)]
 mod api;
 #[cfg(test)]
 mod cli;
@@ -46,6 +48,8 @@ mod pages;
 #[cfg(test)]
 mod preamble;
 #[cfg(test)]
+mod proxy_protocol;
+#[cfg(test)]
 mod qmp;
 #[cfg(test)]
 mod refusals;
@@ -71,6 +75,8 @@ mod spice;
 mod standalone;
 #[cfg(test)]
 mod stores;
+#[cfg(test)]
+mod tls_viewer;
 #[cfg(test)]
 mod tokens;
 #[cfg(test)]

@@ -3,8 +3,10 @@
 pub(crate) mod browser;
 pub(crate) mod cell;
 pub(crate) mod certificates;
+pub(crate) mod fronts;
 pub(crate) mod gateway;
 pub(crate) mod http;
+pub(crate) mod https;
 pub(crate) mod keystone;
 pub(crate) mod libvirtd;
 pub(crate) mod mariadb;

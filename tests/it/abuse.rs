@@ -1,0 +1,1 @@
+//! Who does everything wrong at once, beside ten people who work.

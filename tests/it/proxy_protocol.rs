@@ -1,0 +1,1 @@
+//! Balancers and reverse proxies in front: whose address counts, and who is believed.
