@@ -22,10 +22,10 @@ use crate::rig::wait::{until, until_settled};
 
 /// A CA and what it vouches for: `gate` for console.example and 127.0.0.1, `other` for other.example
 /// and every name below it.
-struct Files(TempDir);
+pub(crate) struct Files(TempDir);
 
 impl Files {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let place = TempDir::with_prefix("vncgate-tls-").unwrap();
         let pki = place.path().join("pki");
         let authority = Authority::new(&pki, "ca.pem");
@@ -46,11 +46,11 @@ impl Files {
         path.to_str().unwrap().to_owned()
     }
 
-    fn client(&self) -> TlsClient {
+    pub(crate) fn client(&self) -> TlsClient {
         TlsClient::new(self.path("ca.pem").as_ref())
     }
 
-    fn setup(&self) -> Setup {
+    pub(crate) fn setup(&self) -> Setup {
         let setup = Setup::new().set("tls", "certificate", self.path("gate.pem"));
         setup.set("tls", "key", self.path("gate.key"))
     }
@@ -74,12 +74,19 @@ fn chromium_shows_a_console_over_https_and_wss() {
     let url = gateway.printed_url();
     let picture = artifact("console-https.png");
 
-    let steps = ["--wait-state", "connected", "--wait-canvas", "--no-errors"];
-    let shot = ["--screenshot", picture.to_str().unwrap()];
-    let answer = browse(&url, &[&steps[..], &shot].concat());
+    let seen = browse(
+        &url,
+        &[
+            &["--wait-state", "connected"][..],
+            &["--expect-pixel", "8,8,#2060c0", "--press", "a"],
+            &["--then-pixel", "8,8,#20c060", "--no-errors"],
+            &["--screenshot", picture.to_str().unwrap()],
+        ]
+        .concat(),
+    );
 
     assert_eq!(url.0.scheme(), "https");
-    answer.ok();
+    seen.ok();
     assert!(fs::metadata(picture).unwrap().len() > 10_000);
 }
 

@@ -76,8 +76,8 @@ impl Front {
     pub(crate) fn caddy(target: SocketAddr) -> Self {
         Self::start("caddy", |directory, port| {
             let text = format!(
-                "{{\n admin off\n persist_config off\n auto_https off\n}}\n\
-                 http://127.0.0.1:{port} {{\n bind 127.0.0.1\n reverse_proxy {target}\n}}\n"
+                "{{\n admin off\n auto_https off\n}}\n\
+                 http://:{port} {{\n bind 127.0.0.1\n reverse_proxy {target}\n}}\n"
             );
             let config = directory.join("Caddyfile");
             fs::write(&config, text).unwrap();

@@ -11,7 +11,7 @@ use rustls::{
     ClientConfig, ClientConnection, RootCertStore, StreamOwned, SupportedProtocolVersion,
 };
 use tokio::io::copy_bidirectional;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Runtime;
 use tokio_rustls::TlsConnector;
 
@@ -96,6 +96,12 @@ pub(crate) struct TlsPipe {
 impl TlsPipe {
     /// One to `target`, which has to show a certificate for `name`.
     pub(crate) fn to(target: SocketAddr, client: &TlsClient, name: &str) -> Self {
+        Self::from("127.0.0.1", target, client, name)
+    }
+
+    /// The same, going on from this address.
+    pub(crate) fn from(own: &str, target: SocketAddr, client: &TlsClient, name: &str) -> Self {
+        let own = SocketAddr::new(own.parse().unwrap(), 0);
         let runtime = Runtime::new().unwrap();
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
@@ -106,8 +112,11 @@ impl TlsPipe {
                 let (connector, name) = (connector.clone(), name.clone());
                 tokio::spawn(async move {
                     // how a connection ended is for the test to judge, on its own side
-                    let far = tokio::net::TcpStream::connect(target).await;
-                    if let Ok(far) = far
+                    let far = TcpSocket::new_v4().unwrap();
+                    far.bind(own).unwrap();
+                    far.set_nodelay(true).unwrap();
+                    near.set_nodelay(true).unwrap();
+                    if let Ok(far) = far.connect(target).await
                         && let Ok(mut far) = connector.connect(name, far).await
                     {
                         let _ended = copy_bidirectional(&mut near, &mut far).await.is_ok();
