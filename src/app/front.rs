@@ -22,6 +22,9 @@ impl Service for Front {
         if wants_websocket(&request) {
             return self.proxy.open_console(request, peer).await;
         }
+        if Proxy::is_asked(&request) {
+            return self.proxy.tell(&request, peer).await;
+        }
         match &self.api {
             Some(api) if Api::owns(&request) => api.answer(request, peer).await,
             _ => self.pages.respond(&request).await,

@@ -15,6 +15,7 @@ use ipnet::IpNet;
 use tokio::time::Instant;
 
 use super::forwarded::is_within;
+use crate::model::block_of;
 
 /// What an address may do at once after a pause: the rate of so many seconds.
 const BURST: Duration = Duration::from_secs(10);
@@ -212,17 +213,6 @@ impl Drop for Place {
         if let Some(block) = self.block {
             self.guard.book().leave(block, Instant::now());
         }
-    }
-}
-
-/// What counts as one address: an IPv4 address, or the first half of an IPv6 one.
-fn block_of(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.segments();
-            Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
-        }
-        v4 @ IpAddr::V4(_) => v4,
     }
 }
 

@@ -4,7 +4,7 @@
 //! dials (and `preamble` asks there for one console of several), `entry` and `reception` shake
 //! hands with the VNC server and the viewer by the rules in [`rfb`] (`approach` says how), `session`
 //! lives as long as the viewer, `roster` watches over all sessions, `close` says in words why one
-//! ended. The bytes
+//! ended; `tell` answers a page that asks what its viewer may do. The bytes
 //! flow in [`relay`] over [`ws`], which know only each other. Called by the HTTP listener;
 //! calls auth and compute through their facades.
 
@@ -23,6 +23,7 @@ mod rights;
 mod roster;
 mod session;
 pub mod target;
+mod tell;
 mod workers;
 pub mod ws;
 

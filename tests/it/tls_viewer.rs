@@ -237,12 +237,16 @@ fn clear_text_is_sent_on_to_https_and_takes_nothing() {
     };
 
     let found = ask("GET", "console.example:8080");
+    let slashes = Request::new("GET", "//evil.example/%2f..").header("Host", "h");
+    let slashes = slashes.send(redirect);
     let bad = ask("GET", "a@b");
     let posted = ask("POST", "console.example");
 
     let port = gateway.listen.port();
     let to = format!("https://console.example:{port}/vnc.html?path=%3Ftoken%3Dx");
     assert_eq!((found.status, found.header("location")), (308, Some(&*to)));
+    let host = format!("https://h:{port}//evil.example/%2f..");
+    assert_eq!(slashes.header("location"), Some(&*host));
     assert_eq!((bad.status, posted.status), (400, 403));
 }
 
