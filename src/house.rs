@@ -12,6 +12,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("web", &[]),
     ("config", &["model"]),
     ("telemetry", &["config", "model"]),
+    ("audit", &["model", "telemetry"]),
     ("resolve", &["model"]),
     ("rpc", &["drain"]),
     ("http", &["drain", "model", "resolve", "tls"]),
@@ -22,6 +23,7 @@ const TABLE: &[(&str, &[&str])] = &[
     (
         "api",
         &[
+            "audit",
             "auth",
             "compute",
             "config",
@@ -36,6 +38,7 @@ const TABLE: &[(&str, &[&str])] = &[
     (
         "proxy",
         &[
+            "audit",
             "auth",
             "compute",
             "drain",
@@ -51,6 +54,7 @@ const TABLE: &[(&str, &[&str])] = &[
         "app",
         &[
             "api",
+            "audit",
             "auth",
             "compute",
             "config",

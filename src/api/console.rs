@@ -10,6 +10,7 @@ use url::Url;
 use super::Api;
 use super::identity::Caller;
 use super::view::ConsoleView;
+use crate::audit::{Event, What};
 use crate::auth::{AuthError, NewGrant};
 use crate::compute::ComputeError;
 use crate::config::Period;
@@ -116,6 +117,8 @@ pub(super) enum NotIssued {
     Compute(#[from] ComputeError),
     #[error(transparent)]
     Auth(#[from] AuthError),
+    #[error("the audit log cannot be written (audit.required); see the gateway's log")]
+    Unwritten,
 }
 
 impl From<NotIssued> for Reject {
@@ -123,6 +126,7 @@ impl From<NotIssued> for Reject {
         match error {
             NotIssued::Compute(error) => error.into(),
             NotIssued::Auth(error) => error.into(),
+            NotIssued::Unwritten => Self::retry("audit", error.to_string(), 5),
         }
     }
 }
@@ -197,6 +201,9 @@ pub(super) async fn issue(
     wanted: Wanted<'_>,
     caller: &Caller,
 ) -> Result<Issued, NotIssued> {
+    if !api.audit.accepts() {
+        return Err(NotIssued::Unwritten);
+    }
     let console_type = wanted.console_type;
     let located = api.compute.locate(wanted.instance, console_type).await?;
     let new = NewGrant {
@@ -221,6 +228,13 @@ pub(super) async fn issue(
         token = %id, instance = %grant.instance, name = grant.instance_name,
         r#type = %console_type, rights = %grant.rights, %caller, expires = %grant.expires, "console URL issued"
     );
+    let event = Event::new(What::Issued).of_grant(&grant);
+    let event = event.by(caller, caller.address);
+    let token_id = Some(id);
+    api.audit.note(&Event {
+        token: token_id,
+        ..event
+    });
     let url = AccessUrl::new(wanted.base, console_type, &token);
     Ok(Issued { url, token, grant })
 }

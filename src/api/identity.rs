@@ -1,6 +1,7 @@
 //! Who is calling.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use http::header::{AUTHORIZATION, FORWARDED, HOST, ORIGIN, VIA, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
@@ -23,6 +24,8 @@ pub struct Caller {
     pub role: Role,
     /// The project whose instances it may see, by id; `None` is every one.
     pub project: Option<String>,
+    /// Where it is; nothing over the admin socket.
+    pub address: Option<IpAddr>,
 }
 
 /// How a caller is known.
@@ -50,6 +53,7 @@ impl Caller {
             who,
             role: Role::Admin,
             project: None,
+            address: None,
         }
     }
 
@@ -79,6 +83,7 @@ impl From<&Key> for Caller {
             who: Who::Key(key.name.clone()),
             role: key.role.unwrap_or(usual),
             project: key.project.clone(),
+            address: None,
         }
     }
 }
@@ -119,6 +124,12 @@ impl Gatekeeper {
     /// Finds the caller of a request. Errors: 401, with what to do about it; for Keystone's tokens
     /// 403 and 503 too. Cancel-safe.
     pub async fn admit(&self, headers: &HeaderMap, peer: Peer) -> Result<Caller, Reject> {
+        let caller = self.recognize(headers, peer).await?;
+        let address = peer.ip();
+        Ok(Caller { address, ..caller })
+    }
+
+    async fn recognize(&self, headers: &HeaderMap, peer: Peer) -> Result<Caller, Reject> {
         if peer == Peer::Owner {
             return Ok(Caller::admin(Who::Admin));
         }
@@ -190,7 +201,7 @@ fn host_is_local(headers: &HeaderMap) -> bool {
         .host()
         .trim_start_matches('[')
         .trim_end_matches(']');
-    let loopback = |ip: std::net::IpAddr| ip.is_loopback();
+    let loopback = |ip: IpAddr| ip.is_loopback();
     host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(loopback)
 }
 

@@ -72,6 +72,7 @@ fn caller(identity: &Identity) -> Result<Caller, Reject> {
         },
         role,
         project: Some(project),
+        address: None,
     })
 }
 

@@ -9,13 +9,15 @@ mod error;
 mod identity;
 mod keystone;
 mod nova;
+mod session;
 mod urls;
 mod view;
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use http::header::ALLOW;
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
 use tokio::time::timeout;
@@ -30,11 +32,12 @@ pub use view::{
     TokensView,
 };
 
+use crate::audit::{Audit, Event, What};
 use crate::auth::{Auth, AuthError};
 use crate::compute::{Compute, ComputeError};
 use crate::drain::Watch;
 use crate::http::{Body, Guard, Peer, Reject, client, json};
-use crate::model::{ConsoleType, Instance, InstanceRef, Role, SessionId, Terms, TokenId};
+use crate::model::{ConsoleType, Instance, InstanceRef, Role, Terms, TokenId};
 use crate::rpc::Client;
 use crate::telemetry::{Metrics, StatusLabel};
 
@@ -61,6 +64,8 @@ pub struct Api {
     pub auth: Client<Auth>,
     /// Finds instances.
     pub compute: Client<Compute>,
+    /// Is told who did what.
+    pub audit: Audit,
     /// Counts.
     pub metrics: Metrics,
     /// Slows down who guesses keys.
@@ -74,7 +79,9 @@ pub struct Api {
 struct Sender<'a> {
     /// The other end of the connection.
     peer: Peer,
-    /// The client's address, after what trusted proxies say; for the log.
+    /// The client's address, after what trusted proxies say.
+    ip: Option<IpAddr>,
+    /// The same for the log.
     address: &'a str,
 }
 
@@ -93,6 +100,7 @@ impl Api {
         let address = ip.map_or_else(|| peer.to_string(), |ip| ip.to_string());
         let sender = Sender {
             peer,
+            ip,
             address: &address,
         };
         if let Err(wait) = self.guard.may_try(ip) {
@@ -118,7 +126,7 @@ impl Api {
 
     async fn answer_own(&self, request: Request<Incoming>, sender: Sender<'_>) -> Response<Body> {
         let method = request.method().clone();
-        let answer = self.route(request, sender.peer).await;
+        let answer = self.route(request, sender).await;
         answer.unwrap_or_else(|reject| {
             let (status, code) = (reject.status.as_u16(), reject.code);
             let (correlation, detail) = (reject.correlation, reject.detail.as_ref());
@@ -128,8 +136,33 @@ impl Api {
             } else {
                 tracing::info!(peer, %method, status, code, %correlation, detail, "request refused");
             }
+            self.note_refusal(&reject, sender);
             reject.into_response()
         })
+    }
+
+    /// Who is calling, and from where.
+    async fn admit(&self, headers: &HeaderMap, sender: Sender<'_>) -> Result<Caller, Reject> {
+        let caller = self.gatekeeper.admit(headers, sender.peer).await?;
+        let address = sender.ip;
+        Ok(Caller { address, ..caller })
+    }
+
+    /// Whoever is turned away is an event; a typing mistake is none.
+    fn note_refusal(&self, reject: &Reject, sender: Sender<'_>) {
+        if !matches!(
+            reject.status,
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
+        ) {
+            return;
+        }
+        let event = Event {
+            address: sender.ip,
+            code: Some(reject.status.as_u16()),
+            why: Some(reject.detail.to_string()),
+            ..Event::new(What::Refused)
+        };
+        self.audit.note(&event.correlated(reject.correlation));
     }
 
     /// Makes a URL for this process's own starter.
@@ -155,7 +188,7 @@ impl Api {
     async fn route(
         &self,
         request: Request<Incoming>,
-        peer: Peer,
+        sender: Sender<'_>,
     ) -> Result<Response<Body>, Reject> {
         let path = request.uri().path().to_owned();
         let path: Vec<&str> = path.split('/').skip(1).collect();
@@ -163,7 +196,7 @@ impl Api {
             only(&request, &[Method::GET])?;
             return Ok(openapi());
         }
-        let caller = self.gatekeeper.admit(request.headers(), peer).await?;
+        let caller = self.admit(request.headers(), sender).await?;
         caller.must_be(Role::Reader)?;
         match *path {
             ["v1", "consoles"] => {
@@ -207,7 +240,7 @@ impl Api {
                 sessions.retain(|live| caller.sees(live.record.project.as_deref()));
                 Ok(json(StatusCode::OK, &SessionsView::from(sessions)))
             }
-            ["v1", "sessions", id] => self.session(&request, id, &caller).await,
+            ["v1", "sessions", id] => session::answer(self, request, id, &caller).await,
             _ => Err(Reject::not_found()),
         }
     }
@@ -273,6 +306,10 @@ impl Api {
             let entry = self.auth.revoke(id).await?;
             let (id, instance) = (&entry.id, entry.grant.instance);
             tracing::info!(token = %id, %instance, %caller, "token revoked");
+            let event = Event::new(What::Revoked).of_grant(&entry.grant);
+            let token = Some(entry.id.clone());
+            let event = event.by(caller, caller.address);
+            self.audit.note(&Event { token, ..event });
             entry
         } else {
             entry
@@ -292,35 +329,6 @@ impl Api {
             return Ok(instance);
         }
         Err(ComputeError::NoSuchInstance { name })
-    }
-}
-
-impl Api {
-    async fn session(
-        &self,
-        request: &Request<Incoming>,
-        id: &str,
-        caller: &Caller,
-    ) -> Result<Response<Body>, Reject> {
-        only(request, &[Method::GET, Method::DELETE])?;
-        let id: SessionId = id.parse().map_err(|error| {
-            let why = format!("this is no session id: {error}");
-            Reject::new(StatusCode::BAD_REQUEST, "bad-session-id", why)
-        })?;
-        let live = self.auth.session(id).await?;
-        if !caller.sees(live.record.project.as_deref()) {
-            return Err(AuthError::NoSession(id).into());
-        }
-        let live = if request.method() == Method::DELETE {
-            caller.must_be(Role::Member)?;
-            let live = self.auth.kill(id).await?;
-            let instance = live.record.instance;
-            tracing::info!(session = %id, %instance, %caller, "session killed");
-            live
-        } else {
-            live
-        };
-        Ok(json(StatusCode::OK, &SessionView::from(live)))
     }
 }
 

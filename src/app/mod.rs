@@ -20,6 +20,7 @@ use std::time::Duration;
 use url::Url;
 
 use crate::api::{Api, Gatekeeper, Identities, NovaSettings, Urls};
+use crate::audit::{Audit, Place};
 use crate::auth::BadDatabase;
 use crate::auth::store::BadFile;
 use crate::compute::Compute;
@@ -27,7 +28,7 @@ use crate::compute::driver::libvirt::sasl::Credentials;
 use crate::compute::driver::libvirt::transport::Uri;
 use crate::compute::driver::libvirt::{self, Libvirt};
 use crate::compute::driver::{BadEntry, Directory, Discover, Driver, Entry, Fixed, Qmp};
-use crate::config::{Config, FixedInstance, Hypervisor, TlsListener};
+use crate::config::{self, Config, FixedInstance, Hypervisor, TlsListener};
 use crate::demo::Demo;
 use crate::drain::Drain;
 use crate::http::{BindError, Limits, Listener};
@@ -82,6 +83,14 @@ pub enum StartError {
     /// Two instances listed by hand cannot be told apart.
     #[error("compute.instance: {0}")]
     Instances(#[from] BadEntry),
+    /// Nobody could tell later who did what.
+    #[error("audit: {place} cannot be written: {why}")]
+    Audit {
+        /// Where it was to go.
+        place: Place,
+        /// Why not.
+        why: std::io::Error,
+    },
     /// Tokens cannot be kept.
     #[error("auth.file: {0}")]
     Tokens(#[from] BadFile),
@@ -213,7 +222,7 @@ impl App {
     /// `Tokens`.
     pub fn run(self, drain: &Drain) -> Result<Running, StartError> {
         let watch = drain.watch();
-        let metrics = Metrics::default();
+        let (metrics, audit) = start_audit(&self.config.audit)?;
         let doors = Doors::new(&self.config, self.tls.clone(), &metrics, &watch);
         let keystone = self.keystone.map(|it| Keystone::new(it, &watch));
         let compute = Compute::new(self.drivers);
@@ -224,18 +233,14 @@ impl App {
         let urls = urls(&self.config, &self.addresses);
         let auth = tokens::auth(&self.config, &urls, keystone.as_ref(), &watch)?;
         let auth = Client::Near(rpc::serve(auth, &watch));
-        if let Some(demo) = self.demo {
-            watch.spawn_service(demo.run(watch.clone()));
-        }
+        let demo = self.demo.into_iter();
+        demo.for_each(|demo| watch.spawn_service(demo.run(watch.clone())));
         let settings = proxy_settings(&self.config);
-        let (a, c, m, w) = (
-            auth.clone(),
-            compute.clone(),
-            metrics.clone(),
-            watch.clone(),
-        );
+        let (a, c) = (auth.clone(), compute.clone());
+        let (m, w) = (metrics.clone(), watch.clone());
         let proxy = Proxy::new(a, c, settings, m, w).with_displays(displays);
-        let proxy = Arc::new(proxy.with_workers(self.workers).with_guard(doors.guard()));
+        let proxy = proxy.with_workers(self.workers).with_audit(audit.clone());
+        let proxy = Arc::new(proxy.with_guard(doors.guard()));
         proxy.start();
         let api = Arc::new(Api {
             gatekeeper: gatekeeper(&self.config, keystone),
@@ -245,15 +250,15 @@ impl App {
             terms: self.config.auth.terms(),
             auth: auth.clone(),
             compute: compute.clone(),
+            audit: audit.clone(),
             metrics: metrics.clone(),
             guard: doors.guard(),
             watch: watch.clone(),
         });
         let shared = self.api_only.is_empty() && !self.proxy_alone;
-        let shared_api = shared.then(|| Arc::clone(&api));
         let front = Arc::new(Front {
             proxy,
-            api: shared_api,
+            api: shared.then(|| Arc::clone(&api)),
             pages: self.pages,
         });
         let admin = Arc::new(Admin(Arc::clone(&api)));
@@ -270,6 +275,7 @@ impl App {
         doors.open_admin(self.admin, &admin);
         Ok(Running {
             api,
+            audit,
             drain_timeout: self.config.proxy.drain_timeout.get(),
         })
     }
@@ -280,8 +286,31 @@ impl App {
 pub struct Running {
     /// The api role, to issue a URL from inside.
     pub api: Arc<Api>,
+    /// The audit log, whose last lines are written when this is dropped.
+    pub audit: Audit,
     /// How long sessions live on once told to end.
     pub drain_timeout: Duration,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.audit.finish(LAST_EVENTS);
+    }
+}
+
+/// How long a process that ends waits for its audit log.
+const LAST_EVENTS: Duration = Duration::from_secs(1);
+
+fn start_audit(config: &config::Audit) -> Result<(Metrics, Audit), StartError> {
+    let metrics = Metrics::default();
+    let file = config.file.clone().map(Place::File);
+    let journal = || config.journal.clone().map(Place::Journal);
+    let Some(place) = file.or_else(journal) else {
+        return Ok((metrics, Audit::default()));
+    };
+    let audit = Audit::start(&place, config.required, &metrics);
+    let audit = audit.map_err(|why| StartError::Audit { place, why })?;
+    Ok((metrics, audit))
 }
 
 fn door(key: &'static str) -> impl Fn(BindError) -> StartError {

@@ -4,6 +4,7 @@
 //! that cannot work are refused with the key and the reason. Every key stands with its default
 //! in `config.example.toml`, which a test holds against this file. Knows the model alone.
 
+mod audit;
 mod error;
 mod keystone;
 mod period;
@@ -20,6 +21,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
+pub use audit::Audit;
 pub use error::ConfigError;
 pub use keystone::{Interface, Keystone};
 pub use period::Period;
@@ -61,6 +63,8 @@ pub struct Config {
     pub admin: Admin,
     /// The pages.
     pub web: Web,
+    /// Who did what, for later.
+    pub audit: Audit,
     /// The log.
     pub log: Log,
 }
@@ -541,6 +545,7 @@ impl Config {
         self.keystone.check()?;
         self.auth.check_source()?;
         self.check_auth()?;
+        self.audit.check()?;
         check_log_level(&self.log.level)?;
         self.web
             .frame_ancestors

@@ -27,6 +27,7 @@ fn the_example_shows_every_key_there_is() {
         admin = { socket = "/s" }
         limits = { memory = 1 }
         tls = { certificate = "/c", key = "/k", extra = [{ certificate = "/c", key = "/k" }] }
+        audit = { file = "/a" }
         web = { root = "/w" }
         auth = { nova_url = "http://h", file = "/f", redis = { sentinel = "m", ca_file = "/f", user = "u", password_file = "/f" } }
         keystone = { url = "http://h", public_url = "http://h", username = "u", password_file = "/p", region = "r", ca_file = "/c" }
@@ -38,6 +39,7 @@ fn the_example_shows_every_key_there_is() {
     everything.keystone.application_credential_id = Some("i".to_owned());
     everything.keystone.application_credential_secret_file = Some("/s".into());
     everything.auth.token_file = Some("/t".into());
+    everything.audit.journal = Some("/j".into());
     let keys = keys_of(&toml::to_string(&everything).unwrap());
     assert_eq!(keys, keys_of(EXAMPLE));
 }

@@ -80,6 +80,9 @@ const LONGEST: usize = 123;
 /// Why a console did not open. `Display` is for the log.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
+    /// Nobody could tell later who was here.
+    #[error("the audit log cannot be written (audit.required)")]
+    Unwritten,
     /// No token came with the request.
     #[error("no token")]
     NoToken,
@@ -111,7 +114,7 @@ impl Refusal {
             Self::Compute(ComputeError::Source { .. }) | Self::Connect(_) => LOST,
             Self::Entry(_) => REFUSED,
             Self::Auth(AuthError::NoConsole(_)) => 4004,
-            Self::Auth(_) | Self::Compute(ComputeError::Unreachable(_)) => 4011,
+            Self::Unwritten | Self::Auth(_) | Self::Compute(ComputeError::Unreachable(_)) => 4011,
             Self::Compute(_) => 4004,
         }
     }
@@ -126,6 +129,7 @@ impl Refusal {
             Self::NoToken | Self::Auth(AuthError::Unknown) => {
                 "unknown or expired token; ask for a new console URL".to_owned()
             }
+            Self::Unwritten => INTERNAL.to_owned(),
             Self::Origin(error) => error.to_string(),
             Self::Compute(error) => compute_sentence(error).to_owned(),
             Self::Connect(error) => connect_sentence(error).to_owned(),

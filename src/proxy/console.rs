@@ -18,9 +18,10 @@ use super::request::{self, BadHandshake, Client as Viewer, Handshake};
 use super::roster::Seat;
 use super::session::{self, Session};
 use super::{Proxy, Workers};
+use crate::audit::{Event, What};
 use crate::auth::{AuthError, SessionRecord};
 use crate::http::{Body, Peer, Reject};
-use crate::model::{Browser, CorrelationId, Grant, InstanceId, SessionId, TokenId, UnixTime};
+use crate::model::{Browser, CorrelationId, Grant, SessionId, TokenId, UnixTime};
 
 /// Refused viewers that are being told so at one time; further ones get a bare 503.
 const REFUSALS: usize = 512;
@@ -31,6 +32,13 @@ struct Opened {
     grant: Grant,
     entered: Entered,
     seat: Seat,
+}
+
+/// What is known of a console that was asked for, for those who ask why it did not open.
+#[derive(Debug, Default)]
+struct Wanted {
+    token: Option<TokenId>,
+    grant: Option<Grant>,
 }
 
 /// How many may be in which state.
@@ -82,7 +90,7 @@ impl Proxy {
         };
         let correlation = CorrelationId::generate();
         let upgrade = hyper::upgrade::on(&mut request);
-        let mut wanted = None;
+        let mut wanted = Wanted::default();
         match self.open(&request, &viewer, &mut wanted).await {
             Ok(opened) => self.begin(opened, upgrade, &viewer, correlation, place),
             Err(refusal) => {
@@ -90,7 +98,7 @@ impl Proxy {
                 if matches!(refusal, Refusal::Auth(AuthError::Unknown)) {
                     self.guard.note_failure(viewer.ip);
                 }
-                log_refusal(&refusal, wanted, &viewer, correlation);
+                self.tell_of_refusal(&refusal, wanted, &viewer, correlation);
                 if !self.refuse(&refusal, upgrade, correlation) {
                     return Reject::retry("too-busy", "too many refusals", 10).into_response();
                 }
@@ -100,22 +108,26 @@ impl Proxy {
     }
 
     /// Token, origin, target, a seat: in this order, the cheap and the secret first. Tells in
-    /// `wanted` which instance the token stands for.
+    /// `wanted` what the token stands for.
     async fn open(
         self: &Arc<Self>,
         request: &Request<Incoming>,
         viewer: &Viewer,
-        wanted: &mut Option<(InstanceId, String)>,
+        wanted: &mut Wanted,
     ) -> Result<Opened, Refusal> {
         let headers = request.headers();
         let token = request::token(request.uri(), headers).ok_or(Refusal::NoToken)?;
+        let id = wanted.token.insert(token.hash().id()).clone();
         let grant = self.auth.redeem(&token).await?;
-        *wanted = Some((grant.instance, grant.instance_name.clone()));
+        wanted.grant = Some(grant.clone());
+        if !self.audit.accepts() {
+            return Err(Refusal::Unwritten);
+        }
         request::check_origin(headers, viewer, &grant.base, &self.settings.allowed_origins)?;
         let target = self.compute.current(&grant).await?;
         let grant = Grant { target, ..grant };
         let browser = browser(viewer, headers);
-        let record = self.record(&grant, token.hash().id(), viewer, browser);
+        let record = self.record(&grant, id, viewer, browser);
         let seat = self.enter(record).await?;
         let started = Instant::now();
         let entered = self.reach(&grant, &grant.target).await?;
@@ -184,6 +196,35 @@ impl Proxy {
         self.watch.spawn_session_on(runtime.as_ref(), session);
     }
 
+    /// A line in the log, and one in the audit log.
+    fn tell_of_refusal(
+        &self,
+        refusal: &Refusal,
+        wanted: Wanted,
+        viewer: &Viewer,
+        correlation: CorrelationId,
+    ) {
+        let Wanted { token, grant } = wanted;
+        let instance = grant.as_ref().map(|grant| grant.instance.to_string());
+        let name = grant.as_ref().map(|grant| grant.instance_name.as_str());
+        let peer = viewer.ip.map(tracing::field::display);
+        let code = refusal.code();
+        tracing::info!(%correlation, code, peer, instance, name, reason = %refusal, "console refused");
+        let event = Event::new(What::Refused);
+        let event = match &grant {
+            Some(grant) => event.of_grant(grant),
+            None => event,
+        };
+        let event = Event {
+            address: viewer.ip,
+            token,
+            code: Some(code),
+            why: Some(refusal.to_string()),
+            ..event
+        };
+        self.audit.note(&event.correlated(correlation));
+    }
+
     /// Tells the viewer why not; `false` if too many are being told already.
     fn refuse(&self, refusal: &Refusal, upgrade: OnUpgrade, correlation: CorrelationId) -> bool {
         let code = refusal.code();
@@ -206,19 +247,6 @@ impl Proxy {
 fn browser(viewer: &Viewer, headers: &HeaderMap) -> Browser {
     let agent = headers.get(USER_AGENT).map(HeaderValue::as_bytes);
     Browser::new(viewer.ip, agent.unwrap_or_default())
-}
-
-fn log_refusal(
-    refusal: &Refusal,
-    wanted: Option<(InstanceId, String)>,
-    viewer: &Viewer,
-    correlation: CorrelationId,
-) {
-    let (instance, name) = wanted.unzip();
-    let instance = instance.map(tracing::field::display);
-    let peer = viewer.ip.map(tracing::field::display);
-    let code = refusal.code();
-    tracing::info!(%correlation, code, peer, instance, name, reason = %refusal, "console refused");
 }
 
 fn bad_handshake(bad: BadHandshake) -> Reject {

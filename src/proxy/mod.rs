@@ -35,6 +35,7 @@ use ipnet::IpNet;
 pub use self::bandwidth::Bandwidth;
 pub use self::workers::Workers;
 
+use crate::audit::Audit;
 use crate::auth::Auth;
 use crate::compute::{Compute, Displays};
 use crate::drain::Watch;
@@ -52,6 +53,8 @@ pub struct Proxy {
     displays: Option<Displays>,
     settings: Settings,
     metrics: Metrics,
+    /// Is told who did what.
+    audit: Audit,
     watch: Watch,
     places: console::Places,
     roster: roster::Roster,
@@ -101,6 +104,7 @@ impl Proxy {
             displays: None,
             settings,
             metrics,
+            audit: Audit::default(),
             watch,
             places,
             roster: roster::Roster::default(),
@@ -108,6 +112,12 @@ impl Proxy {
             workers: None,
             guard: Guard::new(Rules::default(), |_| ()),
         }
+    }
+
+    /// The same, telling `audit` who did what.
+    #[must_use]
+    pub fn with_audit(self, audit: Audit) -> Self {
+        Self { audit, ..self }
     }
 
     /// The same, relaying on threads of its own.

@@ -17,9 +17,10 @@ use super::rights;
 use super::roster::Seat;
 use super::target::Stream;
 use super::workers::{adopt, adopt_tcp};
+use crate::audit::{Event, What};
 use crate::compute::Display;
 use crate::http::{Upgraded, upgraded_stream};
-use crate::model::{CorrelationId, Grant};
+use crate::model::{CorrelationId, Grant, Scheme, SessionId, TokenId};
 use crate::resolve;
 use crate::telemetry::TypeLabel;
 
@@ -41,7 +42,7 @@ pub(super) struct Session {
     pub(super) viewer: Option<IpAddr>,
 }
 
-/// Relays until somebody leaves. A line in the log at the start and one at the end.
+/// Relays until somebody leaves. A line in both logs at the start and one at the end.
 pub(super) async fn run(proxy: &Proxy, session: Session, upgrade: OnUpgrade, mut entered: Entered) {
     let Some((mut viewer, viewer_bytes)) = take_stream(upgrade).await else {
         return;
@@ -58,19 +59,16 @@ pub(super) async fn run(proxy: &Proxy, session: Session, upgrade: OnUpgrade, mut
         viewer: peer,
     } = session;
     seat.open();
-    let id = seat.live().record.id;
-    let peer = peer.map(tracing::field::display);
-    tracing::info!(
-        session = %id, %correlation, instance = %grant.instance, name = grant.instance_name,
-        r#type = %grant.console_type, address = %grant.target, caller = grant.caller, peer,
-        rights = %grant.rights, "session started"
-    );
-    let label = TypeLabel::from(grant.console_type);
-    proxy.metrics.sessions.get_or_create(&label).inc();
-    proxy.metrics.sessions_active.get_or_create(&label).inc();
-    let started = Instant::now();
-    let way = entered.stream.way();
-    let security = entered.scheme.map(tracing::field::display);
+    let story = Story {
+        id: seat.live().record.id,
+        token: seat.live().record.token.clone(),
+        correlation,
+        peer,
+        way: entered.stream.way(),
+        scheme: entered.scheme,
+        started: Instant::now(),
+    };
+    story.begin(proxy, &grant);
 
     let opening = Opening {
         viewer_bytes,
@@ -82,18 +80,69 @@ pub(super) async fn run(proxy: &Proxy, session: Session, upgrade: OnUpgrade, mut
     };
     let report = serve(proxy, &seat, (viewer, entered), opening).await;
     drop(seat);
+    story.end(proxy, &grant, &report);
+}
 
-    proxy.metrics.sessions_active.get_or_create(&label).dec();
-    proxy.metrics.count_bytes(report.up, report.down);
-    let (code, why) = outcome(&report.end);
-    proxy.metrics.count_close(code);
-    let seconds = (started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
-    tracing::info!(
-        session = %id, %correlation, instance = %grant.instance, name = grant.instance_name,
-        r#type = %grant.console_type, address = %grant.target, caller = grant.caller, peer,
-        way, security, rights = %grant.rights, code, why, up = report.up, down = report.down, seconds,
-        "session ended"
-    );
+/// What the logs tell of a session, beside its grant.
+struct Story {
+    id: SessionId,
+    token: TokenId,
+    correlation: CorrelationId,
+    peer: Option<IpAddr>,
+    way: &'static str,
+    scheme: Option<Scheme>,
+    started: Instant,
+}
+
+impl Story {
+    fn begin(&self, proxy: &Proxy, grant: &Grant) {
+        let (correlation, peer) = (self.correlation, self.peer.map(tracing::field::display));
+        tracing::info!(
+            session = %self.id, %correlation, instance = %grant.instance, name = grant.instance_name,
+            r#type = %grant.console_type, address = %grant.target, caller = grant.caller, peer,
+            rights = %grant.rights, "session started"
+        );
+        proxy.audit.note(&self.event(What::Opened, grant));
+        let label = TypeLabel::from(grant.console_type);
+        proxy.metrics.sessions.get_or_create(&label).inc();
+        proxy.metrics.sessions_active.get_or_create(&label).inc();
+    }
+
+    fn end(&self, proxy: &Proxy, grant: &Grant, report: &Report) {
+        let label = TypeLabel::from(grant.console_type);
+        proxy.metrics.sessions_active.get_or_create(&label).dec();
+        proxy.metrics.count_bytes(report.up, report.down);
+        let (code, why) = outcome(&report.end);
+        proxy.metrics.count_close(code);
+        let seconds = (self.started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
+        let (correlation, peer) = (self.correlation, self.peer.map(tracing::field::display));
+        let (way, security) = (self.way, self.scheme.map(tracing::field::display));
+        tracing::info!(
+            session = %self.id, %correlation, instance = %grant.instance, name = grant.instance_name,
+            r#type = %grant.console_type, address = %grant.target, caller = grant.caller, peer,
+            way, security, rights = %grant.rights, code, why, up = report.up, down = report.down,
+            seconds, "session ended"
+        );
+        proxy.audit.note(&Event {
+            code: Some(code),
+            why: Some(why),
+            up: Some(report.up),
+            down: Some(report.down),
+            seconds: Some(seconds),
+            ..self.event(What::Ended, grant)
+        });
+    }
+
+    fn event(&self, what: What, grant: &Grant) -> Event {
+        Event {
+            address: self.peer,
+            session: Some(self.id),
+            token: Some(self.token.clone()),
+            ..Event::new(what)
+                .of_grant(grant)
+                .correlated(self.correlation)
+        }
+    }
 }
 
 /// Lets the viewer in, where there is something to shake hands on, and relays.

@@ -127,6 +127,12 @@ pub struct Metrics {
     pub memory: Gauge,
     /// Limits that are set, by name; 0 is none.
     pub limits: Family<NameLabel, Gauge>,
+    /// Events taken for the audit log.
+    pub audit_events: Counter,
+    /// Events that it has lost.
+    pub audit_lost: Counter,
+    /// 1 while it cannot be written.
+    pub audit_failing: Gauge,
     /// How long the certificates in a file are still valid, in days.
     certificates: Family<FileLabel, Gauge<f64, AtomicU64>>,
     registry: Arc<std::sync::OnceLock<Registry>>,
@@ -265,7 +271,16 @@ impl Metrics {
         registry.register_with_unit("memory_resident", help, Unit::Bytes, memory);
         registry.register("limit", "Limits in force; 0 is none", self.limits.clone());
         registry.register("draining", "1 while draining", self.draining.clone());
+        self.register_audit(&mut registry);
         registry
+    }
+
+    fn register_audit(&self, registry: &mut Registry) {
+        let (events, lost) = (self.audit_events.clone(), self.audit_lost.clone());
+        registry.register("audit_events", "Events for the audit log", events);
+        registry.register("audit_lost", "Events that the audit log has lost", lost);
+        let failing = self.audit_failing.clone();
+        registry.register("audit_failing", "1 while it cannot be written", failing);
     }
 
     /// Counts the end of a WebSocket.

@@ -247,6 +247,7 @@ impl Call<'_> {
         issued.map_err(|error| match error {
             NotIssued::Compute(error) => refusal(&error, &instance.id.to_string(), kind),
             NotIssued::Auth(error) => error.into(),
+            NotIssued::Unwritten => Fault::unavailable(error.to_string(), SOON),
         })
     }
 }

@@ -187,9 +187,12 @@ async fn respond(
     id: &str,
 ) -> Response<Body> {
     let (method, headers) = (request.method().clone(), request.headers().clone());
-    let caller = match api.gatekeeper.admit(&headers, sender.peer).await {
+    let caller = match api.admit(&headers, sender).await {
         Ok(caller) => caller,
-        Err(reject) => return not_admitted(reject, (sender, id)),
+        Err(reject) => {
+            api.note_refusal(&reject, sender);
+            return not_admitted(reject, (sender, id));
+        }
     };
     let Some((project, route)) = route(&method, segments) else {
         return unrouted(&headers);
