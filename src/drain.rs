@@ -95,20 +95,23 @@ impl Watch {
     }
 }
 
-/// Which signal asked the process to end.
+/// What a signal asks for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Signal {
     /// `SIGTERM`, from a service manager.
     Terminate,
     /// `SIGINT`, from a terminal.
     Interrupt,
+    /// `SIGHUP`: read the config again.
+    Reload,
 }
 
-/// The signals that end the process, one after the other.
+/// The signals that mean something to the process, one after the other.
 #[derive(Debug)]
 pub struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
 }
 
 impl Signals {
@@ -117,6 +120,7 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
         })
     }
 
@@ -125,6 +129,17 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => Signal::Terminate,
             _ = self.interrupt.recv() => Signal::Interrupt,
+            _ = self.hangup.recv() => Signal::Reload,
+        }
+    }
+
+    /// The next signal that asks for an end. Cancel-safe.
+    pub async fn end(&mut self) -> Signal {
+        loop {
+            let signal = self.next().await;
+            if matches!(signal, Signal::Terminate | Signal::Interrupt) {
+                return signal;
+            }
         }
     }
 }

@@ -9,6 +9,7 @@ use tokio::time::sleep;
 use crate::compute::driver::libvirt::transport::{Places, Uri};
 use crate::config::Config;
 use crate::drain::Watch;
+use crate::live::Live;
 use crate::telemetry::Metrics;
 use crate::tls::{BadFile, Expiry, expiries};
 
@@ -20,14 +21,14 @@ const WARNINGS: [u64; 3] = [30, 7, 1];
 
 const DAY: u64 = 24 * 60 * 60;
 
-/// Looks at the files of `config` now and then until everything ends.
-pub(super) fn start(config: &Config, metrics: &Metrics, watch: &Watch) {
-    let (files, metrics) = (files(config), metrics.clone());
+/// Looks at `files` now and then until everything ends.
+pub(super) fn start(files: &Live<Vec<PathBuf>>, metrics: &Metrics, watch: &Watch) {
+    let (files, metrics) = (files.clone(), metrics.clone());
     watch.spawn_service(look(files, metrics, watch.clone()));
 }
 
 /// Every file with certificates that are shown to anybody, or that hypervisors are known by.
-fn files(config: &Config) -> Vec<PathBuf> {
+pub(super) fn files(config: &Config) -> Vec<PathBuf> {
     let mut files = config.certificate_files();
     files.extend(config.viewer_certificate_files());
     let uris = config.compute.host.iter().map(|host| &host.uri);
@@ -39,10 +40,10 @@ fn files(config: &Config) -> Vec<PathBuf> {
     files
 }
 
-async fn look(files: Vec<PathBuf>, metrics: Metrics, watch: Watch) {
+async fn look(files: Live<Vec<PathBuf>>, metrics: Metrics, watch: Watch) {
     let mut told = Told::default();
-    while !files.is_empty() {
-        let asked = files.clone();
+    loop {
+        let asked = files.now();
         // They may lie on a mount that hangs.
         let read = tokio::task::spawn_blocking(move || expiries(&asked));
         for found in read.await.unwrap_or_default() {

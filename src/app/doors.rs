@@ -1,214 +1,312 @@
-//! The doors as the config wants them: TLS, who announces connections, who is turned away.
+//! The doors: what is listened on, and who answers behind each.
+//!
+//! A socket that listens already, from a service manager or from the process that this one takes
+//! over from, is taken before another is opened.
 
-use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
-use http::HeaderValue;
-use tokio::time::sleep;
-
-use super::{Addresses, limits, machine_name, memory};
+use super::StartError;
+use super::front::{Admin, ApiDoor, Front};
+use super::keepers::Keepers;
+use super::monitor::Monitor;
 use crate::config::{Config, TlsListener};
 use crate::drain::Watch;
-use crate::http::{Door, Guard, Listener, Redirect, Rules, Service, Tls, serve_door};
-use crate::telemetry::Metrics;
-use crate::tls::{Identity, Renewal, Server, TlsError, self_signed};
+use crate::http::{self, BindError, Listener, Redirect, Service, serve_door};
+use crate::process::{BadSocket, Given, Givens, Socket};
 
-/// Between two looks at the files of certificates.
-const PAUSE: Duration = Duration::from_secs(2);
-
-/// Opens doors.
-pub(super) struct Doors<'a> {
-    config: &'a Config,
-    tls: Option<Tls>,
-    guard: Guard,
-    watch: Watch,
+/// Doors that are open and not served yet.
+#[derive(Debug)]
+pub(super) struct Doors {
+    public: Vec<Listener>,
+    api: Vec<Listener>,
+    monitor: Vec<Listener>,
+    redirect: Vec<Listener>,
+    admin: Listener,
+    /// The same sockets, for whoever takes over.
+    estate: Vec<Given>,
 }
 
-/// Our side of TLS, if the config wants any. Blocks. Errors: a file that is of no use.
-pub(super) fn tls(config: &Config) -> Result<Option<Server>, TlsError> {
-    if config.tls.self_signed {
-        let (server, sha256) = self_signed(own_names(config))?;
-        tracing::warn!(
-            sha256,
-            "the certificate is one of our own that nobody vouches for"
-        );
-        return Ok(Some(server));
+/// Where the doors are.
+#[derive(Clone, Debug, Default)]
+pub struct Addresses {
+    /// Pages and WebSockets, and the API if it has no listener of its own.
+    pub listen: Vec<SocketAddr>,
+    /// The API's own.
+    pub api: Vec<SocketAddr>,
+    /// Health and metrics.
+    pub monitor: Vec<SocketAddr>,
+    /// Clear text that is sent on to https.
+    pub redirect: Vec<SocketAddr>,
+    /// Those of viewers and callers that speak no TLS.
+    pub clear: Vec<SocketAddr>,
+    /// The admin socket.
+    pub admin: PathBuf,
+}
+
+/// Who answers behind which door.
+#[derive(Debug)]
+pub(super) struct Services {
+    pub(super) front: Front,
+    pub(super) api: ApiDoor,
+    pub(super) monitor: Monitor,
+    pub(super) admin: Admin,
+}
+
+/// What a door is called by a service manager, and by the config.
+struct Door {
+    name: &'static str,
+    key: &'static str,
+}
+
+const PUBLIC: Door = Door {
+    name: "proxy",
+    key: "proxy.listen",
+};
+const API: Door = Door {
+    name: "api",
+    key: "api.listen",
+};
+const MONITOR: Door = Door {
+    name: "monitor",
+    key: "monitor.listen",
+};
+const REDIRECT: Door = Door {
+    name: "redirect",
+    key: "tls.redirect_listen",
+};
+const ADMIN: Door = Door {
+    name: "admin",
+    key: "admin.socket",
+};
+
+impl Doors {
+    /// Opens every door; that of the API's own only where the API is served to others. Errors:
+    /// `Door`, `Given`.
+    pub(super) fn open(
+        config: &Config,
+        api_is_public: bool,
+        admin: PathBuf,
+        mut given: Givens,
+    ) -> Result<(Self, Addresses), StartError> {
+        let mut opening = Opening {
+            given: &mut given,
+            estate: Vec::new(),
+        };
+        let (public, listen) = opening.all(&PUBLIC, &config.proxy.listen)?;
+        let (api, api_addresses) = if api_is_public {
+            opening.all(&API, &config.api.listen)?
+        } else {
+            Default::default()
+        };
+        let (monitor, monitor_addresses) = opening.all(&MONITOR, &config.monitor.listen)?;
+        let (redirect, redirects) = opening.all(&REDIRECT, &config.tls.redirect_listen)?;
+        let (admin, path) = opening.admin(admin)?;
+        let doors = Self {
+            public,
+            api,
+            monitor,
+            redirect,
+            admin,
+            estate: opening.estate,
+        };
+        if let Some(name) = given.unwanted() {
+            let why = "no door here is called so; FileDescriptorName= is one of proxy, api, \
+                       monitor, redirect, admin"
+                .to_owned();
+            let name = name.to_owned();
+            return Err(BadSocket { name, why }.into());
+        }
+        let addresses = Addresses {
+            clear: in_clear(config, &listen, &api_addresses),
+            listen,
+            api: api_addresses,
+            monitor: monitor_addresses,
+            redirect: redirects,
+            admin: path,
+        };
+        Ok((doors, addresses))
     }
-    let identities: Vec<Identity> = config
-        .tls
-        .pairs()
-        .into_iter()
-        .map(|pair| Identity {
-            certificate: pair.certificate,
-            key: pair.key,
-        })
-        .collect();
-    let some = !identities.is_empty();
-    some.then(|| Server::read(identities)).transpose()
-}
 
-/// What this machine may be called in a URL.
-fn own_names(config: &Config) -> Vec<String> {
-    let mut names = BTreeSet::from(["localhost", "127.0.0.1", "::1"].map(str::to_owned));
-    let listen = config.proxy.listen.iter().map(SocketAddr::ip);
-    let listen = listen.filter(|ip| !ip.is_unspecified());
-    names.extend(listen.map(|ip| ip.to_string()));
-    let public = config.proxy.public_url.as_ref();
-    let public = public.and_then(|url| url.host_str());
-    names.extend(public.map(|host| host.trim_matches(['[', ']']).to_owned()));
-    let machine = machine_name();
-    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-".contains(&byte);
-    if !machine.is_empty() && machine.bytes().all(plain) {
-        let _known = names.insert(machine);
-    }
-    names.into_iter().collect()
-}
-
-impl<'a> Doors<'a> {
-    /// Begins to look after the certificates and the memory.
-    pub(super) fn new(
-        config: &'a Config,
-        server: Option<Server>,
-        metrics: &Metrics,
+    /// Has everybody answer who should, until all ends. Returns the sockets for whoever takes over.
+    pub(super) fn serve(
+        self,
+        services: Services,
+        keepers: &Keepers<'_>,
         watch: &Watch,
-    ) -> Self {
-        let guard = guard(config, metrics);
-        memory::start(config, &guard, metrics, watch);
-        note_limits(config, metrics);
-        if let Some(server) = server.clone() {
-            watch.spawn_service(renew(server, watch.clone()));
-        }
-        let tls = server.map(|server| Tls {
-            server,
-            timeout: config.tls.handshake_timeout.get(),
-            hsts: hsts(config),
-        });
-        Self {
-            config,
-            tls,
-            guard,
-            watch: watch.clone(),
-        }
-    }
-
-    /// Who turns clients away.
-    pub(super) fn guard(&self) -> Guard {
-        self.guard.clone()
-    }
-
-    /// Has `service` answer at these listeners.
-    pub(super) fn open<S: Service>(
-        &self,
-        which: TlsListener,
-        listeners: Vec<Listener>,
-        service: &Arc<S>,
-    ) {
-        let config = self.config;
-        let mut door = Door::plain(limits(config));
-        let announced = match which {
-            TlsListener::Proxy => config.proxy.proxy_protocol,
-            TlsListener::Api => config.api.proxy_protocol,
-            TlsListener::Monitor => false,
-        };
-        door.announced_by = announced.then(|| Arc::from(&*config.proxy.trusted_proxies));
-        door.tls = self.tls.clone().filter(|_| config.tls.is_on(which));
-        // Whoever watches us has to see us when nobody else is let in.
-        if which != TlsListener::Monitor {
-            door.guard = self.guard();
-        }
-        self.serve(listeners, service, &door);
-    }
-
-    /// Has these send viewers on to https.
-    pub(super) fn open_redirect(&self, listeners: Vec<Listener>, addresses: &Addresses) {
-        let port = addresses.listen.first().map_or(443, SocketAddr::port);
-        let door = Door {
-            guard: self.guard(),
-            ..Door::plain(limits(self.config))
-        };
-        self.serve(listeners, &Arc::new(Redirect { port }), &door);
-    }
-
-    /// Has `service` answer its owner.
-    pub(super) fn open_admin<S: Service>(&self, listener: Listener, service: &Arc<S>) {
-        let door = Door::plain(limits(self.config));
-        self.serve(vec![listener], service, &door);
-    }
-
-    fn serve<S: Service>(&self, listeners: Vec<Listener>, service: &Arc<S>, door: &Door) {
-        for listener in listeners {
-            let (service, watch) = (Arc::clone(service), self.watch.clone());
-            let serving = serve_door(listener, service, door.clone(), watch);
-            self.watch.spawn_service(serving);
-        }
+    ) -> Vec<Given> {
+        let Services {
+            front,
+            api,
+            monitor,
+            admin,
+        } = services;
+        let port = self.public.first().and_then(Listener::address);
+        let port = port.map_or(443, |address| address.port());
+        serve_all(self.public, front, &keepers.door(TlsListener::Proxy), watch);
+        serve_all(self.api, api, &keepers.door(TlsListener::Api), watch);
+        serve_all(
+            self.monitor,
+            monitor,
+            &keepers.door(TlsListener::Monitor),
+            watch,
+        );
+        serve_all(self.redirect, Redirect { port }, &keepers.clear(), watch);
+        serve_all(vec![self.admin], admin, &keepers.plain(), watch);
+        self.estate
     }
 }
 
-fn guard(config: &Config, metrics: &Metrics) -> Guard {
-    let limits = &config.limits;
-    let rules = Rules {
-        connections: limits.connections_per_address,
-        connections_per_second: limits.new_connections_per_address,
-        failures_per_second: limits.failed_tokens_per_address,
-        exempt: config.proxy.trusted_proxies.clone(),
-    };
-    let metrics = metrics.clone();
-    Guard::new(rules, move |turned| {
-        metrics.count_turned_away(turned.as_str());
-    })
+struct Opening<'a> {
+    given: &'a mut Givens,
+    estate: Vec<Given>,
 }
 
-fn note_limits(config: &Config, metrics: &Metrics) {
-    let (proxy, limits) = (&config.proxy, &config.limits);
-    let number = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
-    for (name, value) in [
-        ("max_sessions", number(proxy.max_sessions)),
-        ("max_connections", number(proxy.max_connections)),
-        ("max_header", number(proxy.max_header)),
-        ("max_frame", number(proxy.max_frame)),
-        (
-            "connections_per_address",
-            limits.connections_per_address.into(),
-        ),
-        (
-            "new_connections_per_address",
-            limits.new_connections_per_address.into(),
-        ),
-        (
-            "failed_tokens_per_address",
-            limits.failed_tokens_per_address.into(),
-        ),
-        ("session_bandwidth", limits.session_bandwidth),
-        ("tenant_bandwidth", limits.tenant_bandwidth),
-    ] {
-        metrics.note_limit(name, value);
-    }
-}
-
-fn hsts(config: &Config) -> Option<HeaderValue> {
-    let seconds = config.tls.hsts.get().as_secs();
-    let value = HeaderValue::try_from(format!("max-age={seconds}"));
-    value.ok().filter(|_| seconds > 0)
-}
-
-/// Looks at the files now and then until everything ends.
-async fn renew(server: Server, watch: Watch) {
-    loop {
-        tokio::select! {
-            () = watch.closing() => return,
-            () = sleep(PAUSE) => {}
+impl Opening<'_> {
+    fn all(
+        &mut self,
+        door: &Door,
+        wanted: &[SocketAddr],
+    ) -> Result<(Vec<Listener>, Vec<SocketAddr>), StartError> {
+        let mut listeners = Vec::new();
+        while let Some(given) = self
+            .given
+            .take(|given| given.managed && is_for(given, door))
+        {
+            listeners.push(self.tcp(door, given)?);
         }
-        let server = server.clone();
-        // They may lie on a mount that hangs.
-        let renewed = tokio::task::spawn_blocking(move || server.renew());
-        match renewed.await {
-            Ok(Renewal::Changed) => tracing::info!("new certificates for new connections"),
-            Ok(Renewal::Bad(why)) => {
-                tracing::warn!(why, "new certificates are of no use; the old ones go on");
+        if listeners.is_empty() {
+            for address in wanted {
+                listeners.push(self.one(door, *address)?);
             }
-            Ok(Renewal::Same) | Err(_) => {}
         }
+        let addresses = listeners.iter().filter_map(Listener::address).collect();
+        Ok((listeners, addresses))
+    }
+
+    fn one(&mut self, door: &Door, address: SocketAddr) -> Result<Listener, StartError> {
+        let fits = |given: &Given| {
+            let there = given.socket.address();
+            let same = |there: SocketAddr| {
+                there.ip() == address.ip()
+                    && (address.port() == 0 || there.port() == address.port())
+            };
+            is_for(given, door) && there.is_some_and(same)
+        };
+        let given = self.given.take(fits).map_or_else(
+            || {
+                let socket = Listener::bind(address).map(Socket::Tcp);
+                socket.map(|socket| Given {
+                    name: door.name.to_owned(),
+                    managed: false,
+                    socket,
+                })
+            },
+            Ok,
+        );
+        let given = given.map_err(|error| StartError::Door {
+            key: door.key,
+            error,
+        })?;
+        self.tcp(door, given)
+    }
+
+    fn tcp(&mut self, door: &Door, given: Given) -> Result<Listener, StartError> {
+        let Socket::Tcp(listener) = &given.socket else {
+            let why = "it is a Unix socket, whose callers count as this program's owner; only the \
+                       door `admin` may be one";
+            return Err(bad(&given.name, why.to_owned()));
+        };
+        let listener = Listener::given_tcp(listener);
+        let listener = listener.map_err(|error| StartError::Door {
+            key: door.key,
+            error,
+        })?;
+        self.estate.push(given);
+        Ok(listener)
+    }
+
+    fn admin(&mut self, path: PathBuf) -> Result<(Listener, PathBuf), StartError> {
+        let door = |error| StartError::Door {
+            key: ADMIN.key,
+            error,
+        };
+        let at = |given: &Given| match &given.socket {
+            Socket::Unix(listener) => {
+                let there = listener.local_addr().ok();
+                there.and_then(|there| Some(there.as_pathname()?.to_owned()))
+            }
+            Socket::Tcp(_) => None,
+        };
+        let fits = |given: &Given| {
+            is_for(given, &ADMIN) && (given.managed || at(given).as_deref() == Some(&*path))
+        };
+        let Some(given) = self.given.take(fits) else {
+            let (listener, socket) = Listener::unix(&path).map_err(door)?;
+            self.keep_admin(socket);
+            return Ok((listener, path));
+        };
+        let path = at(&given).unwrap_or(path);
+        let listener = match &given.socket {
+            Socket::Unix(listener) => given_admin(listener, &path, given.managed).map_err(door)?,
+            Socket::Tcp(_) => {
+                let why = "the door `admin` must be a Unix socket".to_owned();
+                return Err(bad(&given.name, why));
+            }
+        };
+        self.estate.push(given);
+        Ok((listener, path))
+    }
+
+    fn keep_admin(&mut self, socket: std::os::unix::net::UnixListener) {
+        self.estate.push(Given {
+            name: ADMIN.name.to_owned(),
+            managed: false,
+            socket: Socket::Unix(socket),
+        });
+    }
+}
+
+/// The service manager removes its own sockets, if anybody does.
+fn given_admin(
+    listener: &std::os::unix::net::UnixListener,
+    path: &Path,
+    managed: bool,
+) -> Result<Listener, BindError> {
+    Listener::given_unix(listener, path, !managed)
+}
+
+fn bad(name: &str, why: String) -> StartError {
+    let name = name.to_owned();
+    BadSocket { name, why }.into()
+}
+
+/// A socket unit that gives no name of its own calls its sockets by the unit's.
+fn is_for(given: &Given, door: &Door) -> bool {
+    let name = given.name.as_str();
+    let nameless = given.managed && (matches!(name, "" | "unknown") || is_unit(name));
+    name == door.name || (nameless && door.name == PUBLIC.name)
+}
+
+fn is_unit(name: &str) -> bool {
+    Path::new(name).extension().is_some_and(|it| it == "socket")
+}
+
+fn in_clear(config: &Config, listen: &[SocketAddr], api: &[SocketAddr]) -> Vec<SocketAddr> {
+    let both = [(TlsListener::Proxy, listen), (TlsListener::Api, api)];
+    let clear = both.into_iter();
+    let clear = clear.filter(|(which, _)| !config.tls.is_on(*which));
+    clear
+        .flat_map(|(_, addresses)| addresses)
+        .copied()
+        .collect()
+}
+
+fn serve_all<S: Service>(doors: Vec<Listener>, service: S, kept: &http::Door, watch: &Watch) {
+    let service = Arc::new(service);
+    for door in doors {
+        let serving = serve_door(door, Arc::clone(&service), kept.clone(), watch.clone());
+        watch.spawn_service(serving);
     }
 }

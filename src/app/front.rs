@@ -1,10 +1,12 @@
 use std::sync::Arc;
 
-use http::{Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
+use super::reload::Reloader;
 use crate::api::Api;
-use crate::http::{Body, Peer, Service};
+use crate::http::{Body, Peer, Reject, Service, json};
+use crate::live::Live;
 use crate::proxy::Proxy;
 use crate::proxy::request::wants_websocket;
 use crate::web::Pages;
@@ -13,8 +15,8 @@ use crate::web::Pages;
 #[derive(Debug)]
 pub(super) struct Front {
     pub(super) proxy: Arc<Proxy>,
-    pub(super) api: Option<Arc<Api>>,
-    pub(super) pages: Pages,
+    pub(super) api: Option<Live<Api>>,
+    pub(super) pages: Live<Pages>,
 }
 
 impl Service for Front {
@@ -26,18 +28,49 @@ impl Service for Front {
             return self.proxy.tell(&request, peer).await;
         }
         match &self.api {
-            Some(api) if Api::owns(&request) => api.answer(request, peer).await,
-            _ => self.pages.respond(&request).await,
+            Some(api) if Api::owns(&request) => api.now().answer(request, peer).await,
+            _ => self.pages.now().respond(&request).await,
         }
     }
 }
 
 /// A door to the API alone.
 #[derive(Debug)]
-pub(super) struct Admin(pub(super) Arc<Api>);
+pub(super) struct ApiDoor(pub(super) Live<Api>);
+
+impl Service for ApiDoor {
+    async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+        self.0.now().answer(request, peer).await
+    }
+}
+
+/// Where `vncgate reload` asks, on the admin socket alone.
+pub const RELOAD: &str = "/v1/process/reload";
+
+/// The admin socket: the API, and what only whoever runs the process may ask of it.
+#[derive(Debug)]
+pub(super) struct Admin {
+    pub(super) api: Live<Api>,
+    pub(super) reloader: Reloader,
+}
 
 impl Service for Admin {
     async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
-        self.0.answer(request, peer).await
+        match (request.method(), request.uri().path()) {
+            (&Method::POST, RELOAD) => self.reload().await,
+            _ => self.api.now().answer(request, peer).await,
+        }
+    }
+}
+
+impl Admin {
+    async fn reload(&self) -> Response<Body> {
+        match self.reloader.reload().await {
+            Ok(reloaded) => json(StatusCode::OK, &reloaded),
+            Err(why) => {
+                let why = format!("the config of before stays in force: {why}");
+                Reject::new(StatusCode::CONFLICT, "bad-config", why).into_response()
+            }
+        }
     }
 }

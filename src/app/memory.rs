@@ -14,17 +14,20 @@ use crate::telemetry::Metrics;
 const PAUSE: Duration = Duration::from_millis(500);
 
 /// Looks until everything ends; tells `guard` when there is too much, and when no longer.
-pub(super) fn start(config: &Config, guard: &Guard, metrics: &Metrics, watch: &Watch) {
-    let ceiling = config.limits.memory.unwrap_or_else(usual);
-    metrics.note_limit("memory", ceiling);
+pub(super) fn start(guard: &Guard, metrics: &Metrics, watch: &Watch) {
     let (guard, metrics) = (guard.clone(), metrics.clone());
-    watch.spawn_service(look(ceiling, guard, metrics, watch.clone()));
+    watch.spawn_service(look(guard, metrics, watch.clone()));
 }
 
-async fn look(ceiling: u64, guard: Guard, metrics: Metrics, watch: Watch) {
+/// The most that the process may have, in bytes; 0 is any amount.
+pub(super) fn ceiling(config: &Config) -> u64 {
+    config.limits.memory.unwrap_or_else(usual)
+}
+
+async fn look(guard: Guard, metrics: Metrics, watch: Watch) {
     let mut was_full = false;
     loop {
-        let now = resident().unwrap_or_default();
+        let (now, ceiling) = (resident().unwrap_or_default(), guard.rules().memory);
         let _before = metrics.memory.set(i64::try_from(now).unwrap_or(i64::MAX));
         let full = ceiling > 0 && now > ceiling;
         guard.set_full(full);

@@ -7,8 +7,10 @@
 mod certificates;
 mod doors;
 mod front;
+mod keepers;
 mod memory;
 mod monitor;
+mod reload;
 mod tokens;
 
 use std::net::{IpAddr, SocketAddr};
@@ -17,12 +19,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use url::Url;
 
 use crate::api::{Api, Gatekeeper, Identities, NovaSettings, Urls};
 use crate::audit::{Audit, Place};
-use crate::auth::BadDatabase;
 use crate::auth::store::BadFile;
+use crate::auth::{Auth, BadDatabase, Rules};
 use crate::compute::Compute;
 use crate::compute::driver::libvirt::sasl::Credentials;
 use crate::compute::driver::libvirt::transport::Uri;
@@ -30,18 +33,26 @@ use crate::compute::driver::libvirt::{self, Libvirt};
 use crate::compute::driver::{BadEntry, Directory, Discover, Driver, Entry, Fixed, Qmp};
 use crate::config::{self, Config, FixedInstance, Hypervisor, TlsListener};
 use crate::demo::Demo;
-use crate::drain::Drain;
-use crate::http::{BindError, Limits, Listener};
+use crate::drain::{Drain, Watch};
+use crate::http::{BindError, Guard, Limits};
 use crate::keystone::{self, Keystone};
+use crate::live::Live;
 use crate::model::{Address, ConsoleKind, Host, Security, Target};
+use crate::process::{BadSocket, Givens, Notifier};
 use crate::proxy::{Bandwidth, Proxy, Settings, Workers, relay};
 use crate::rpc::{self, Client};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Level, Metrics};
 use crate::tls::{self, TlsError};
 use crate::web::{BadPages, Pages};
-use doors::Doors;
-use front::{Admin, Front};
+use doors::{Doors, Services};
+use front::{Admin, ApiDoor, Front};
+use keepers::Keepers;
 use monitor::Monitor;
+use reload::Parts;
+
+pub use doors::Addresses;
+pub use front::RELOAD;
+pub use reload::{Reloaded, Reloader, Reread};
 
 /// What runs beside what the config names.
 #[derive(Debug, Default)]
@@ -68,6 +79,9 @@ pub enum StartError {
         /// Why not.
         error: BindError,
     },
+    /// A socket that was given cannot be used.
+    #[error(transparent)]
+    Given(#[from] BadSocket),
     /// The demo's own port cannot be opened.
     #[error("the demo cannot listen on loopback")]
     Demo(#[source] std::io::Error),
@@ -102,6 +116,9 @@ pub enum StartError {
         /// Why not.
         why: std::io::Error,
     },
+    /// The log's level is none.
+    #[error("log.level: {0}")]
+    Level(String),
     /// Keystone could never be asked.
     #[error("keystone: {0}")]
     Keystone(#[from] keystone::BadSettings),
@@ -121,84 +138,61 @@ pub enum StartError {
 /// A program whose doors are open.
 #[derive(Debug)]
 pub struct App {
-    public: Vec<Listener>,
-    api_only: Vec<Listener>,
-    monitor: Vec<Listener>,
-    redirect: Vec<Listener>,
-    admin: Listener,
-    tls: Option<tls::Server>,
+    doors: Doors,
     addresses: Addresses,
-    demo: Option<Demo>,
-    drivers: Vec<Box<dyn Driver>>,
-    keystone: Option<keystone::Settings>,
+    tls: Option<tls::Server>,
+    parties: Parties,
     pages: Pages,
-    workers: Workers,
     proxy_alone: bool,
     config: Config,
 }
 
-/// Where the doors are.
-#[derive(Clone, Debug, Default)]
-pub struct Addresses {
-    /// Pages and WebSockets, and the API if it has no listener of its own.
-    pub listen: Vec<SocketAddr>,
-    /// The API's own.
-    pub api: Vec<SocketAddr>,
-    /// Health and metrics.
-    pub monitor: Vec<SocketAddr>,
-    /// Clear text that is sent on to https.
-    pub redirect: Vec<SocketAddr>,
-    /// Those of viewers and callers that speak no TLS.
-    pub clear: Vec<SocketAddr>,
-    /// The admin socket.
-    pub admin: PathBuf,
+/// What the roles are made of.
+#[derive(Debug)]
+struct Parties {
+    demo: Option<Demo>,
+    drivers: Vec<Box<dyn Driver>>,
+    keystone: Option<keystone::Settings>,
+    workers: Workers,
+}
+
+/// Roles that run.
+#[derive(Debug)]
+struct Roles {
+    proxy: Arc<Proxy>,
+    rules: Rules,
+    wiring: Wiring,
+    runtimes: Vec<Handle>,
 }
 
 impl App {
     /// Opens every door. Nothing is served yet.
-    pub async fn bind(config: Config, extras: Extras, admin: PathBuf) -> Result<Self, StartError> {
-        let ancestors = &config.web.frame_ancestors;
-        let pages = match &config.web.root {
-            None => Pages::embedded(ancestors)?,
-            Some(root) => Pages::on_disk(root.clone(), ancestors)?,
-        };
+    pub async fn bind(
+        config: Config,
+        extras: Extras,
+        admin: PathBuf,
+        given: Givens,
+    ) -> Result<Self, StartError> {
+        let pages = build_pages(&config)?;
         tokens::check(&config)?;
-        let (public, listen) = bind_all("proxy.listen", &config.proxy.listen)?;
-        let api = if extras.proxy_alone {
-            &[]
-        } else {
-            &*config.api.listen
-        };
-        let (api_only, api) = bind_all("api.listen", api)?;
-        let (monitor, monitor_addresses) = bind_all("monitor.listen", &config.monitor.listen)?;
-        let redirect = &config.tls.redirect_listen;
-        let (redirect, redirect_addresses) = bind_all("tls.redirect_listen", redirect)?;
         let demo = if extras.demo {
             Some(Demo::bind().await.map_err(StartError::Demo)?)
         } else {
             None
         };
-        let addresses = Addresses {
-            clear: in_clear(&config, &listen, &api),
-            listen,
-            api,
-            monitor: monitor_addresses,
-            redirect: redirect_addresses,
-            admin,
-        };
-        Ok(Self {
-            public,
-            api_only,
-            monitor,
-            redirect,
-            tls: doors::tls(&config)?,
-            admin: Listener::unix(&addresses.admin).map_err(door("admin.socket"))?,
-            addresses,
+        let (doors, addresses) = Doors::open(&config, !extras.proxy_alone, admin, given)?;
+        let parties = Parties {
             drivers: drivers(&config, demo.as_ref(), extras.target.as_ref())?,
             keystone: keystone_settings(&config)?,
             demo,
-            pages,
             workers: Workers::start().map_err(StartError::Workers)?,
+        };
+        Ok(Self {
+            doors,
+            addresses,
+            tls: keepers::tls(&config)?,
+            parties,
+            pages,
             proxy_alone: extras.proxy_alone,
             config,
         })
@@ -220,76 +214,155 @@ impl App {
 
     /// Starts to serve; ends with `drain`. Returns what this process itself may call. Errors:
     /// `Tokens`.
-    pub fn run(self, drain: &Drain) -> Result<Running, StartError> {
+    pub fn run(self, drain: &Drain, around: Around) -> Result<Running, StartError> {
         let watch = drain.watch();
-        let (metrics, audit) = start_audit(&self.config.audit)?;
-        let doors = Doors::new(&self.config, self.tls.clone(), &metrics, &watch);
-        let keystone = self.keystone.map(|it| Keystone::new(it, &watch));
-        let compute = Compute::new(self.drivers);
-        compute.start(&watch);
-        certificates::start(&self.config, &metrics, &watch);
-        let displays = compute.displays();
-        let compute = Client::Near(rpc::serve(compute, &watch));
-        let urls = urls(&self.config, &self.addresses);
-        let auth = tokens::auth(&self.config, &urls, keystone.as_ref(), &watch)?;
-        let auth = Client::Near(rpc::serve(auth, &watch));
-        let demo = self.demo.into_iter();
-        demo.for_each(|demo| watch.spawn_service(demo.run(watch.clone())));
-        let settings = proxy_settings(&self.config);
-        let (a, c) = (auth.clone(), compute.clone());
-        let (m, w) = (metrics.clone(), watch.clone());
-        let proxy = Proxy::new(a, c, settings, m, w).with_displays(displays);
-        let proxy = proxy.with_workers(self.workers).with_audit(audit.clone());
-        let proxy = Arc::new(proxy.with_guard(doors.guard()));
-        proxy.start();
-        let api = Arc::new(Api {
-            gatekeeper: gatekeeper(&self.config, keystone),
-            urls,
-            nova: nova_settings(&self.config),
-            url_ttl: self.config.auth.url_ttl.get(),
-            terms: self.config.auth.terms(),
-            auth: auth.clone(),
-            compute: compute.clone(),
-            audit: audit.clone(),
-            metrics: metrics.clone(),
-            guard: doors.guard(),
-            watch: watch.clone(),
-        });
-        let shared = self.api_only.is_empty() && !self.proxy_alone;
-        let front = Arc::new(Front {
+        let Roles {
             proxy,
-            api: shared.then(|| Arc::clone(&api)),
-            pages: self.pages,
-        });
-        let admin = Arc::new(Admin(Arc::clone(&api)));
-        let monitor = Arc::new(Monitor {
-            auth,
-            compute,
-            metrics,
+            rules,
+            wiring,
+            runtimes,
+        } = self.parties.start(&self.config, &self.addresses, &watch)?;
+        let (metrics, audit) = (wiring.metrics.clone(), wiring.audit.clone());
+        let certificates = Live::new(certificates::files(&self.config));
+        certificates::start(&certificates, &metrics, &watch);
+        let monitor = Monitor {
+            auth: wiring.auth.clone(),
+            compute: wiring.compute.clone(),
+            metrics: metrics.clone(),
             watch: watch.clone(),
-        });
-        doors.open(TlsListener::Proxy, self.public, &front);
-        doors.open(TlsListener::Api, self.api_only, &admin);
-        doors.open(TlsListener::Monitor, self.monitor, &monitor);
-        doors.open_redirect(self.redirect, &self.addresses);
-        doors.open_admin(self.admin, &admin);
+        };
+        let api = Live::new(build_api(&self.config, &self.addresses, &wiring));
+        let pages = Live::new(self.pages);
+        let drain_timeout = Live::new(self.config.proxy.drain_timeout.get());
+        let parts = Parts {
+            api: api.clone(),
+            pages: pages.clone(),
+            proxy: Arc::clone(&proxy),
+            rules,
+            level: around.level,
+            certificates,
+            drain_timeout: drain_timeout.clone(),
+            wiring,
+            addresses: self.addresses.clone(),
+            metrics,
+        };
+        let (config, guard) = (self.config.clone(), parts.guard());
+        let kept = (&parts.metrics, &watch);
+        let keepers = Keepers::start(&config, self.tls, guard, kept);
+        let shared = self.addresses.api.is_empty() && !self.proxy_alone;
+        let shared_api = shared.then(|| api.clone());
+        let reloader = Reloader::new(self.config, around.reread, around.notifier, parts);
+        let services = Services {
+            front: Front {
+                proxy,
+                api: shared_api,
+                pages,
+            },
+            api: ApiDoor(api.clone()),
+            admin: Admin {
+                api: api.clone(),
+                reloader: reloader.clone(),
+            },
+            monitor,
+        };
+        let _estate = self.doors.serve(services, &keepers, &watch);
         Ok(Running {
             api,
             audit,
-            drain_timeout: self.config.proxy.drain_timeout.get(),
+            drain_timeout,
+            reloader,
+            runtimes,
         })
     }
+}
+
+impl Parties {
+    fn start(
+        self,
+        config: &Config,
+        addresses: &Addresses,
+        watch: &Watch,
+    ) -> Result<Roles, StartError> {
+        let (metrics, audit) = start_audit(&config.audit)?;
+        let keystone = self.keystone.map(|it| Keystone::new(it, watch));
+        let compute = Compute::new(self.drivers);
+        compute.start(watch);
+        let displays = compute.displays();
+        let compute = Client::Near(rpc::serve(compute, watch));
+        let urls = urls(config, addresses);
+        let auth = tokens::auth(config, &urls, keystone.as_ref(), watch)?;
+        let rules = auth.rules();
+        let auth = Client::Near(rpc::serve(auth, watch));
+        if let Some(demo) = self.demo {
+            watch.spawn_service(demo.run(watch.clone()));
+        }
+        let wiring = Wiring {
+            keystone,
+            auth,
+            compute,
+            audit,
+            guard: keepers::guard(config, &metrics),
+            metrics,
+            watch: watch.clone(),
+        };
+        let (a, c, m) = (&wiring.auth, &wiring.compute, &wiring.metrics);
+        let (a, c, m, w) = (a.clone(), c.clone(), m.clone(), watch.clone());
+        let runtimes = self.workers.runtimes();
+        let proxy = Proxy::new(a, c, proxy_settings(config), m, w).with_displays(displays);
+        let proxy = proxy.with_audit(wiring.audit.clone());
+        let proxy = proxy.with_guard(wiring.guard.clone());
+        let proxy = Arc::new(proxy.with_workers(self.workers));
+        proxy.start();
+        Ok(Roles {
+            proxy,
+            rules,
+            wiring,
+            runtimes,
+        })
+    }
+}
+
+/// What a program that runs has around it.
+pub struct Around {
+    /// Reads the config again.
+    pub reread: Reread,
+    /// Changes what the log says.
+    pub level: Level,
+    /// Tells the service manager.
+    pub notifier: Notifier,
+}
+
+impl std::fmt::Debug for Around {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Around").finish_non_exhaustive()
+    }
+}
+
+/// What the api role has whatever the config says.
+#[derive(Debug)]
+struct Wiring {
+    keystone: Option<Keystone>,
+    auth: Client<Auth>,
+    compute: Client<Compute>,
+    audit: Audit,
+    guard: Guard,
+    metrics: Metrics,
+    watch: Watch,
 }
 
 /// A program that serves.
 #[derive(Debug)]
 pub struct Running {
     /// The api role, to issue a URL from inside.
-    pub api: Arc<Api>,
+    pub api: Live<Api>,
     /// The audit log, whose last lines are written when this is dropped.
     pub audit: Audit,
     /// How long sessions live on once told to end.
-    pub drain_timeout: Duration,
+    pub drain_timeout: Live<Duration>,
+    /// Reads the config again.
+    pub reloader: Reloader,
+    /// What sessions run on.
+    pub runtimes: Vec<Handle>,
 }
 
 impl Drop for Running {
@@ -313,31 +386,28 @@ fn start_audit(config: &config::Audit) -> Result<(Metrics, Audit), StartError> {
     Ok((metrics, audit))
 }
 
-fn door(key: &'static str) -> impl Fn(BindError) -> StartError {
-    move |error| StartError::Door { key, error }
+fn build_pages(config: &Config) -> Result<Pages, BadPages> {
+    let ancestors = &config.web.frame_ancestors;
+    match &config.web.root {
+        None => Pages::embedded(ancestors),
+        Some(root) => Pages::on_disk(root.clone(), ancestors),
+    }
 }
 
-fn bind_all(
-    key: &'static str,
-    wanted: &[SocketAddr],
-) -> Result<(Vec<Listener>, Vec<SocketAddr>), StartError> {
-    let listeners: Vec<Listener> = wanted
-        .iter()
-        .map(|address| Listener::tcp(*address).map_err(door(key)))
-        .collect::<Result<_, _>>()?;
-    let addresses = listeners.iter().filter_map(Listener::address).collect();
-    Ok((listeners, addresses))
-}
-
-fn in_clear(config: &Config, listen: &[SocketAddr], api: &[SocketAddr]) -> Vec<SocketAddr> {
-    let both = [(TlsListener::Proxy, listen), (TlsListener::Api, api)];
-    let clear = both
-        .into_iter()
-        .filter(|(which, _)| !config.tls.is_on(*which));
-    clear
-        .flat_map(|(_, addresses)| addresses)
-        .copied()
-        .collect()
+fn build_api(config: &Config, addresses: &Addresses, wiring: &Wiring) -> Api {
+    Api {
+        gatekeeper: gatekeeper(config, wiring.keystone.clone()),
+        urls: urls(config, addresses),
+        nova: nova_settings(config),
+        url_ttl: config.auth.url_ttl.get(),
+        terms: config.auth.terms(),
+        auth: wiring.auth.clone(),
+        compute: wiring.compute.clone(),
+        audit: wiring.audit.clone(),
+        metrics: wiring.metrics.clone(),
+        guard: wiring.guard.clone(),
+        watch: wiring.watch.clone(),
+    }
 }
 
 /// Demo and `--target` first, then what the config lists, then what the machine has.

@@ -97,7 +97,7 @@ fn source(
     }
 }
 
-fn settings(config: &config::Auth) -> auth::Settings {
+pub(super) fn settings(config: &config::Auth) -> auth::Settings {
     let limit = |number: usize| (number > 0).then_some(number);
     auth::Settings {
         max_tokens: config.max_tokens,

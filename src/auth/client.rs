@@ -127,5 +127,5 @@ impl Client<Auth> {
 
 /// A reply to another question: the peer is not what it says it is.
 fn mismatch(_reply: &Reply) -> AuthError {
-    AuthError::Unreachable(Unreachable::Confused(Auth::NAME.to_owned()))
+    AuthError::Unreachable(Unreachable::stray(Auth::NAME))
 }

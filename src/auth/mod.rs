@@ -28,7 +28,7 @@ pub use foreign::{
     BadDatabase, Bases, BoxFuture, NoConsole, NovaApi, NovaApiSettings, NovaDb, Source, TokenFile,
     TokenFileSettings,
 };
-pub use role::{Auth, Settings};
+pub use role::{Auth, Rules, Settings};
 pub use session::{
     BEAT, Beat, Cause, LEASE, Limits, LiveSession, Order, Pulse, Reached, SessionRecord,
 };

@@ -10,6 +10,7 @@ use super::session::{BEAT, Cause, Limits, Order, SessionRecord};
 use super::store::{Attempt, BadFile, File, Memory, Store};
 use super::{AuthError, Entry, NewGrant, Reply, Request, Source};
 use crate::drain::Watch;
+use crate::live::Live;
 use crate::model::{Binding, Grant, SessionId, Terms, Token, TokenId, UnixTime};
 use crate::rpc::{Feed, HOLD, Role};
 
@@ -25,7 +26,7 @@ struct Inner {
     tokens: Tokens,
     registry: Arc<dyn Registry>,
     orders: Arc<Feed<Order>>,
-    settings: Settings,
+    rules: Rules,
 }
 
 /// Whose tokens are good here.
@@ -50,7 +51,35 @@ pub struct Settings {
     pub terms: Terms,
 }
 
+/// The settings in force, of a role that runs. Cheap to clone: all clones are one.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    settings: Live<Settings>,
+    limits: Live<Limits>,
+}
+
+impl Rules {
+    fn new(settings: Settings) -> Self {
+        Self {
+            settings: Live::new(settings),
+            limits: Live::new(settings.limits),
+        }
+    }
+
+    /// Puts other settings in force, for what is asked from now on. The number of tokens stays as
+    /// it was at the start.
+    pub fn adopt(&self, settings: Settings) {
+        self.limits.exchange(settings.limits);
+        self.settings.exchange(settings);
+    }
+}
+
 impl Auth {
+    /// Its settings, to be changed while it runs.
+    pub fn rules(&self) -> Rules {
+        self.0.rules.clone()
+    }
+
     /// A role that keeps everything in memory, swept until `watch` closes.
     pub fn in_memory(settings: Settings, watch: &Watch) -> Self {
         let store = Arc::new(Memory::new(settings.max_tokens));
@@ -76,7 +105,8 @@ impl Auth {
     /// A role that shares tokens and sessions with all who use the same Redis.
     pub fn in_redis(redis: redis::Settings, settings: Settings, watch: &Watch) -> Self {
         let orders = Arc::<Feed<Order>>::default();
-        let (tokens, limits) = (settings.max_tokens, settings.limits);
+        let rules = Rules::new(settings);
+        let (tokens, limits) = (settings.max_tokens, rules.limits.clone());
         let redis = Arc::new(Redis::new(redis, tokens, limits, Arc::clone(&orders)));
         let listening = Arc::clone(&redis);
         until_closing(watch, async move { listening.listen().await });
@@ -85,17 +115,18 @@ impl Auth {
             tokens: Tokens::Own(shared),
             registry: redis,
             orders,
-            settings,
+            rules,
         };
         Self::start(inner, watch)
     }
 
     fn with_sessions_here(tokens: Tokens, settings: Settings, watch: &Watch) -> Self {
+        let rules = Rules::new(settings);
         let inner = Inner {
             tokens,
-            registry: Arc::new(registry::Memory::new(settings.limits)),
+            registry: Arc::new(registry::Memory::new(rules.limits.clone())),
             orders: Arc::default(),
-            settings,
+            rules,
         };
         Self::start(inner, watch)
     }
@@ -113,6 +144,25 @@ impl Role for Auth {
     type Request = Request;
     type Reply = Reply;
     type Error = AuthError;
+
+    fn callers(request: &Request) -> &'static [&'static str] {
+        match request {
+            Request::Authorize(_)
+            | Request::List(_)
+            | Request::Show(_)
+            | Request::Revoke(_)
+            | Request::Sessions(_)
+            | Request::Session(_)
+            | Request::Kill(_) => &["api"],
+            Request::Redeem(_)
+            | Request::Begin(_)
+            | Request::Beat(_)
+            | Request::Restore(_)
+            | Request::End(..)
+            | Request::Orders(_) => &["proxy"],
+            Request::Ready => &["api", "proxy"],
+        }
+    }
 
     async fn call(&self, request: Request) -> Result<Reply, AuthError> {
         let inner = &self.0;
@@ -194,7 +244,7 @@ impl Inner {
             Tokens::Foreign(source) => Some(Grant {
                 terms: Terms {
                     single_use: false,
-                    ..self.settings.terms
+                    ..self.rules.settings.now().terms
                 },
                 ..source.redeem(token, now).await?
             }),
@@ -258,7 +308,7 @@ impl Inner {
         let attempt = Attempt {
             lives: self.registry.lives(token, &browser).await?,
             browser,
-            window: self.settings.reconnect_window,
+            window: self.rules.settings.now().reconnect_window,
         };
         match store.claim(token, attempt, now).await? {
             None => Err(AuthError::Unknown),

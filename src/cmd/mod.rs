@@ -13,6 +13,7 @@ pub mod migrate;
 mod output;
 mod paths;
 mod proxy;
+mod reload;
 mod remote;
 mod serve;
 mod session;
@@ -55,6 +56,8 @@ enum Command {
     Serve(serve::Serve),
     /// Run the proxy alone: pages and WebSockets, for tokens that somebody else makes
     Proxy(proxy::Proxy),
+    /// Have the running vncgate read its config again
+    Reload(reload::Reload),
     /// Make, look at and revoke console URLs
     #[command(subcommand)]
     Token(token::TokenCommand),
@@ -133,6 +136,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Serve(serve) => serve.run(),
         Command::Proxy(proxy) => proxy.run(),
+        Command::Reload(reload) => reload.run(),
         Command::Token(command) => command.run(),
         Command::Session(command) => command.run(),
         Command::Instance(command) => command.run(),

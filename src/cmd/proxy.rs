@@ -34,6 +34,6 @@ impl Proxy {
             proxy_alone: true,
             ..Extras::default()
         };
-        start(config, self.listen, extras)
+        start(config, self.config, self.listen, extras)
     }
 }

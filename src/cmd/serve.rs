@@ -7,11 +7,12 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::failure::chain;
 use super::{ConfigFile, Exit, Failure, output, paths};
-use crate::app::{Addresses, App, DEMO, Extras, Running, StartError};
+use crate::app::{Addresses, App, Around, DEMO, Extras, Reread, Running, StartError};
 use crate::config::Config;
-use crate::drain::{Drain, Signals};
+use crate::drain::{Drain, Signal, Signals, Watch};
 use crate::model::{Address, ConsoleType};
-use crate::telemetry;
+use crate::process::{Givens, Notifier, Watchdog, beat, harden};
+use crate::telemetry::{self, Level};
 
 /// How long everything has to end once the drain is over. A session whose viewer answers no close
 /// frame takes 6 s (`proxy::relay`), and then has its last line in the log to write.
@@ -55,39 +56,68 @@ impl Serve {
             target: self.target,
             proxy_alone: false,
         };
-        start(config, self.listen, extras)
+        start(config, self.config, self.listen, extras)
     }
 }
 
-/// Runs the program to its end; `listen`, if any, takes the place of what the config says.
+/// Runs the program to its end with what `file` said; `listen`, if any, takes the place of what the
+/// config says.
 pub(super) fn start(
     mut config: Config,
+    file: ConfigFile,
     listen: Vec<SocketAddr>,
     extras: Extras,
 ) -> Result<(), Failure> {
-    if !listen.is_empty() {
-        config.proxy.listen = listen;
-    }
-    let _logging = telemetry::start_log(&config.log).map_err(|error| {
+    let overridden = move |mut config: Config| {
+        if !listen.is_empty() {
+            config.proxy.listen.clone_from(&listen);
+        }
+        config
+    };
+    config = overridden(config);
+    let reread = move || match file.read() {
+        Ok(config) => Ok(overridden(config)),
+        Err(failure) => Err(failure.message),
+    };
+    let unhardened = harden();
+    let given =
+        Givens::from_manager().map_err(|error| Failure::new(Exit::Failure, error.to_string()))?;
+    let logging = telemetry::start_log(&config.log).map_err(|error| {
         let level = &config.log.level;
         Failure::new(Exit::Config, format!("log.level: `{level}`: {error}"))
     })?;
+    for what in unhardened {
+        tracing::warn!(what, "this system gives less protection than it should");
+    }
     raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let outcome = runtime.block_on(serve(config, extras));
+    let (level, reread) = (logging.level.clone(), Box::new(reread));
+    let outcome = runtime.block_on(serve(config, extras, level, reread, given));
     runtime.shutdown_background();
     outcome
 }
 
-async fn serve(config: Config, extras: Extras) -> Result<(), Failure> {
+async fn serve(
+    config: Config,
+    extras: Extras,
+    level: Level,
+    reread: Reread,
+    given: Givens,
+) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
+    let notifier = Notifier::from_env().map_err(|error| {
+        Failure::new(
+            Exit::Failure,
+            format!("NOTIFY_SOCKET cannot be used: {error}"),
+        )
+    })?;
     let named = extras.target.as_ref().map(ToString::to_string);
     let named = named.or_else(|| extras.demo.then(|| DEMO.to_owned()));
     let admin = paths::admin_socket(&config);
     let alone = extras.proxy_alone;
-    let app = App::bind(config, extras, admin).await;
+    let app = App::bind(config, extras, admin, given).await;
     let refused = |error: StartError| {
         let exit = match error {
             StartError::Host { .. } | StartError::Database(_) => Exit::Config,
@@ -98,29 +128,72 @@ async fn serve(config: Config, extras: Extras) -> Result<(), Failure> {
     let app = app.map_err(refused)?;
     let addresses = app.addresses().clone();
     let drain = Drain::default();
-    let running = app.run(&drain).map_err(refused)?;
+    let around = Around {
+        reread,
+        level,
+        notifier: notifier.clone(),
+    };
+    let running = app.run(&drain, around).map_err(refused)?;
     announce(&addresses);
     match named {
         Some(name) => hand_out_url(&running, &name).await?,
         None if alone => {}
         None => tell_first_steps(),
     }
-    let signal = tokio::select! {
-        signal = signals.next() => signal,
-        () = look_around(&running) => signals.next().await,
-    };
-    let limit = humantime::format_duration(running.drain_timeout).to_string();
+    notifier.ready("serving");
+    watch_over(&notifier, &running, &drain.watch());
+    let signal = live(&mut signals, &running, &drain.watch()).await;
+    let drain_timeout = *running.drain_timeout.now();
+    let limit = humantime::format_duration(drain_timeout).to_string();
     tracing::info!(?signal, limit, "draining; a second signal ends at once");
+    notifier.stopping("draining: sessions end, nothing new is taken");
     tokio::select! {
-        () = drain.run(running.drain_timeout, GRACE) => {
+        () = drain.run(drain_timeout, GRACE) => {
             tracing::info!("ended");
             Ok(())
         }
-        signal = signals.next() => {
+        signal = signals.end() => {
             tracing::warn!(?signal, "ended at once");
             Err(Failure::new(Exit::Interrupted, ""))
         }
     }
+}
+
+/// Does what signals say until one asks for the end.
+async fn live(signals: &mut Signals, running: &Running, watch: &Watch) -> Signal {
+    let mut looking = std::pin::pin!(look_around(running));
+    let mut looked = false;
+    loop {
+        let signal = tokio::select! {
+            signal = signals.next() => signal,
+            () = looking.as_mut(), if !looked => {
+                looked = true;
+                continue;
+            }
+        };
+        match signal {
+            Signal::Reload => {
+                let reloader = running.reloader.clone();
+                // Of its own, so that files that hang do not keep the process from ending.
+                watch.spawn_service(async move { drop(reloader.reload().await) });
+            }
+            end => return end,
+        }
+    }
+}
+
+/// Beats as long as the manager wants to hear it, through the drain too.
+fn watch_over(notifier: &Notifier, running: &Running, watch: &Watch) {
+    let Some(watchdog) = Watchdog::from_env(notifier) else {
+        return;
+    };
+    let (runtimes, closing) = (running.runtimes.clone(), watch.clone());
+    watch.spawn_service(async move {
+        tokio::select! {
+            () = beat(watchdog, runtimes) => {}
+            () = closing.closing() => {}
+        }
+    });
 }
 
 fn announce(addresses: &Addresses) {
@@ -149,10 +222,10 @@ fn announce(addresses: &Addresses) {
 
 /// The one line on stdout.
 async fn hand_out_url(running: &Running, name: &str) -> Result<(), Failure> {
-    let issued = running.api.issue(name, ConsoleType::Novnc).await;
+    let issued = running.api.now().issue(name, ConsoleType::Novnc).await;
     let view = issued.map_err(|reject| Failure::new(Exit::Failure, reject.detail))?;
     output::line(&view.url)?;
-    let ttl = humantime::format_duration(running.api.url_ttl);
+    let ttl = humantime::format_duration(running.api.now().url_ttl);
     output::say(&format!(
         "Open this URL in a browser within {ttl}; later, `vncgate token issue {name}` prints a new one."
     ));
@@ -171,10 +244,10 @@ fn tell_first_steps() {
 
 /// Says what can be found and what cannot, so that a wrong path is seen now and not at night.
 async fn look_around(running: &Running) {
-    if let Err(fault) = running.api.tokens_ready().await {
+    if let Err(fault) = running.api.now().tokens_ready().await {
         tracing::warn!(%fault, "no token can be checked");
     }
-    match running.api.survey().await {
+    match running.api.now().survey().await {
         Ok(view) => {
             for fault in &view.faults {
                 tracing::warn!(fault, "some instances cannot be found");

@@ -352,6 +352,20 @@ impl Role for Compute {
     type Reply = Reply;
     type Error = ComputeError;
 
+    fn callers(request: &Request) -> &'static [&'static str] {
+        match request {
+            Request::Locate { .. } | Request::Screenshot { .. } | Request::ConsoleLog { .. } => {
+                &["api"]
+            }
+            // where a console is, and with what secret: for whoever dials
+            Request::Meeting { .. } => &["proxy"],
+            Request::Recheck { .. }
+            | Request::Instances
+            | Request::Instance { .. }
+            | Request::Ended(_) => &["api", "proxy"],
+        }
+    }
+
     async fn call(&self, request: Request) -> Result<Reply, ComputeError> {
         match request {
             Request::Locate {
@@ -521,7 +535,7 @@ async fn kept(driver: &dyn Driver, id: InstanceId) -> Result<Option<Vec<u8>>, Fa
 /// An answer to another question: that is not the role we know.
 fn stray(reply: &Reply) -> ComputeError {
     tracing::error!(?reply, "compute answered another question");
-    Unreachable::Gone(Compute::NAME.to_owned()).into()
+    Unreachable::stray(Compute::NAME).into()
 }
 
 /// One instance per id: the first that runs, else the first.

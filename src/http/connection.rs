@@ -135,9 +135,10 @@ async fn announced(
     peer: Peer,
     door: &Door,
 ) -> Result<Peer, BadAnnouncement> {
-    let Some(balancers) = &door.announced_by else {
+    if !door.announced {
         return Ok(peer);
-    };
+    }
+    let balancers = &door.guard.rules().exempt;
     if !peer.ip().is_some_and(|ip| is_within(balancers, ip)) {
         return Err(BadAnnouncement::Stranger);
     }

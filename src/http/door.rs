@@ -2,11 +2,9 @@
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::HeaderValue;
-use ipnet::IpNet;
 
 use super::guard::{Guard, Rules};
 use crate::tls;
@@ -59,9 +57,9 @@ pub struct Door {
     pub guard: Guard,
     /// TLS, where it is spoken.
     pub tls: Option<Tls>,
-    /// The balancers that have to announce each connection by the PROXY protocol, if any do: then
+    /// Whether whom the guard exempts has to announce each connection by the PROXY protocol: then
     /// nobody else is served.
-    pub announced_by: Option<Arc<[IpNet]>>,
+    pub announced: bool,
 }
 
 /// TLS of a door.
@@ -86,7 +84,7 @@ impl Door {
             limits,
             guard: Guard::new(Rules::default(), |_| ()),
             tls: None,
-            announced_by: None,
+            announced: false,
         }
     }
 }

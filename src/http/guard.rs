@@ -37,6 +37,8 @@ pub struct Rules {
     pub failures_per_second: u32,
     /// Reverse proxies: many come from there.
     pub exempt: Vec<IpNet>,
+    /// Bytes of memory of the process beyond which nothing new begins.
+    pub memory: u64,
 }
 
 /// Why somebody was turned away before a session.
@@ -75,7 +77,7 @@ impl Turned {
 pub struct Guard(Arc<Inner>);
 
 struct Inner {
-    rules: Rules,
+    rules: Mutex<Arc<Rules>>,
     book: Mutex<Book>,
     full: AtomicBool,
     tell: Box<dyn Fn(Turned) + Send + Sync>,
@@ -111,11 +113,21 @@ impl Guard {
     /// One that goes by `rules` and tells `tell` of everybody turned away.
     pub fn new(rules: Rules, tell: impl Fn(Turned) + Send + Sync + 'static) -> Self {
         Self(Arc::new(Inner {
-            rules,
+            rules: Mutex::new(Arc::new(rules)),
             book: Mutex::default(),
             full: AtomicBool::new(false),
             tell: Box::new(tell),
         }))
+    }
+
+    /// Goes by other rules from now on; what was counted stays.
+    pub fn adopt(&self, rules: Rules) {
+        *self.0.rules.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(rules);
+    }
+
+    /// The rules in force.
+    pub fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.0.rules.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Says whether the process has as much memory as it may.
@@ -147,7 +159,7 @@ impl Guard {
     }
 
     fn count_in(&self, ip: IpAddr) -> Result<Place, Turned> {
-        let rules = &self.0.rules;
+        let rules = self.rules();
         let unlimited = rules.connections == 0 && rules.connections_per_second == 0;
         if unlimited || is_within(&rules.exempt, ip) {
             return Ok(self.place(None));
@@ -192,14 +204,14 @@ impl Guard {
         let Some(ip) = ip.filter(|ip| self.counts_failures(*ip)) else {
             return;
         };
-        let now = Instant::now();
+        let (now, per_second) = (Instant::now(), self.rules().failures_per_second);
         let mut book = self.book();
         let (_, entry) = book.entry(block_of(ip), now);
-        entry.failures.spend(now, self.0.rules.failures_per_second);
+        entry.failures.spend(now, per_second);
     }
 
     fn counts_failures(&self, ip: IpAddr) -> bool {
-        let rules = &self.0.rules;
+        let rules = self.rules();
         rules.failures_per_second > 0 && !is_within(&rules.exempt, ip)
     }
 
@@ -292,7 +304,7 @@ impl Pace {
 
 impl fmt::Debug for Guard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Guard").field(&self.0.rules).finish()
+        f.debug_tuple("Guard").field(&self.rules()).finish()
     }
 }
 
@@ -310,6 +322,7 @@ mod tests {
             connections_per_second: per_second,
             failures_per_second: failures,
             exempt: vec!["10.0.0.0/8".parse().unwrap()],
+            memory: 0,
         };
         Guard::new(rules, |_| ())
     }

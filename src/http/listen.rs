@@ -1,7 +1,8 @@
 use std::fs;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{self, SocketAddr};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _};
+use std::os::unix::net as net_unix;
 use std::path::{Path, PathBuf};
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
@@ -9,6 +10,9 @@ use tokio::net::{TcpListener, UnixListener};
 
 /// Connections that wait in the kernel's queue; it caps this at its own somaxconn.
 const BACKLOG: i32 = 4096;
+
+/// Of a socket that does not say where it is.
+const UNKNOWN: SocketAddr = SocketAddr::new(net::IpAddr::V4(net::Ipv4Addr::UNSPECIFIED), 0);
 
 /// A door that is open: bound, so that its address is known, and not yet served.
 #[derive(Debug)]
@@ -47,20 +51,25 @@ fn hint(error: &io::Error) -> &'static str {
     }
 }
 
-/// A path that goes when this does.
+/// A path that goes when this does, unless it is another's.
 #[derive(Debug)]
-pub struct OwnPath(PathBuf);
+pub struct OwnPath(Option<PathBuf>);
 
 impl Drop for OwnPath {
     fn drop(&mut self) {
-        let _gone = fs::remove_file(&self.0);
+        let _gone = self.0.take().map(fs::remove_file);
     }
 }
 
 impl Listener {
     /// Opens a TCP door; port 0 is any free one.
     pub fn tcp(address: SocketAddr) -> Result<Self, BindError> {
-        let open = || -> io::Result<TcpListener> {
+        Self::given_tcp(&Self::bind(address)?)
+    }
+
+    /// A socket that listens, for any number of doors.
+    pub fn bind(address: SocketAddr) -> Result<net::TcpListener, BindError> {
+        let open = || -> io::Result<net::TcpListener> {
             let domain = Domain::for_address(address);
             let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
             socket.set_reuse_address(true)?;
@@ -70,16 +79,52 @@ impl Listener {
             socket.set_nonblocking(true)?;
             socket.bind(&address.into())?;
             socket.listen(BACKLOG)?;
-            TcpListener::from_std(socket.into())
+            Ok(socket.into())
         };
-        open()
+        open().map_err(|error| BindError::Tcp(address, error))
+    }
+
+    /// A door at a socket that listens already.
+    pub fn given_tcp(socket: &net::TcpListener) -> Result<Self, BindError> {
+        let adopt = || {
+            socket.set_nonblocking(true)?;
+            TcpListener::from_std(socket.try_clone()?)
+        };
+        let address = socket.local_addr().unwrap_or(UNKNOWN);
+        adopt()
             .map(Self::Tcp)
             .map_err(|error| BindError::Tcp(address, error))
     }
 
+    /// The same for a Unix socket at `path`, which is removed in the end if it is our `own`.
+    pub fn given_unix(
+        socket: &net_unix::UnixListener,
+        path: &Path,
+        own: bool,
+    ) -> Result<Self, BindError> {
+        let adopt = || {
+            socket.set_nonblocking(true)?;
+            UnixListener::from_std(socket.try_clone()?)
+        };
+        let own = OwnPath(own.then(|| path.to_owned()));
+        let listener = adopt().map_err(|why| BindError::Unix {
+            path: path.to_owned(),
+            why,
+        })?;
+        Ok(Self::Unix(listener, own))
+    }
+
+    /// Closes the door without taking its path away: somebody else stands behind it now.
+    pub fn leave(self) {
+        if let Self::Unix(_, mut own) = self {
+            let _path = own.0.take();
+        }
+    }
+
     /// Opens a Unix socket that its owner alone may use. Its directory is made (0700) if it is
-    /// missing; a socket that nobody answers at is replaced. Errors: see [`BindError`].
-    pub fn unix(path: &Path) -> Result<Self, BindError> {
+    /// missing; a socket that nobody answers at is replaced. The socket itself comes beside it, for
+    /// further doors. Errors: see [`BindError`].
+    pub fn unix(path: &Path) -> Result<(Self, net_unix::UnixListener), BindError> {
         let failed = |why| BindError::Unix {
             path: path.to_owned(),
             why,
@@ -89,8 +134,8 @@ impl Listener {
         }
         make_directory(path).map_err(failed)?;
         remove_dead_socket(path).map_err(failed)?;
-        let listener = listen_as_owner(path).map_err(failed)?;
-        Ok(Self::Unix(listener, OwnPath(path.to_owned())))
+        let socket = listen_as_owner(path).map_err(failed)?;
+        Ok((Self::given_unix(&socket, path, true)?, socket))
     }
 
     /// The address that is listened on; `None` for a Unix socket.
@@ -118,7 +163,7 @@ fn is_answered(path: &Path) -> io::Result<bool> {
 
 /// Listens only once the socket is its owner's alone: who connects before is refused. Made under
 /// another name and moved, so that commands never meet one that does not listen yet.
-fn listen_as_owner(path: &Path) -> io::Result<UnixListener> {
+fn listen_as_owner(path: &Path) -> io::Result<net_unix::UnixListener> {
     let new = path.with_extension(format!("new-{}", std::process::id()));
     remove_dead_socket(&new)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
@@ -127,7 +172,7 @@ fn listen_as_owner(path: &Path) -> io::Result<UnixListener> {
     fs::set_permissions(&new, fs::Permissions::from_mode(0o600))?;
     socket.listen(BACKLOG)?;
     fs::rename(&new, path)?;
-    UnixListener::from_std(socket.into())
+    Ok(socket.into())
 }
 
 fn make_directory(socket: &Path) -> io::Result<()> {
@@ -185,7 +230,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("sub/admin.sock");
 
-        let first = Listener::unix(&path).unwrap();
+        let first = Listener::unix(&path).unwrap().0;
         assert!(matches!(Listener::unix(&path), Err(BindError::Taken(_))));
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         drop(first);

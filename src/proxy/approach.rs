@@ -34,7 +34,7 @@ impl Proxy {
         let Some(display) = displays.open(grant.instance, kind).await? else {
             return Ok(None);
         };
-        let limit = self.settings.connect_timeout;
+        let limit = self.settings.now().connect_timeout;
         let connected = target::take_over(display, address, kind, limit).await?;
         if kind != ConsoleKind::Vnc {
             return Ok(Some(entered(connected)));
@@ -43,17 +43,18 @@ impl Proxy {
     }
 
     async fn dialled(&self, grant: &Grant, target: &Target) -> Result<Entered, Refusal> {
-        let (kind, limit) = (grant.console_type.kind(), self.settings.connect_timeout);
+        let settings = self.settings.now();
+        let (kind, limit) = (grant.console_type.kind(), settings.connect_timeout);
         let meeting = self.meeting(grant).await?;
         let bounds = Bounds {
-            networks: self.settings.allowed_networks.clone(),
+            networks: settings.allowed_networks.clone(),
             hosts: meeting.within.clone(),
         };
         let connect = || target::connect(target, &bounds, kind, limit);
         if kind != ConsoleKind::Vnc {
             return Ok(entered(connect().await?));
         }
-        let entry = Entry::prepare(&target.address, &meeting, &self.settings.vnc).await?;
+        let entry = Entry::prepare(&target.address, &meeting, &settings.vnc).await?;
         match entry.enter(connect().await?, limit).await {
             Ok(entered) => Ok(entered),
             // Once in VeNCrypt, there is no way back but from the start.

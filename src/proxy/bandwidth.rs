@@ -21,36 +21,29 @@ pub struct Bandwidth {
 }
 
 /// The caps of tenants that have sessions.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Tenants {
-    bandwidth: Bandwidth,
-    known: DashMap<String, Weak<Cap>>,
+    known: DashMap<(String, NonZero<u64>), Weak<Cap>>,
 }
 
 impl Tenants {
-    pub(super) fn new(bandwidth: Bandwidth) -> Self {
-        Self {
-            bandwidth,
-            known: DashMap::new(),
-        }
-    }
-
     /// The caps of a session that `grant` opened.
-    pub(super) fn caps(&self, grant: &Grant) -> Vec<Arc<Cap>> {
-        let own = self.bandwidth.session.map(|rate| Arc::new(Cap::new(rate)));
+    pub(super) fn caps(&self, grant: &Grant, bandwidth: Bandwidth) -> Vec<Arc<Cap>> {
+        let own = bandwidth.session.map(|rate| Arc::new(Cap::new(rate)));
         let tenant = grant.project.as_ref().map_or_else(
             || format!("caller {}", grant.caller),
             |project| format!("project {project}"),
         );
-        let shared = self.bandwidth.tenant.map(|rate| self.shared(tenant, rate));
+        let shared = bandwidth.tenant.map(|rate| self.shared(tenant, rate));
         own.into_iter().chain(shared).collect()
     }
 
+    /// A tenant's sessions of before another rate was set keep theirs.
     fn shared(&self, tenant: String, rate: NonZero<u64>) -> Arc<Cap> {
         if self.known.len() >= KNOWN {
             self.known.retain(|_, cap| cap.strong_count() > 0);
         }
-        let mut known = self.known.entry(tenant).or_default();
+        let mut known = self.known.entry((tenant, rate)).or_default();
         if let Some(cap) = known.upgrade() {
             return cap;
         }
@@ -66,7 +59,7 @@ mod tests {
 
     #[test]
     fn sessions_of_a_tenant_share_one_cap_as_long_as_there_are_any() {
-        let tenants = Tenants::new(Bandwidth::default());
+        let tenants = Tenants::default();
         let rate = NonZero::new(1000).unwrap();
 
         let first = tenants.shared("project a".to_owned(), rate);
@@ -75,12 +68,19 @@ mod tests {
 
         assert!(Arc::ptr_eq(&first, &second) && !Arc::ptr_eq(&first, &other));
         drop((first, second));
-        assert_eq!(tenants.known.get("project a").unwrap().strong_count(), 0);
+        assert_eq!(
+            tenants
+                .known
+                .get(&("project a".to_owned(), rate))
+                .unwrap()
+                .strong_count(),
+            0
+        );
     }
 
     #[test]
     fn tenants_without_sessions_are_forgotten_in_the_end() {
-        let tenants = Tenants::new(Bandwidth::default());
+        let tenants = Tenants::default();
         let rate = NonZero::new(1000).unwrap();
 
         for number in 0..=KNOWN {

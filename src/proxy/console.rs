@@ -1,6 +1,7 @@
 //! Journey B: from an upgrade request to a session or a refusal.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use http::header::{
     CONNECTION, HeaderValue, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION,
@@ -9,7 +10,7 @@ use http::header::{
 use http::{HeaderMap, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::close::Refusal;
@@ -44,17 +45,37 @@ struct Wanted {
 /// How many may be in which state.
 #[derive(Debug)]
 pub(super) struct Places {
-    sessions: Arc<Semaphore>,
+    sessions: Arc<AtomicUsize>,
     refusals: Arc<Semaphore>,
 }
 
-impl Places {
-    pub(super) fn new(sessions: usize) -> Self {
-        let refusals = Arc::new(Semaphore::new(REFUSALS));
+/// Counts as a session as long as it lives.
+#[derive(Debug)]
+struct Place(Arc<AtomicUsize>);
+
+impl Default for Places {
+    fn default() -> Self {
         Self {
-            sessions: Arc::new(Semaphore::new(sessions)),
-            refusals,
+            sessions: Arc::default(),
+            refusals: Arc::new(Semaphore::new(REFUSALS)),
         }
+    }
+}
+
+impl Places {
+    /// A place for a session, unless there are `most` already.
+    fn take(&self, most: usize) -> Option<Place> {
+        let one_more = |count: usize| (count < most).then_some(count + 1);
+        let taken = self
+            .sessions
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more);
+        taken.ok().map(|_| Place(Arc::clone(&self.sessions)))
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let _before = self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -79,12 +100,13 @@ impl Proxy {
             let why = "this gateway has as much memory as limits.memory allows";
             return Reject::retry("too-busy", why, 10).into_response();
         }
-        let viewer = request::client(peer.ip(), request.headers(), &self.settings.trusted_proxies);
+        let settings = self.settings.now();
+        let viewer = request::client(peer.ip(), request.headers(), &settings.trusted_proxies);
         if let Err(wait) = self.guard.may_try(viewer.ip) {
             let why = "too many tokens from your address were unknown; wait a moment";
             return Reject::too_many(why, wait.as_secs().saturating_add(1)).into_response();
         }
-        let Ok(place) = Arc::clone(&self.places.sessions).try_acquire_owned() else {
+        let Some(place) = self.places.take(settings.max_sessions) else {
             let why = "this gateway holds as many sessions as proxy.max_sessions allows";
             return Reject::retry("too-busy", why, 10).into_response();
         };
@@ -123,7 +145,8 @@ impl Proxy {
         if !self.audit.accepts() {
             return Err(Refusal::Unwritten);
         }
-        request::check_origin(headers, viewer, &grant.base, &self.settings.allowed_origins)?;
+        let origins = &self.settings.now().allowed_origins;
+        request::check_origin(headers, viewer, &grant.base, origins)?;
         let target = self.compute.current(&grant).await?;
         let grant = Grant { target, ..grant };
         let browser = browser(viewer, headers);
@@ -157,7 +180,7 @@ impl Proxy {
             console_type: grant.console_type,
             project: grant.project.clone(),
             host: grant.target.to_string(),
-            proxy: self.settings.name.clone(),
+            proxy: self.settings.now().name.clone(),
             caller: grant.caller.clone(),
             viewer: viewer.ip,
             browser,
@@ -173,7 +196,7 @@ impl Proxy {
         upgrade: OnUpgrade,
         viewer: &Viewer,
         correlation: CorrelationId,
-        place: OwnedSemaphorePermit,
+        place: Place,
     ) {
         let Opened {
             grant,

@@ -40,6 +40,7 @@ use crate::auth::Auth;
 use crate::compute::{Compute, Displays};
 use crate::drain::Watch;
 use crate::http::{Guard, Rules};
+use crate::live::Live;
 use crate::model::Security;
 use crate::rpc::Client;
 use crate::telemetry::Metrics;
@@ -51,7 +52,7 @@ pub struct Proxy {
     compute: Client<Compute>,
     /// Where compute runs in this process, what its hypervisors hand over.
     displays: Option<Displays>,
-    settings: Settings,
+    settings: Live<Settings>,
     metrics: Metrics,
     /// Is told who did what.
     audit: Audit,
@@ -96,19 +97,17 @@ impl Proxy {
         metrics: Metrics,
         watch: Watch,
     ) -> Self {
-        let places = console::Places::new(settings.max_sessions);
-        let bandwidth = bandwidth::Tenants::new(settings.bandwidth);
         Self {
             auth,
             compute,
             displays: None,
-            settings,
+            settings: Live::new(settings),
             metrics,
             audit: Audit::default(),
             watch,
-            places,
+            places: console::Places::default(),
             roster: roster::Roster::default(),
-            bandwidth,
+            bandwidth: bandwidth::Tenants::default(),
             workers: None,
             guard: Guard::new(Rules::default(), |_| ()),
         }
@@ -118,6 +117,11 @@ impl Proxy {
     #[must_use]
     pub fn with_audit(self, audit: Audit) -> Self {
         Self { audit, ..self }
+    }
+
+    /// Goes by other settings from now on. Sessions that live keep those they began with.
+    pub fn adopt(&self, settings: Settings) {
+        self.settings.exchange(settings);
     }
 
     /// The same, relaying on threads of its own.

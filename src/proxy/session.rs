@@ -8,7 +8,6 @@ use hyper::upgrade::OnUpgrade;
 use socket2::SockRef;
 use tokio::time::Instant;
 
-use super::Proxy;
 use super::close::{ABNORMAL, ENDED, LOST, NO_CODE};
 use super::entry::Entered;
 use super::reception::receive;
@@ -17,6 +16,7 @@ use super::rights;
 use super::roster::Seat;
 use super::target::Stream;
 use super::workers::{adopt, adopt_tcp};
+use super::{Proxy, Settings};
 use crate::audit::{Event, What};
 use crate::compute::Display;
 use crate::http::{Upgraded, upgraded_stream};
@@ -69,16 +69,17 @@ pub(super) async fn run(proxy: &Proxy, session: Session, upgrade: OnUpgrade, mut
         started: Instant::now(),
     };
     story.begin(proxy, &grant);
+    let settings = proxy.settings.now();
 
     let opening = Opening {
         viewer_bytes,
         meter: Arc::clone(&seat.live().meter),
         filter: rights::filter(grant.console_type.kind(), grant.rights),
         signature: format!(" [{correlation}]").into(),
-        caps: proxy.bandwidth.caps(&grant),
+        caps: proxy.bandwidth.caps(&grant, settings.bandwidth),
         ..Opening::default()
     };
-    let report = serve(proxy, &seat, (viewer, entered), opening).await;
+    let report = serve(&settings, &seat, (viewer, entered), opening).await;
     drop(seat);
     story.end(proxy, &grant, &report);
 }
@@ -147,17 +148,16 @@ impl Story {
 
 /// Lets the viewer in, where there is something to shake hands on, and relays.
 async fn serve(
-    proxy: &Proxy,
+    settings: &Settings,
     seat: &Seat,
     (mut viewer, mut entered): (Upgraded, Entered),
     mut opening: Opening,
 ) -> Report {
     if entered.scheme.is_none() {
         opening.target_bytes = entered.early;
-        return relay(proxy, seat, viewer, entered.stream, opening).await;
+        return relay(settings, seat, viewer, entered.stream, opening).await;
     }
     let early = std::mem::take(&mut opening.viewer_bytes);
-    let settings = &proxy.settings;
     let (frames, limit) = (&settings.relay, settings.connect_timeout);
     let received = tokio::select! {
         biased;
@@ -170,7 +170,7 @@ async fn serve(
             opening.decoder = Some(received.decoder);
             opening.viewer_payload = received.payload;
             opening.target_bytes = entered.early;
-            relay(proxy, seat, viewer, entered.stream, opening).await
+            relay(settings, seat, viewer, entered.stream, opening).await
         }
         Err(end) => {
             if let End::Stopped(Ending { code, reason }) = &end {
@@ -187,13 +187,13 @@ async fn serve(
 }
 
 async fn relay(
-    proxy: &Proxy,
+    settings: &Settings,
     seat: &Seat,
     viewer: Upgraded,
     target: Stream,
     opening: Opening,
 ) -> Report {
-    let settings = &proxy.settings.relay;
+    let settings = &settings.relay;
     let stop = seat.ended();
     match target {
         Stream::Tcp(target) => Box::pin(relay::run(viewer, target, opening, settings, stop)).await,

@@ -30,7 +30,8 @@ impl Proxy {
 
     /// Answers a request for which [`Proxy::is_asked`] holds.
     pub async fn tell(&self, request: &Request<Incoming>, peer: Peer) -> Response<Body> {
-        let trusted = &self.settings.trusted_proxies;
+        let settings = self.settings.now();
+        let trusted = &settings.trusted_proxies;
         let ip = request::client(peer.ip(), request.headers(), trusted).ip;
         if let Err(wait) = self.guard.may_try(ip) {
             let why = "too many tokens from your address were unknown; wait a moment";

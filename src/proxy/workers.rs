@@ -48,6 +48,12 @@ impl Workers {
             .map(Self)
     }
 
+    /// The runtime of each thread.
+    pub fn runtimes(&self) -> Vec<Handle> {
+        let runtimes = self.0.iter().map(|worker| worker.runtime.clone());
+        runtimes.collect()
+    }
+
     /// A place on the thread with the fewest sessions. None if there are no threads.
     pub(super) fn desk(&self) -> Option<Desk> {
         let idlest = self

@@ -100,6 +100,10 @@ mod tests {
         type Reply = u32;
         type Error = Unreachable;
 
+        fn callers(_request: &Option<u32>) -> &'static [&'static str] {
+            &["api"]
+        }
+
         async fn call(&self, request: Option<u32>) -> Result<u32, Unreachable> {
             match request {
                 Some(number) => Ok(number),

@@ -6,7 +6,7 @@
 
 mod outlet;
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::io::IsTerminal as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -22,8 +22,10 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
+use tracing_subscriber::reload::Handle;
 
 use crate::config::{Log, LogFormat};
 use crate::model::ConsoleType;
@@ -34,11 +36,45 @@ const LAST_LINES: Duration = Duration::from_secs(1);
 
 /// A log that runs; its last lines are written when this is dropped.
 #[derive(Debug)]
-pub struct Logging(Outlet);
+pub struct Logging {
+    outlet: Outlet,
+    /// Changes what is said.
+    pub level: Level,
+}
+
+/// Changes what a log that runs says. Cheap to clone.
+#[derive(Clone)]
+pub struct Level(Arc<dyn Fn(EnvFilter) + Send + Sync>);
+
+impl fmt::Debug for Level {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Level")
+    }
+}
+
+impl Level {
+    fn of<S>(handle: Handle<EnvFilter, S>) -> Self
+    where
+        Handle<EnvFilter, S>: Send + Sync + 'static,
+    {
+        // An error means that the log is gone, and nobody is left to tell.
+        Self(Arc::new(move |filter| drop(handle.reload(filter))))
+    }
+
+    /// Reads a level or filter. Errors: it is none.
+    pub fn parse(&self, level: &str) -> Result<EnvFilter, ParseError> {
+        EnvFilter::builder().parse(level)
+    }
+
+    /// Puts a filter in force.
+    pub fn set(&self, filter: EnvFilter) {
+        (self.0)(filter);
+    }
+}
 
 impl Drop for Logging {
     fn drop(&mut self) {
-        self.0.finish(LAST_LINES);
+        self.outlet.finish(LAST_LINES);
     }
 }
 
@@ -60,23 +96,19 @@ pub fn start_log(log: &Log) -> Result<Logging, Box<dyn std::error::Error + Send 
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(outlet.clone());
-    let started = if human {
+    let (level, started) = if human {
         let colour = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-        builder
-            .with_target(false)
-            .with_timer(Clock)
-            .with_ansi(colour)
-            .try_init()
+        let builder = builder.with_target(false).with_timer(Clock);
+        let builder = builder.with_ansi(colour).with_filter_reloading();
+        (Level::of(builder.reload_handle()), builder.try_init())
     } else {
-        builder
-            .json()
-            .flatten_event(true)
-            .with_current_span(false)
-            .try_init()
+        let builder = builder.json().flatten_event(true);
+        let builder = builder.with_current_span(false).with_filter_reloading();
+        (Level::of(builder.reload_handle()), builder.try_init())
     };
     // An error means that a log was started before, which then stays.
     drop(started);
-    Ok(Logging(outlet))
+    Ok(Logging { outlet, level })
 }
 
 fn regret_to_people(lost: u64) -> String {
@@ -91,7 +123,7 @@ fn regret_in_json(lost: u64) -> String {
 struct Clock;
 
 impl FormatTime for Clock {
-    fn format_time(&self, line: &mut Writer<'_>) -> std::fmt::Result {
+    fn format_time(&self, line: &mut Writer<'_>) -> fmt::Result {
         write!(
             line,
             "{}",
@@ -133,6 +165,8 @@ pub struct Metrics {
     pub audit_lost: Counter,
     /// 1 while it cannot be written.
     pub audit_failing: Gauge,
+    /// How often the config was read again.
+    reloads: Family<ResultLabel, Counter>,
     /// How long the certificates in a file are still valid, in days.
     certificates: Family<FileLabel, Gauge<f64, AtomicU64>>,
     registry: Arc<std::sync::OnceLock<Registry>>,
@@ -190,6 +224,12 @@ pub struct WhyLabel {
 pub struct NameLabel {
     /// A key of the config, without its section.
     pub name: &'static str,
+}
+
+/// `result="ok"`
+#[derive(Clone, Debug, Eq, Hash, PartialEq, EncodeLabelSet)]
+pub struct ResultLabel {
+    result: &'static str,
 }
 
 /// `file="/etc/vncgate/vnc-ca.pem"`
@@ -270,6 +310,11 @@ impl Metrics {
         let (help, memory) = ("Memory of this process", self.memory.clone());
         registry.register_with_unit("memory_resident", help, Unit::Bytes, memory);
         registry.register("limit", "Limits in force; 0 is none", self.limits.clone());
+        registry.register(
+            "config_reloads",
+            "How often the config was read again, and whether it was good",
+            self.reloads.clone(),
+        );
         registry.register("draining", "1 while draining", self.draining.clone());
         self.register_audit(&mut registry);
         registry
@@ -286,6 +331,12 @@ impl Metrics {
     /// Counts the end of a WebSocket.
     pub fn count_close(&self, code: u16) {
         self.closes.get_or_create(&CodeLabel { code }).inc();
+    }
+
+    /// Counts a config that was read again, and whether it was good.
+    pub fn count_reload(&self, good: bool) {
+        let result = if good { "ok" } else { "failed" };
+        self.reloads.get_or_create(&ResultLabel { result }).inc();
     }
 
     /// Notes how long the certificates in a file are still valid.

@@ -6,6 +6,8 @@
 #[cfg(test)]
 mod abuse;
 #[cfg(test)]
+mod activation;
+#[cfg(test)]
 mod api;
 #[cfg(test)]
 mod audit;
@@ -57,6 +59,10 @@ mod qmp;
 mod refusals;
 #[cfg(test)]
 mod relay;
+#[cfg(test)]
+mod reload;
+#[cfg(test)]
+mod restart;
 #[cfg(test)]
 mod rig;
 #[cfg(test)]

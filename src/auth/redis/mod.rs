@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 
 use super::AuthError;
 use super::session::{Limits, Order};
+use crate::live::Live;
 use crate::model::Address;
 use crate::rpc::Feed;
 use link::Link;
@@ -75,7 +76,7 @@ impl fmt::Debug for Settings {
 pub(super) struct Redis {
     link: Arc<Link>,
     max_tokens: usize,
-    limits: Limits,
+    limits: Live<Limits>,
 }
 
 impl Redis {
@@ -83,7 +84,7 @@ impl Redis {
     pub(super) fn new(
         settings: Settings,
         max_tokens: usize,
-        limits: Limits,
+        limits: Live<Limits>,
         orders: Arc<Feed<Order>>,
     ) -> Self {
         Self {

@@ -90,7 +90,7 @@ impl Redis {
             .script(&Script::new(LOAD), &self.keys(), &[])
             .await?;
         let (version, records, causes, beats): Loaded = loaded;
-        let memory = Memory::new(self.limits);
+        let memory = Memory::new(self.limits.clone());
         let mut sessions = Vec::with_capacity(records.len());
         for (id, record) in &records {
             let record: SessionRecord = read(record)?;

@@ -7,6 +7,7 @@ use crate::auth::AuthError;
 use crate::auth::session::{
     Beat, Cause, LEASE, Limits, LiveSession, Order, Pulse, Reached, SessionRecord,
 };
+use crate::live::Live;
 use crate::model::{
     Browser, ConsoleKind, InstanceId, SecondViewer, SessionId, TokenId, UnixTime, block_of,
 };
@@ -15,7 +16,7 @@ use crate::model::{
 #[derive(Debug)]
 pub(in crate::auth) struct Memory {
     held: Mutex<Held>,
-    limits: Limits,
+    limits: Live<Limits>,
 }
 
 #[derive(Debug, Default)]
@@ -44,7 +45,7 @@ enum Key {
 }
 
 impl Memory {
-    pub(in crate::auth) fn new(limits: Limits) -> Self {
+    pub(in crate::auth) fn new(limits: Live<Limits>) -> Self {
         Self {
             held: Mutex::default(),
             limits,
@@ -58,7 +59,7 @@ impl Memory {
         now: UnixTime,
     ) -> Result<Vec<Order>, AuthError> {
         let mut held = self.lock();
-        let going = held.make_room(&record, &self.limits)?;
+        let going = held.make_room(&record, &self.limits.now())?;
         let orders = going.into_iter();
         let orders = orders.filter_map(|id| held.order(id, Cause::TakenOver));
         let orders = orders.collect();

@@ -237,11 +237,15 @@ impl Setup {
 
     /// Starts it where it must refuse to start.
     pub(crate) fn refuse_to_start(self) -> Answer {
+        self.refuse_to_start_with(bare)
+    }
+
+    /// The same, started by a command of the test's own.
+    pub(crate) fn refuse_to_start_with(self, start: impl Fn(&Path) -> Command) -> Answer {
         let config = self.write();
-        let mut arguments = self.command.to_vec();
-        arguments.extend(["--config", config.to_str().unwrap()]);
-        arguments.extend(self.arguments.iter().map(String::as_str));
-        vncgate(&arguments)
+        let mut command = start(Path::new(BINARY));
+        command.args(self.command).arg("--config").arg(&config);
+        run(command.args(&self.arguments))
     }
 }
 

@@ -1,0 +1,258 @@
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
+use hyper::server::conn::http2::Builder;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::{sleep, timeout};
+
+use super::wire::{self, Body, LARGEST_REQUEST};
+use super::{Client, Keys, NAMES, Role};
+use crate::drain::Watch;
+use crate::http::Listener;
+use crate::resolve;
+use crate::tls::roles_of;
+
+/// Connections at one time; every process that calls has one.
+const CONNECTIONS: usize = 1024;
+
+/// Calls at one time on one connection.
+const STREAMS: u32 = 2048;
+
+/// How long a caller may take to show who it is, and to make its first call.
+const GREETING: Duration = Duration::from_secs(5);
+
+/// How often a caller that says nothing is asked whether it lives, and how long it may take.
+const PING: Duration = Duration::from_secs(10);
+
+/// How long a call's body may take.
+const BODY: Duration = Duration::from_secs(10);
+
+/// How long accepting rests when the process has run out of descriptors.
+const REST: Duration = Duration::from_millis(50);
+
+/// How long calls may go on once the process closes.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// The roles of this process that others may call.
+#[derive(Debug, Default)]
+pub struct Desk(Vec<Box<dyn Answers>>);
+
+/// Who calls: the roles that it may be.
+#[derive(Clone, Debug)]
+struct Caller {
+    roles: Arc<[&'static str]>,
+    /// Whether the connection itself has shown it.
+    known: bool,
+}
+
+type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// A role, whichever.
+trait Answers: fmt::Debug + Send + Sync {
+    fn name(&self) -> &'static str;
+    fn answer<'a>(&'a self, caller: &'a Caller, body: Bytes) -> BoxFuture<'a, Response<Body>>;
+}
+
+impl Desk {
+    /// The same with one more role.
+    #[must_use]
+    pub fn with<R: Role>(mut self, client: Client<R>) -> Self {
+        self.0.push(Box::new(client));
+        self
+    }
+
+    /// Serves calls that come in at `listener` until the process closes.
+    pub async fn serve(self: Arc<Self>, listener: Listener, keys: Arc<Keys>, watch: Watch) {
+        let places = Arc::new(Semaphore::new(CONNECTIONS));
+        loop {
+            let next = async {
+                let place = Arc::clone(&places).acquire_owned().await;
+                (place, accept(&listener).await)
+            };
+            let (place, accepted) = tokio::select! {
+                next = next => next,
+                () = watch.closing() => return,
+            };
+            let Ok(accepted) = accepted else {
+                sleep(REST).await;
+                continue;
+            };
+            let (desk, keys, own) = (Arc::clone(&self), Arc::clone(&keys), watch.clone());
+            watch.spawn_service(async move {
+                desk.greet(accepted, keys, own).await;
+                drop(place);
+            });
+        }
+    }
+
+    async fn greet(self: Arc<Self>, accepted: Accepted, keys: Arc<Keys>, watch: Watch) {
+        let (all, mut known) = (Arc::from(NAMES), false);
+        match (accepted, &*keys) {
+            (Accepted::Unix(stream), _) => {
+                known = true;
+                let caller = Caller { roles: all, known };
+                self.converse(stream, caller, keys, watch).await;
+            }
+            (Accepted::Tcp(stream), Keys::Mutual(mutual)) => {
+                let shaken = timeout(GREETING, mutual.accept(stream)).await;
+                let late = || Err("it did not shake hands in time".to_owned());
+                match shaken.unwrap_or_else(|_| late()) {
+                    Ok(stream) => {
+                        let chain = stream.get_ref().1.peer_certificates();
+                        let roles = roles_of(chain, NAMES).into();
+                        let caller = Caller { roles, known: true };
+                        self.converse(stream, caller, keys, watch).await;
+                    }
+                    Err(why) => tracing::info!(why, "a caller of roles was not let in"),
+                }
+            }
+            (Accepted::Tcp(stream), _) => {
+                let caller = Caller { roles: all, known };
+                self.converse(stream, caller, keys, watch).await;
+            }
+        }
+    }
+
+    async fn converse(
+        self: Arc<Self>,
+        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        caller: Caller,
+        keys: Arc<Keys>,
+        watch: Watch,
+    ) {
+        let heard = Arc::new(Notify::new());
+        let hearing = Arc::clone(&heard);
+        let answer = service_fn(move |request| {
+            hearing.notify_one();
+            let (desk, caller, keys) = (Arc::clone(&self), caller.clone(), Arc::clone(&keys));
+            async move {
+                let response = desk.answer(request, &caller, &keys).await;
+                Ok::<_, std::convert::Infallible>(response)
+            }
+        });
+        let connection = Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING)
+            .keep_alive_timeout(PING)
+            .max_concurrent_streams(STREAMS)
+            .serve_connection(TokioIo::new(stream), answer);
+        let mut connection = std::pin::pin!(connection);
+        let silent = async {
+            if timeout(GREETING, heard.notified()).await.is_ok() {
+                std::future::pending::<()>().await;
+            }
+        };
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = silent => return,
+            () = watch.closing() => {
+                connection.as_mut().graceful_shutdown();
+                timeout(FAREWELL, connection).await.unwrap_or(Ok(()))
+            }
+        };
+        if let Err(error) = ended {
+            tracing::debug!(%error, "a caller of roles left early");
+        }
+    }
+
+    async fn answer(
+        &self,
+        request: Request<Incoming>,
+        caller: &Caller,
+        keys: &Keys,
+    ) -> Response<Body> {
+        let (head, body) = request.into_parts();
+        if !caller.known && !keys.admit(&head.headers) {
+            tracing::info!("a caller of roles has another secret, or none");
+            return wire::answer(StatusCode::UNAUTHORIZED, "who are you?");
+        }
+        let wanted = wire::role(head.uri.path());
+        let role = self.0.iter().find(|role| wanted == Some(role.name()));
+        let Some(role) = role.filter(|_| head.method == Method::POST) else {
+            return wire::answer(StatusCode::NOT_FOUND, "no such role runs here");
+        };
+        let body = Limited::new(body, LARGEST_REQUEST).collect();
+        match timeout(BODY, body).await {
+            Ok(Ok(body)) => {
+                let theirs = wire::version(&head.headers);
+                let response = role.answer(caller, body.to_bytes()).await;
+                note_misunderstanding(&response, role.name(), &theirs);
+                response
+            }
+            Ok(Err(_)) => wire::answer(StatusCode::PAYLOAD_TOO_LARGE, "no whole body"),
+            Err(_) => wire::answer(StatusCode::REQUEST_TIMEOUT, "the body did not come"),
+        }
+    }
+}
+
+fn note_misunderstanding(response: &Response<Body>, role: &str, theirs: &str) {
+    if response.status() == StatusCode::BAD_REQUEST {
+        let ours = wire::VERSION;
+        tracing::warn!(
+            role,
+            theirs,
+            ours,
+            "a caller of another version is not understood"
+        );
+    }
+}
+
+impl<R: Role> Answers for Client<R> {
+    fn name(&self) -> &'static str {
+        R::NAME
+    }
+
+    fn answer<'a>(&'a self, caller: &'a Caller, body: Bytes) -> BoxFuture<'a, Response<Body>> {
+        Box::pin(async move {
+            // Somebody wants to know whether we are here.
+            if body.is_empty() {
+                return wire::answer(StatusCode::OK, Bytes::new());
+            }
+            let Ok(request) = wire::read::<R::Request>(&body) else {
+                return wire::answer(StatusCode::BAD_REQUEST, "not understood");
+            };
+            drop(body);
+            let callers = R::callers(&request);
+            if !caller.roles.iter().any(|role| callers.contains(role)) {
+                let (role, roles) = (R::NAME, caller.roles.join(", "));
+                tracing::warn!(role, caller = roles, "a caller asked what its role may not");
+                return wire::answer(StatusCode::FORBIDDEN, "not for you");
+            }
+            match wire::write(&self.call(request).await) {
+                Ok(body) => wire::answer(StatusCode::OK, body),
+                Err(_) => wire::answer(StatusCode::INTERNAL_SERVER_ERROR, "no answer"),
+            }
+        })
+    }
+}
+
+enum Accepted {
+    Tcp(TcpStream),
+    Unix(tokio::net::UnixStream),
+}
+
+async fn accept(listener: &Listener) -> io::Result<Accepted> {
+    match listener {
+        Listener::Tcp(listener) => {
+            let (stream, _) = listener.accept().await?;
+            resolve::prepare(&stream)?;
+            Ok(Accepted::Tcp(stream))
+        }
+        Listener::Unix(listener, _) => {
+            let (stream, _) = listener.accept().await?;
+            Ok(Accepted::Unix(stream))
+        }
+    }
+}
