@@ -89,6 +89,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "model",
             "process",
             "telemetry",
+            "tls",
         ],
     ),
 ];

@@ -175,16 +175,6 @@ impl Api {
         console::create_console(self, request, &Caller::admin(Who::Admin)).await
     }
 
-    /// What can be found now, for this process's own starter.
-    pub async fn survey(&self) -> Result<InstancesView, Reject> {
-        Ok(self.compute.instances().await?.into())
-    }
-
-    /// Whether tokens can be redeemed now, for this process's own starter.
-    pub async fn tokens_ready(&self) -> Result<(), AuthError> {
-        self.auth.ready().await
-    }
-
     async fn route(
         &self,
         request: Request<Incoming>,

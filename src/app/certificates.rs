@@ -27,9 +27,11 @@ pub(super) fn start(files: &Live<Vec<PathBuf>>, metrics: &Metrics, watch: &Watch
     watch.spawn_service(look(files, metrics, watch.clone()));
 }
 
-/// Every file with certificates that are shown to anybody, or that hypervisors are known by.
+/// Every file with certificates that are shown to anybody, or that hypervisors and other roles are
+/// known by.
 pub(super) fn files(config: &Config) -> Vec<PathBuf> {
     let mut files = config.certificate_files();
+    files.extend(config.rpc.certificate_files());
     files.extend(config.viewer_certificate_files());
     let uris = config.compute.host.iter().map(|host| &host.uri);
     for uri in uris.filter_map(|uri| uri.parse::<Uri>().ok()) {

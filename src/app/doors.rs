@@ -7,11 +7,12 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use super::StartError;
 use super::front::{Admin, ApiDoor, Front};
 use super::keepers::Keepers;
 use super::monitor::Monitor;
-use crate::config::{Config, TlsListener};
+use super::plan::Plan;
+use super::{RoleName, StartError};
+use crate::config::{Config, RpcDoor, TlsListener};
 use crate::drain::Watch;
 use crate::http::{self, BindError, Listener, Redirect, Service, serve_door};
 use crate::process::{BadSocket, Given, Givens, Socket};
@@ -21,6 +22,8 @@ use crate::process::{BadSocket, Given, Givens, Socket};
 pub(super) struct Doors {
     public: Vec<Listener>,
     api: Vec<Listener>,
+    /// Where other processes call the roles of this one; answered by those.
+    pub(super) rpc: Vec<Listener>,
     monitor: Vec<Listener>,
     redirect: Vec<Listener>,
     admin: Listener,
@@ -35,6 +38,8 @@ pub struct Addresses {
     pub listen: Vec<SocketAddr>,
     /// The API's own.
     pub api: Vec<SocketAddr>,
+    /// Where roles are called.
+    pub rpc: Vec<String>,
     /// Health and metrics.
     pub monitor: Vec<SocketAddr>,
     /// Clear text that is sent on to https.
@@ -48,8 +53,8 @@ pub struct Addresses {
 /// Who answers behind which door.
 #[derive(Debug)]
 pub(super) struct Services {
-    pub(super) front: Front,
-    pub(super) api: ApiDoor,
+    pub(super) front: Option<Front>,
+    pub(super) api: Option<ApiDoor>,
     pub(super) monitor: Monitor,
     pub(super) admin: Admin,
 }
@@ -68,6 +73,10 @@ const API: Door = Door {
     name: "api",
     key: "api.listen",
 };
+const RPC: Door = Door {
+    name: "rpc",
+    key: "rpc.listen",
+};
 const MONITOR: Door = Door {
     name: "monitor",
     key: "monitor.listen",
@@ -82,11 +91,10 @@ const ADMIN: Door = Door {
 };
 
 impl Doors {
-    /// Opens every door; that of the API's own only where the API is served to others. Errors:
-    /// `Door`, `Given`.
+    /// Opens every door that the roles of this process have. Errors: `Door`, `Given`.
     pub(super) fn open(
         config: &Config,
-        api_is_public: bool,
+        plan: &Plan,
         admin: PathBuf,
         mut given: Givens,
     ) -> Result<(Self, Addresses), StartError> {
@@ -94,9 +102,21 @@ impl Doors {
             given: &mut given,
             estate: Vec::new(),
         };
-        let (public, listen) = opening.all(&PUBLIC, &config.proxy.listen)?;
-        let (api, api_addresses) = if api_is_public {
+        let of = |role, addresses: &[SocketAddr]| {
+            let addresses = plan.here.has(role).then(|| addresses.to_vec());
+            addresses.unwrap_or_default()
+        };
+        let (public, listen) = match of(RoleName::Proxy, &config.proxy.listen) {
+            none if none.is_empty() => Default::default(),
+            some => opening.all(&PUBLIC, &some)?,
+        };
+        let (api, api_addresses) = if plan.here.has(RoleName::Api) {
             opening.all(&API, &config.api.listen)?
+        } else {
+            Default::default()
+        };
+        let (rpc, rpc_addresses) = if plan.is_called {
+            opening.rpc(&config.rpc.listen)?
         } else {
             Default::default()
         };
@@ -106,6 +126,7 @@ impl Doors {
         let doors = Self {
             public,
             api,
+            rpc,
             monitor,
             redirect,
             admin,
@@ -113,7 +134,7 @@ impl Doors {
         };
         if let Some(name) = given.unwanted() {
             let why = "no door here is called so; FileDescriptorName= is one of proxy, api, \
-                       monitor, redirect, admin"
+                       rpc, monitor, redirect, admin"
                 .to_owned();
             let name = name.to_owned();
             return Err(BadSocket { name, why }.into());
@@ -122,6 +143,7 @@ impl Doors {
             clear: in_clear(config, &listen, &api_addresses),
             listen,
             api: api_addresses,
+            rpc: rpc_addresses,
             monitor: monitor_addresses,
             redirect: redirects,
             admin: path,
@@ -148,12 +170,17 @@ impl Doors {
         serve_all(self.api, api, &keepers.door(TlsListener::Api), watch);
         serve_all(
             self.monitor,
-            monitor,
+            Some(monitor),
             &keepers.door(TlsListener::Monitor),
             watch,
         );
-        serve_all(self.redirect, Redirect { port }, &keepers.clear(), watch);
-        serve_all(vec![self.admin], admin, &keepers.plain(), watch);
+        serve_all(
+            self.redirect,
+            Some(Redirect { port }),
+            &keepers.clear(),
+            watch,
+        );
+        serve_all(vec![self.admin], Some(admin), &keepers.plain(), watch);
         self.estate
     }
 }
@@ -183,6 +210,27 @@ impl Opening<'_> {
         }
         let addresses = listeners.iter().filter_map(Listener::address).collect();
         Ok((listeners, addresses))
+    }
+
+    /// Over TCP as any door; a Unix socket of roles is given by nobody.
+    fn rpc(&mut self, wanted: &[RpcDoor]) -> Result<(Vec<Listener>, Vec<String>), StartError> {
+        let tcp = wanted.iter().filter_map(|door| match door {
+            RpcDoor::Tcp(address) => Some(*address),
+            RpcDoor::Unix(_) => None,
+        });
+        let (mut listeners, addresses) = self.all(&RPC, &tcp.collect::<Vec<_>>())?;
+        let mut shown: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        for door in wanted {
+            if let RpcDoor::Unix(path) = door {
+                let opened = Listener::unix(path).map_err(|error| StartError::Door {
+                    key: RPC.key,
+                    error,
+                });
+                listeners.push(opened?.0);
+                shown.push(door.to_string());
+            }
+        }
+        Ok((listeners, shown))
     }
 
     fn one(&mut self, door: &Door, address: SocketAddr) -> Result<Listener, StartError> {
@@ -303,8 +351,16 @@ fn in_clear(config: &Config, listen: &[SocketAddr], api: &[SocketAddr]) -> Vec<S
         .collect()
 }
 
-fn serve_all<S: Service>(doors: Vec<Listener>, service: S, kept: &http::Door, watch: &Watch) {
-    let service = Arc::new(service);
+/// There are no doors where there is no service.
+fn serve_all<S: Service>(
+    doors: Vec<Listener>,
+    service: Option<S>,
+    kept: &http::Door,
+    watch: &Watch,
+) {
+    let Some(service) = service.map(Arc::new) else {
+        return;
+    };
     for door in doors {
         let serving = serve_door(door, Arc::clone(&service), kept.clone(), watch.clone());
         watch.spawn_service(serving);

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 
+use super::Roles;
 use super::reload::Reloader;
 use crate::api::Api;
 use crate::http::{Body, Peer, Reject, Service, json};
@@ -50,7 +51,9 @@ pub const RELOAD: &str = "/v1/process/reload";
 /// The admin socket: the API, and what only whoever runs the process may ask of it.
 #[derive(Debug)]
 pub(super) struct Admin {
-    pub(super) api: Live<Api>,
+    /// Nothing where the api does not run.
+    pub(super) api: Option<Live<Api>>,
+    pub(super) roles: Roles,
     pub(super) reloader: Reloader,
 }
 
@@ -58,12 +61,23 @@ impl Service for Admin {
     async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
         match (request.method(), request.uri().path()) {
             (&Method::POST, RELOAD) => self.reload().await,
-            _ => self.api.now().answer(request, peer).await,
+            _ => match &self.api {
+                Some(api) => api.now().answer(request, peer).await,
+                None => self.no_api(),
+            },
         }
     }
 }
 
 impl Admin {
+    fn no_api(&self) -> Response<Body> {
+        let why = format!(
+            "this process runs {} and answers no such commands; ask on a machine where the api runs",
+            self.roles
+        );
+        Reject::new(StatusCode::NOT_IMPLEMENTED, "no-api-here", why).into_response()
+    }
+
     async fn reload(&self) -> Response<Body> {
         match self.reloader.reload().await {
             Ok(reloaded) => json(StatusCode::OK, &reloaded),

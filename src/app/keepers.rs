@@ -7,7 +7,8 @@ use std::time::Duration;
 use http::HeaderValue;
 use tokio::time::sleep;
 
-use super::{limits, machine_name, memory};
+use super::memory;
+use super::settings::{limits, machine_name};
 use crate::config::{Config, TlsListener};
 use crate::drain::Watch;
 use crate::http::{Door, Guard, Rules, Tls};

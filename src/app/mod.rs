@@ -5,53 +5,57 @@
 //! only module that knows every role.
 
 mod certificates;
+mod clients;
+#[cfg(test)]
+mod contract;
 mod doors;
+mod error;
 mod front;
 mod keepers;
 mod memory;
 mod monitor;
+mod plan;
 mod reload;
+mod settings;
+mod sources;
 mod tokens;
 
-use std::net::{IpAddr, SocketAddr};
-use std::num::NonZero;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use url::Url;
 
-use crate::api::{Api, Gatekeeper, Identities, NovaSettings, Urls};
-use crate::audit::{Audit, Place};
-use crate::auth::store::BadFile;
-use crate::auth::{Auth, BadDatabase, Rules};
+use crate::api::Api;
+use crate::audit::{self, Audit};
+use crate::auth::Auth;
 use crate::compute::Compute;
-use crate::compute::driver::libvirt::sasl::Credentials;
-use crate::compute::driver::libvirt::transport::Uri;
-use crate::compute::driver::libvirt::{self, Libvirt};
-use crate::compute::driver::{BadEntry, Directory, Discover, Driver, Entry, Fixed, Qmp};
-use crate::config::{self, Config, FixedInstance, Hypervisor, TlsListener};
+use crate::compute::driver::Driver;
+use crate::config::{self, Config};
 use crate::demo::Demo;
 use crate::drain::{Drain, Watch};
-use crate::http::{BindError, Guard, Limits};
+use crate::http::Guard;
 use crate::keystone::{self, Keystone};
 use crate::live::Live;
-use crate::model::{Address, ConsoleKind, Host, Security, Target};
-use crate::process::{BadSocket, Givens, Notifier};
-use crate::proxy::{Bandwidth, Proxy, Settings, Workers, relay};
-use crate::rpc::{self, Client};
+use crate::model::Address;
+use crate::process::{Givens, Notifier};
+use crate::proxy::{Proxy, Workers};
+use crate::rpc::{Client, Keys};
 use crate::telemetry::{Level, Metrics};
-use crate::tls::{self, TlsError};
+use crate::tls;
 use crate::web::{BadPages, Pages};
+use clients::{Clients, Means};
 use doors::{Doors, Services};
 use front::{Admin, ApiDoor, Front};
 use keepers::Keepers;
 use monitor::Monitor;
+use plan::{Place, Plan};
 use reload::Parts;
 
 pub use doors::Addresses;
+pub use error::StartError;
 pub use front::RELOAD;
+pub use plan::{NoSuchRole, RoleName, Roles};
 pub use reload::{Reloaded, Reloader, Reread};
 
 /// What runs beside what the config names.
@@ -61,79 +65,12 @@ pub struct Extras {
     pub demo: bool,
     /// A VNC server to give a console of.
     pub target: Option<Address>,
-    /// Whether the proxy role runs for others: the API then answers on the admin socket alone.
-    pub proxy_alone: bool,
+    /// Which roles run here.
+    pub roles: Roles,
 }
 
 /// The name of the demo's instance.
 pub const DEMO: &str = "demo";
-
-/// Why nothing runs.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// A door cannot be opened.
-    #[error("{key}: {error}")]
-    Door {
-        /// The key of the config that says where it is.
-        key: &'static str,
-        /// Why not.
-        error: BindError,
-    },
-    /// A socket that was given cannot be used.
-    #[error(transparent)]
-    Given(#[from] BadSocket),
-    /// The demo's own port cannot be opened.
-    #[error("the demo cannot listen on loopback")]
-    Demo(#[source] std::io::Error),
-    /// There is no TLS as the config wants it.
-    #[error("tls: {0}")]
-    Tls(#[from] TlsError),
-    /// The threads that relay cannot be started.
-    #[error("cannot start the threads that relay")]
-    Workers(#[source] std::io::Error),
-    /// The pages cannot be served.
-    #[error(transparent)]
-    Web(#[from] BadPages),
-    /// Two instances listed by hand cannot be told apart.
-    #[error("compute.instance: {0}")]
-    Instances(#[from] BadEntry),
-    /// Nobody could tell later who did what.
-    #[error("audit: {place} cannot be written: {why}")]
-    Audit {
-        /// Where it was to go.
-        place: Place,
-        /// Why not.
-        why: std::io::Error,
-    },
-    /// Tokens cannot be kept.
-    #[error("auth.file: {0}")]
-    Tokens(#[from] BadFile),
-    /// There is no password to log in to Redis with.
-    #[error("auth.redis.password_file: cannot read {}: {why}", path.display())]
-    Password {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        why: std::io::Error,
-    },
-    /// The log's level is none.
-    #[error("log.level: {0}")]
-    Level(String),
-    /// Keystone could never be asked.
-    #[error("keystone: {0}")]
-    Keystone(#[from] keystone::BadSettings),
-    /// A database cannot be asked as the config says.
-    #[error("auth.databases: {0}")]
-    Database(#[from] BadDatabase),
-    /// A hypervisor cannot be asked as the config says.
-    #[error("compute.host `{name}`: {why}")]
-    Host {
-        /// Its name.
-        name: String,
-        /// What is wrong.
-        why: String,
-    },
-}
 
 /// A program whose doors are open.
 #[derive(Debug)]
@@ -143,7 +80,6 @@ pub struct App {
     tls: Option<tls::Server>,
     parties: Parties,
     pages: Pages,
-    proxy_alone: bool,
     config: Config,
 }
 
@@ -153,14 +89,16 @@ struct Parties {
     demo: Option<Demo>,
     drivers: Vec<Box<dyn Driver>>,
     keystone: Option<keystone::Settings>,
-    workers: Workers,
+    workers: Option<Workers>,
+    plan: Plan,
+    keys: Arc<Keys>,
 }
 
 /// Roles that run.
 #[derive(Debug)]
-struct Roles {
-    proxy: Arc<Proxy>,
-    rules: Rules,
+struct Started {
+    proxy: Option<Arc<Proxy>>,
+    clients: Clients,
     wiring: Wiring,
     runtimes: Vec<Handle>,
 }
@@ -173,19 +111,33 @@ impl App {
         admin: PathBuf,
         given: Givens,
     ) -> Result<Self, StartError> {
+        let plan = Plan::new(&config, &extras.roles)?;
         let pages = build_pages(&config)?;
-        tokens::check(&config)?;
+        if plan.auth == Place::Here {
+            tokens::check(&config)?;
+        }
+        let keys = Arc::new(clients::keys(&config.rpc)?);
+        clients::warn_of_clear_text(&config.rpc, &plan);
         let demo = if extras.demo {
             Some(Demo::bind().await.map_err(StartError::Demo)?)
         } else {
             None
         };
-        let (doors, addresses) = Doors::open(&config, !extras.proxy_alone, admin, given)?;
+        let (doors, addresses) = Doors::open(&config, &plan, admin, given)?;
+        let drivers = if plan.compute == Place::Here {
+            sources::drivers(&config, demo.as_ref(), extras.target.as_ref())?
+        } else {
+            Vec::new()
+        };
+        let relays = plan.here.has(RoleName::Proxy);
+        let workers = relays.then(Workers::start).transpose();
         let parties = Parties {
-            drivers: drivers(&config, demo.as_ref(), extras.target.as_ref())?,
-            keystone: keystone_settings(&config)?,
+            drivers,
+            keystone: settings::keystone_settings(&config)?,
             demo,
-            workers: Workers::start().map_err(StartError::Workers)?,
+            workers: workers.map_err(StartError::Workers)?,
+            plan,
+            keys,
         };
         Ok(Self {
             doors,
@@ -193,18 +145,25 @@ impl App {
             tls: keepers::tls(&config)?,
             parties,
             pages,
-            proxy_alone: extras.proxy_alone,
             config,
         })
     }
 
-    /// Whether the ways to the hypervisors are such that can be gone: what the config itself cannot
-    /// judge. Reads the files of passwords, CAs and databases. Errors: `Host`, `Keystone`,
-    /// `Database`.
-    pub fn check(config: &Config) -> Result<(), StartError> {
-        tokens::check(config)?;
-        let _settings = keystone_settings(config)?;
-        hypervisors(config).map(drop)
+    /// Whether the ways to the hypervisors, and to roles elsewhere, are such that can be gone: what
+    /// the config itself cannot judge. Reads the files of passwords, keys, CAs and databases.
+    /// Returns what would run, and who calls whom. Errors: `Host`, `Keystone`, `Database`, `Roles`,
+    /// `Mutual`, `Secret`.
+    pub fn check(config: &Config, roles: &Roles) -> Result<String, StartError> {
+        let plan = Plan::new(config, roles)?;
+        if plan.auth == Place::Here {
+            tokens::check(config)?;
+        }
+        let _keys = clients::keys(&config.rpc)?;
+        let _settings = settings::keystone_settings(config)?;
+        if plan.compute == Place::Here {
+            let _settings = sources::hypervisors(config)?;
+        }
+        Ok(plan.to_string())
     }
 
     /// Where the doors are, ports chosen by the system included.
@@ -214,31 +173,30 @@ impl App {
 
     /// Starts to serve; ends with `drain`. Returns what this process itself may call. Errors:
     /// `Tokens`.
-    pub fn run(self, drain: &Drain, around: Around) -> Result<Running, StartError> {
+    pub fn run(mut self, drain: &Drain, around: Around) -> Result<Running, StartError> {
         let watch = drain.watch();
-        let Roles {
+        let (plan, keys) = (self.parties.plan.clone(), Arc::clone(&self.parties.keys));
+        tracing::info!(%plan, "roles");
+        let Started {
             proxy,
-            rules,
+            clients,
             wiring,
             runtimes,
         } = self.parties.start(&self.config, &self.addresses, &watch)?;
+        let called = std::mem::take(&mut self.doors.rpc);
+        clients::answer(called, &plan, &clients, &keys, &watch);
         let (metrics, audit) = (wiring.metrics.clone(), wiring.audit.clone());
         let certificates = Live::new(certificates::files(&self.config));
         certificates::start(&certificates, &metrics, &watch);
-        let monitor = Monitor {
-            auth: wiring.auth.clone(),
-            compute: wiring.compute.clone(),
-            metrics: metrics.clone(),
-            watch: watch.clone(),
-        };
-        let api = Live::new(build_api(&self.config, &self.addresses, &wiring));
+        let monitor = wiring.monitor();
+        let api = build_api(&self.config, &self.addresses, &wiring).map(Live::new);
         let pages = Live::new(self.pages);
         let drain_timeout = Live::new(self.config.proxy.drain_timeout.get());
         let parts = Parts {
             api: api.clone(),
             pages: pages.clone(),
-            proxy: Arc::clone(&proxy),
-            rules,
+            proxy: proxy.clone(),
+            rules: clients.rules,
             level: around.level,
             certificates,
             drain_timeout: drain_timeout.clone(),
@@ -247,20 +205,20 @@ impl App {
             metrics,
         };
         let (config, guard) = (self.config.clone(), parts.guard());
-        let kept = (&parts.metrics, &watch);
-        let keepers = Keepers::start(&config, self.tls, guard, kept);
-        let shared = self.addresses.api.is_empty() && !self.proxy_alone;
-        let shared_api = shared.then(|| api.clone());
+        let keepers = Keepers::start(&config, self.tls, guard, (&parts.metrics, &watch));
+        let shared = self.addresses.api.is_empty() && plan.here.has(RoleName::Api);
+        let shared_api = api.clone().filter(|_| shared);
         let reloader = Reloader::new(self.config, around.reread, around.notifier, parts);
         let services = Services {
-            front: Front {
+            front: proxy.map(|proxy| Front {
                 proxy,
                 api: shared_api,
                 pages,
-            },
-            api: ApiDoor(api.clone()),
+            }),
+            api: api.clone().map(ApiDoor),
             admin: Admin {
                 api: api.clone(),
+                roles: plan.here,
                 reloader: reloader.clone(),
             },
             monitor,
@@ -268,6 +226,8 @@ impl App {
         let _estate = self.doors.serve(services, &keepers, &watch);
         Ok(Running {
             api,
+            auth: clients.auth,
+            compute: clients.compute,
             audit,
             drain_timeout,
             reloader,
@@ -282,42 +242,39 @@ impl Parties {
         config: &Config,
         addresses: &Addresses,
         watch: &Watch,
-    ) -> Result<Roles, StartError> {
+    ) -> Result<Started, StartError> {
         let (metrics, audit) = start_audit(&config.audit)?;
         let keystone = self.keystone.map(|it| Keystone::new(it, watch));
-        let compute = Compute::new(self.drivers);
-        compute.start(watch);
-        let displays = compute.displays();
-        let compute = Client::Near(rpc::serve(compute, watch));
-        let urls = urls(config, addresses);
-        let auth = tokens::auth(config, &urls, keystone.as_ref(), watch)?;
-        let rules = auth.rules();
-        let auth = Client::Near(rpc::serve(auth, watch));
+        let urls = settings::urls(config, addresses);
+        let means = Means {
+            config,
+            urls: &urls,
+            keystone: keystone.as_ref(),
+            keys: &self.keys,
+        };
+        let clients = clients::clients(&self.plan, &means, self.drivers, watch)?;
         if let Some(demo) = self.demo {
             watch.spawn_service(demo.run(watch.clone()));
         }
         let wiring = Wiring {
+            has_api: self.plan.has_admin_api,
             keystone,
-            auth,
-            compute,
+            auth: clients.auth.clone(),
+            compute: clients.compute.clone(),
             audit,
             guard: keepers::guard(config, &metrics),
             metrics,
             watch: watch.clone(),
         };
-        let (a, c, m) = (&wiring.auth, &wiring.compute, &wiring.metrics);
-        let (a, c, m, w) = (a.clone(), c.clone(), m.clone(), watch.clone());
-        let runtimes = self.workers.runtimes();
-        let proxy = Proxy::new(a, c, proxy_settings(config), m, w).with_displays(displays);
-        let proxy = proxy.with_audit(wiring.audit.clone());
-        let proxy = proxy.with_guard(wiring.guard.clone());
-        let proxy = Arc::new(proxy.with_workers(self.workers));
-        proxy.start();
-        Ok(Roles {
+        let runtimes = self.workers.as_ref().map(Workers::runtimes);
+        let proxy = self
+            .workers
+            .and_then(|workers| wiring.proxy(config, &clients, workers));
+        Ok(Started {
             proxy,
-            rules,
+            clients,
             wiring,
-            runtimes,
+            runtimes: runtimes.unwrap_or_default(),
         })
     }
 }
@@ -338,23 +295,59 @@ impl std::fmt::Debug for Around {
     }
 }
 
-/// What the api role has whatever the config says.
+/// What the roles have whatever the config says.
 #[derive(Debug)]
 struct Wiring {
+    /// Whether anybody here is answered as by the api.
+    has_api: bool,
     keystone: Option<Keystone>,
-    auth: Client<Auth>,
-    compute: Client<Compute>,
+    auth: Option<Client<Auth>>,
+    compute: Option<Client<Compute>>,
     audit: Audit,
     guard: Guard,
     metrics: Metrics,
     watch: Watch,
 }
 
+impl Wiring {
+    fn callees(&self) -> Option<(Client<Auth>, Client<Compute>)> {
+        self.auth.clone().zip(self.compute.clone())
+    }
+
+    fn proxy(&self, config: &Config, clients: &Clients, workers: Workers) -> Option<Arc<Proxy>> {
+        let (auth, compute) = self.callees()?;
+        let (metrics, watch) = (self.metrics.clone(), self.watch.clone());
+        let settings = settings::proxy_settings(config);
+        let mut proxy = Proxy::new(auth, compute, settings, metrics, watch);
+        if let Some(displays) = &clients.displays {
+            proxy = proxy.with_displays(displays.clone());
+        }
+        let proxy = proxy.with_audit(self.audit.clone());
+        let proxy = proxy.with_guard(self.guard.clone());
+        let proxy = Arc::new(proxy.with_workers(workers));
+        proxy.start();
+        Some(proxy)
+    }
+
+    fn monitor(&self) -> Monitor {
+        Monitor {
+            auth: self.auth.clone(),
+            compute: self.compute.clone(),
+            metrics: self.metrics.clone(),
+            watch: self.watch.clone(),
+        }
+    }
+}
+
 /// A program that serves.
 #[derive(Debug)]
 pub struct Running {
-    /// The api role, to issue a URL from inside.
-    pub api: Live<Api>,
+    /// The api role, if it runs here, to issue a URL from inside.
+    pub api: Option<Live<Api>>,
+    /// Auth, if anybody here calls it.
+    pub auth: Option<Client<Auth>>,
+    /// Compute, likewise.
+    pub compute: Option<Client<Compute>>,
     /// The audit log, whose last lines are written when this is dropped.
     pub audit: Audit,
     /// How long sessions live on once told to end.
@@ -376,8 +369,8 @@ const LAST_EVENTS: Duration = Duration::from_secs(1);
 
 fn start_audit(config: &config::Audit) -> Result<(Metrics, Audit), StartError> {
     let metrics = Metrics::default();
-    let file = config.file.clone().map(Place::File);
-    let journal = || config.journal.clone().map(Place::Journal);
+    let file = config.file.clone().map(audit::Place::File);
+    let journal = || config.journal.clone().map(audit::Place::Journal);
     let Some(place) = file.or_else(journal) else {
         return Ok((metrics, Audit::default()));
     };
@@ -394,239 +387,20 @@ fn build_pages(config: &Config) -> Result<Pages, BadPages> {
     }
 }
 
-fn build_api(config: &Config, addresses: &Addresses, wiring: &Wiring) -> Api {
-    Api {
-        gatekeeper: gatekeeper(config, wiring.keystone.clone()),
-        urls: urls(config, addresses),
-        nova: nova_settings(config),
+/// Nothing where not even the admin socket has one.
+fn build_api(config: &Config, addresses: &Addresses, wiring: &Wiring) -> Option<Api> {
+    let (auth, compute) = wiring.callees().filter(|_| wiring.has_api)?;
+    Some(Api {
+        gatekeeper: settings::gatekeeper(config, wiring.keystone.clone()),
+        urls: settings::urls(config, addresses),
+        nova: settings::nova_settings(config),
         url_ttl: config.auth.url_ttl.get(),
         terms: config.auth.terms(),
-        auth: wiring.auth.clone(),
-        compute: wiring.compute.clone(),
+        auth,
+        compute,
         audit: wiring.audit.clone(),
         metrics: wiring.metrics.clone(),
         guard: wiring.guard.clone(),
         watch: wiring.watch.clone(),
-    }
-}
-
-/// Demo and `--target` first, then what the config lists, then what the machine has.
-fn drivers(
-    config: &Config,
-    demo: Option<&Demo>,
-    target: Option<&Address>,
-) -> Result<Vec<Box<dyn Driver>>, StartError> {
-    let mut drivers: Vec<Box<dyn Driver>> = Vec::new();
-    let demo = demo.map(|demo| ("demo", entry(DEMO, demo.address().into())));
-    let given = target.map(|target| ("command line", entry(&target.to_string(), target.clone())));
-    let alone = demo.is_some() || given.is_some();
-    for (source, entry) in demo.into_iter().chain(given) {
-        drivers.push(Box::new(Fixed::new(source, vec![entry])?));
-    }
-    if !config.compute.instance.is_empty() {
-        let entries = config.compute.instance.iter().map(listed_entry).collect();
-        drivers.push(Box::new(Fixed::new("config", entries)?));
-    }
-    for host in hypervisors(config)? {
-        drivers.push(Box::new(Libvirt::new(host)));
-    }
-    for path in &config.compute.xml {
-        let host = config.compute.address.clone();
-        drivers.push(Box::new(Directory::new(path.clone(), host)));
-    }
-    for path in &config.compute.qmp {
-        let host = config.compute.address.clone();
-        drivers.push(Box::new(Qmp::new(path.clone(), host)));
-    }
-    if config
-        .compute
-        .discover
-        .unwrap_or_else(|| config.discovers() && !alone)
-    {
-        drivers.push(Box::new(Discover::new()));
-    }
-    Ok(drivers)
-}
-
-fn hypervisors(config: &Config) -> Result<Vec<libvirt::Settings>, StartError> {
-    let checked = |host: &Hypervisor| {
-        let settings = hypervisor(host, &config.compute.address);
-        settings.map_err(|why| StartError::Host {
-            name: host.name.clone(),
-            why,
-        })
-    };
-    config.compute.host.iter().map(checked).collect()
-}
-
-/// Reads the password's file, once.
-fn hypervisor(host: &Hypervisor, address: &Host) -> Result<libvirt::Settings, String> {
-    let uri: Uri = host.uri.parse().map_err(|bad| format!("uri: {bad}"))?;
-    let far = uri.host().cloned();
-    let credentials = match (&host.user, &host.password_file) {
-        (Some(user), Some(file)) => {
-            let read = Credentials::read(user, file);
-            Some(Arc::new(read.map_err(|bad| bad.to_string())?))
-        }
-        _ => None,
-    };
-    Ok(libvirt::Settings {
-        name: host.name.clone(),
-        address: host
-            .address
-            .clone()
-            .or(far)
-            .unwrap_or_else(|| address.clone()),
-        uri,
-        readonly: host.readonly,
-        credentials,
-        optional: false,
-        security: host.vnc.clone(),
-        passwords: host.passwords,
     })
-}
-
-fn entry(name: &str, address: Address) -> Entry {
-    let kind = ConsoleKind::Vnc;
-    Entry {
-        id: None,
-        name: name.to_owned(),
-        kind,
-        target: address.into(),
-        project: None,
-        security: Security::default(),
-    }
-}
-
-fn listed_entry(instance: &FixedInstance) -> Entry {
-    let FixedInstance {
-        id,
-        name,
-        address,
-        internal_access_path,
-        project,
-        kind,
-        vnc,
-    } = instance.clone();
-    Entry {
-        id,
-        name,
-        kind,
-        target: Target {
-            internal_access_path,
-            ..address.into()
-        },
-        project,
-        security: vnc,
-    }
-}
-
-fn limits(config: &Config) -> Limits {
-    Limits {
-        connections: config.proxy.max_connections,
-        header_timeout: config.proxy.header_timeout.get(),
-        header_size: config.proxy.max_header,
-    }
-}
-
-fn proxy_settings(config: &Config) -> Settings {
-    let proxy = &config.proxy;
-    Settings {
-        name: proxy.name.clone().unwrap_or_else(machine_name),
-        allowed_origins: proxy.allowed_origins.clone(),
-        trusted_proxies: proxy.trusted_proxies.clone(),
-        connect_timeout: proxy.connect_timeout.get(),
-        allowed_networks: proxy.allowed_networks.clone(),
-        vnc: proxy.vnc.clone(),
-        max_sessions: proxy.max_sessions,
-        relay: Arc::new(relay::Settings {
-            frame_limit: proxy.max_frame,
-            ping_interval: proxy.ping_interval.unless_zero(),
-            ..relay::Settings::default()
-        }),
-        bandwidth: Bandwidth {
-            session: NonZero::new(config.limits.session_bandwidth),
-            tenant: NonZero::new(config.limits.tenant_bandwidth),
-        },
-    }
-}
-
-/// Reads the files that it needs, once, to see that they can be read.
-fn keystone_settings(config: &Config) -> Result<Option<keystone::Settings>, StartError> {
-    let settings = keystone::Settings::of(&config.keystone);
-    if let Some(settings) = &settings {
-        settings.check()?;
-    }
-    Ok(settings)
-}
-
-fn machine_name() -> String {
-    let uname = rustix::system::uname();
-    uname.nodename().to_string_lossy().into_owned()
-}
-
-fn gatekeeper(config: &Config, keystone: Option<Keystone>) -> Gatekeeper {
-    let elsewhere = |url: &Url| {
-        let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-        let loopback = host.parse().is_ok_and(|ip: IpAddr| ip.is_loopback());
-        !loopback && host != "localhost"
-    };
-    let proxy = &config.proxy;
-    let urls = [&proxy.public_url, &proxy.novnc_url, &proxy.serial_url];
-    let public = urls.into_iter().flatten().any(elsewhere);
-    let fronted = public || !proxy.trusted_proxies.is_empty();
-    let shown = identity_url(config);
-    let identities = keystone
-        .zip(shown)
-        .map(|(keystone, url)| Identities::new(keystone, &url));
-    Gatekeeper {
-        keys: config.api.key.clone(),
-        identities,
-        fronted,
-    }
-}
-
-fn nova_settings(config: &Config) -> NovaSettings {
-    NovaSettings {
-        public_url: config.api.public_url.clone(),
-        trusted_proxies: config.proxy.trusted_proxies.clone(),
-    }
-}
-
-/// Where callers get their tokens.
-fn identity_url(config: &Config) -> Option<Url> {
-    let keystone = &config.keystone;
-    keystone.public_url.clone().or_else(|| keystone.url.clone())
-}
-
-fn urls(config: &Config, addresses: &Addresses) -> Urls {
-    // A distribution's vnc.html waits for a press on Connect; ours connects by itself.
-    let page = config
-        .web
-        .root
-        .as_ref()
-        .map_or("vnc.html", |_| "vnc.html?autoconnect=true");
-    let secure = config.tls.is_on(TlsListener::Proxy);
-    Urls::new(&config.proxy, &own_url(addresses, secure), page)
-}
-
-/// How this machine reaches the first listener.
-fn own_url(addresses: &Addresses, secure: bool) -> Url {
-    let first = addresses.listen.first().copied();
-    let mut address = first.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 6080)));
-    if address.ip().is_unspecified() {
-        let loopback: IpAddr = if address.is_ipv4() {
-            [127, 0, 0, 1].into()
-        } else {
-            IpAddr::from([0, 0, 0, 0, 0, 0, 0, 1])
-        };
-        address.set_ip(loopback);
-    }
-    let scheme = if secure { "https" } else { "http" };
-    let text = format!("{scheme}://{address}");
-    #[expect(
-        clippy::expect_used,
-        reason = "a socket address after a scheme is always a URL"
-    )]
-    Url::parse(&text).expect("a URL")
 }

@@ -16,8 +16,8 @@ use crate::telemetry::Metrics;
 /// The monitor's door: alive, ready, figures.
 #[derive(Debug)]
 pub(super) struct Monitor {
-    pub(super) auth: Client<Auth>,
-    pub(super) compute: Client<Compute>,
+    pub(super) auth: Option<Client<Auth>>,
+    pub(super) compute: Option<Client<Compute>>,
     pub(super) metrics: Metrics,
     pub(super) watch: Watch,
 }
@@ -27,8 +27,11 @@ pub(super) struct Monitor {
 struct Readiness {
     ready: bool,
     drain: String,
-    auth: String,
-    compute: String,
+    /// Absent where nobody calls it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    auth: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    compute: Option<String>,
 }
 
 const OK: &str = "ok";
@@ -57,11 +60,16 @@ impl Monitor {
     async fn readiness(&self) -> Response<Body> {
         let draining = self.watch.is_draining();
         let drain = if draining { "draining" } else { OK }.to_owned();
-        let auth = self.tokens().await;
-        let compute = self.sources().await;
-        let ready = [&drain, &auth, &compute]
-            .into_iter()
-            .all(|check| check == OK);
+        let auth = match &self.auth {
+            Some(auth) => Some(tokens(auth).await),
+            None => None,
+        };
+        let compute = match &self.compute {
+            Some(compute) => Some(sources(compute).await),
+            None => None,
+        };
+        let checks = [Some(&drain), auth.as_ref(), compute.as_ref()];
+        let ready = checks.into_iter().flatten().all(|check| check == OK);
         let status = if ready {
             StatusCode::OK
         } else {
@@ -78,27 +86,6 @@ impl Monitor {
         )
     }
 
-    /// Whether tokens can be redeemed; whoever is slow to say so is not waited for either.
-    async fn tokens(&self) -> String {
-        match timeout(PATIENCE, self.auth.ready()).await {
-            Ok(Err(error)) => error.to_string(),
-            Ok(Ok(())) => OK.to_owned(),
-            Err(_) => "tokens are slow to be checked".to_owned(),
-        }
-    }
-
-    /// Whether any source answers. One that is slow is not waited for: a balancer would take the
-    /// whole gateway out for one host that hangs.
-    async fn sources(&self) -> String {
-        match timeout(PATIENCE, self.compute.instances()).await {
-            Ok(Err(error)) => error.to_string(),
-            Ok(Ok(survey)) if survey.instances.is_empty() && !survey.faults.is_empty() => {
-                format!("{} sources cannot be read", survey.faults.len())
-            }
-            Ok(Ok(_)) | Err(_) => OK.to_owned(),
-        }
-    }
-
     fn figures(&self) -> Response<Body> {
         self.metrics
             .draining
@@ -109,5 +96,31 @@ impl Monitor {
             .headers_mut()
             .insert(CONTENT_TYPE, HeaderValue::from_static(kind));
         response
+    }
+}
+
+/// Whether tokens can be redeemed; whoever is slow to say so is not waited for either.
+async fn tokens(auth: &Client<Auth>) -> String {
+    match timeout(PATIENCE, auth.ready()).await {
+        Ok(Err(error)) => error.to_string(),
+        Ok(Ok(())) => OK.to_owned(),
+        Err(_) => "tokens are slow to be checked".to_owned(),
+    }
+}
+
+/// Whether any source answers. One that is slow is not waited for: a balancer would take the
+/// whole gateway out for one host that hangs. A role elsewhere has to be there, though.
+async fn sources(compute: &Client<Compute>) -> String {
+    match timeout(PATIENCE, compute.reach()).await {
+        Ok(Err(error)) => return error.to_string(),
+        Err(_) => return "the compute role is slow to answer".to_owned(),
+        Ok(Ok(())) => {}
+    }
+    match timeout(PATIENCE, compute.instances()).await {
+        Ok(Err(error)) => error.to_string(),
+        Ok(Ok(survey)) if survey.instances.is_empty() && !survey.faults.is_empty() => {
+            format!("{} sources cannot be read", survey.faults.len())
+        }
+        Ok(Ok(_)) | Err(_) => OK.to_owned(),
     }
 }

@@ -12,8 +12,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
 use super::{
-    Addresses, StartError, Wiring, build_api, build_pages, certificates, keepers, proxy_settings,
-    tokens,
+    Addresses, StartError, Wiring, build_api, build_pages, certificates, keepers, settings, tokens,
 };
 use crate::api::Api;
 use crate::audit::{Event, What};
@@ -100,10 +99,11 @@ impl fmt::Debug for Inner {
 
 /// What takes a new config.
 pub(super) struct Parts {
-    pub(super) api: Live<Api>,
+    /// These where they run.
+    pub(super) api: Option<Live<Api>>,
     pub(super) pages: Live<Pages>,
-    pub(super) proxy: Arc<Proxy>,
-    pub(super) rules: Rules,
+    pub(super) proxy: Option<Arc<Proxy>>,
+    pub(super) rules: Option<Rules>,
     pub(super) level: Level,
     pub(super) certificates: Live<Vec<PathBuf>>,
     pub(super) drain_timeout: Live<Duration>,
@@ -192,9 +192,15 @@ impl Parts {
         let level = self.level.parse(&config.log.level);
         let level = level.map_err(|error| StartError::Level(error.to_string()))?;
         self.pages.exchange(pages);
-        self.api.exchange(api);
-        self.proxy.adopt(proxy_settings(config));
-        self.rules.adopt(tokens::settings(&config.auth));
+        if let (Some(live), Some(api)) = (&self.api, api) {
+            live.exchange(api);
+        }
+        if let Some(proxy) = &self.proxy {
+            proxy.adopt(settings::proxy_settings(config));
+        }
+        if let Some(rules) = &self.rules {
+            rules.adopt(tokens::settings(&config.auth));
+        }
         self.wiring.guard.adopt(keepers::rules(config));
         keepers::note_limits(config, &self.metrics);
         self.certificates.exchange(certificates::files(config));

@@ -3,8 +3,9 @@ use std::path::PathBuf;
 use clap::Subcommand;
 
 use super::failure::chain;
+use super::serve::roles;
 use super::{ConfigFile, Exit, Failure, output};
-use crate::app::App;
+use crate::app::{App, RoleName, StartError};
 use crate::config::{Config, EXAMPLE};
 
 /// `vncgate config ...`
@@ -14,6 +15,9 @@ pub(super) enum ConfigCommand {
     Check {
         /// The file, if not the usual one
         file: Option<PathBuf>,
+        /// Check it for a process that runs these roles: some of api, auth, compute and proxy
+        #[arg(long, value_name = "ROLE", env = "VNCGATE_ROLE", value_delimiter = ',')]
+        role: Vec<RoleName>,
         #[command(flatten)]
         config: ConfigFile,
     },
@@ -29,15 +33,16 @@ pub(super) enum ConfigCommand {
 impl ConfigCommand {
     pub(super) fn run(self) -> Result<(), Failure> {
         match self {
-            Self::Check { file, config } => {
+            Self::Check { file, role, config } => {
                 let Some(path) = file.or_else(|| config.path()) else {
                     output::say("no config file; the defaults are in force");
                     return Ok(());
                 };
                 let good = Config::read(&path)?;
-                App::check(&good).map_err(|error| Failure::new(Exit::Config, chain(&error)))?;
+                let refused = |error: StartError| Failure::new(Exit::Config, chain(&error));
+                let plan = App::check(&good, &roles(&role)).map_err(refused)?;
                 note_what_is_missing(&good);
-                output::say(&format!("{} is good", path.display()));
+                output::say(&format!("{} is good; {plan}", path.display()));
                 Ok(())
             }
             Self::Show { config } => {

@@ -12,9 +12,11 @@ mod man;
 pub mod migrate;
 mod output;
 mod paths;
+mod pki;
 mod proxy;
 mod reload;
 mod remote;
+mod roles;
 mod serve;
 mod session;
 mod token;
@@ -24,6 +26,8 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
 
 pub use failure::{Exit, Failure, complain};
+
+use crate::app::RoleName;
 
 /// Gives people the screens of their virtual machines in a browser, safely.
 #[derive(Debug, Parser)]
@@ -54,8 +58,15 @@ const EXIT_CODES: &str = "\
 enum Command {
     /// Run the gateway
     Serve(serve::Serve),
-    /// Run the proxy alone: pages and WebSockets, for tokens that somebody else makes
+    /// Run the proxy alone: pages and WebSockets, for tokens that somebody else makes, or with auth
+    /// and compute in other processes
     Proxy(proxy::Proxy),
+    /// Run the api alone: who may ask for consoles over HTTP
+    Api(roles::One),
+    /// Run auth alone: tokens and sessions
+    Auth(roles::One),
+    /// Run compute alone: where consoles are
+    Compute(roles::One),
     /// Have the running vncgate read its config again
     Reload(reload::Reload),
     /// Make, look at and revoke console URLs
@@ -73,6 +84,9 @@ enum Command {
     /// Make keys for the HTTP API
     #[command(subcommand)]
     Key(key::KeyCommand),
+    /// Make certificates by which roles in different processes know each other
+    #[command(subcommand)]
+    Pki(pki::PkiCommand),
     /// Turn another program's config into one of vncgate's
     #[command(subcommand)]
     Migrate(migrate::MigrateCommand),
@@ -136,12 +150,16 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Serve(serve) => serve.run(),
         Command::Proxy(proxy) => proxy.run(),
+        Command::Api(one) => one.run(RoleName::Api),
+        Command::Auth(one) => one.run(RoleName::Auth),
+        Command::Compute(one) => one.run(RoleName::Compute),
         Command::Reload(reload) => reload.run(),
         Command::Token(command) => command.run(),
         Command::Session(command) => command.run(),
         Command::Instance(command) => command.run(),
         Command::Config(command) => command.run(),
         Command::Key(command) => command.run(),
+        Command::Pki(command) => command.run(),
         Command::Migrate(command) => command.run(),
         Command::Completions { shell } => {
             let mut script = Vec::new();

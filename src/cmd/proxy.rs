@@ -3,10 +3,10 @@ use std::net::SocketAddr;
 use clap::Args;
 
 use super::serve::{listen_address, start};
-use super::{ConfigFile, Exit, Failure};
-use crate::app::Extras;
+use super::{ConfigFile, Failure};
+use crate::app::{Extras, RoleName, Roles};
 
-/// Run the proxy alone: pages and WebSockets, for tokens that somebody else makes
+/// Run the proxy alone: pages and WebSockets
 #[derive(Args, Debug)]
 pub(super) struct Proxy {
     /// Where pages and WebSockets are served, in place of proxy.listen [default: 127.0.0.1:6080]
@@ -25,13 +25,8 @@ pub(super) struct Proxy {
 impl Proxy {
     pub(super) fn run(self) -> Result<(), Failure> {
         let config = self.config.read()?;
-        if !config.auth.source.is_foreign() {
-            let why = "auth.source: a proxy alone makes no tokens; name who does (nova-db, nova-api, \
-                       websockify-file), or run `vncgate serve --all`";
-            return Err(Failure::new(Exit::Config, why));
-        }
         let extras = Extras {
-            proxy_alone: true,
+            roles: Roles::of(&[RoleName::Proxy]),
             ..Extras::default()
         };
         start(config, self.config, self.listen, extras)

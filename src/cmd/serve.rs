@@ -7,7 +7,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::failure::chain;
 use super::{ConfigFile, Exit, Failure, output, paths};
-use crate::app::{Addresses, App, Around, DEMO, Extras, Reread, Running, StartError};
+use crate::app::{
+    Addresses, App, Around, DEMO, Extras, Reread, RoleName, Roles, Running, StartError,
+};
 use crate::config::Config;
 use crate::drain::{Drain, Signal, Signals, Watch};
 use crate::model::{Address, ConsoleType};
@@ -22,8 +24,23 @@ const GRACE: Duration = Duration::from_secs(8);
 #[derive(Args, Debug)]
 pub(super) struct Serve {
     /// Run all roles in this process
-    #[arg(long, required = true, env = "VNCGATE_ALL")]
+    #[arg(
+        long,
+        required_unless_present = "role",
+        conflicts_with = "role",
+        env = "VNCGATE_ALL"
+    )]
     all: bool,
+    /// Run these roles in this process: some of api, auth, compute and proxy; `[rpc]` in the config
+    /// says where the others are
+    #[arg(
+        long,
+        value_name = "ROLE",
+        env = "VNCGATE_ROLE",
+        value_delimiter = ',',
+        conflicts_with_all = ["demo", "target"]
+    )]
+    role: Vec<RoleName>,
     /// Add a console that needs no hypervisor, and print a URL that opens it
     #[arg(long, env = "VNCGATE_DEMO")]
     demo: bool,
@@ -54,7 +71,7 @@ impl Serve {
         let extras = Extras {
             demo: self.demo,
             target: self.target,
-            proxy_alone: false,
+            roles: roles(&self.role),
         };
         start(config, self.config, self.listen, extras)
     }
@@ -116,12 +133,13 @@ async fn serve(
     let named = extras.target.as_ref().map(ToString::to_string);
     let named = named.or_else(|| extras.demo.then(|| DEMO.to_owned()));
     let admin = paths::admin_socket(&config);
-    let alone = extras.proxy_alone;
+    let alone = !extras.roles.are_all();
     let app = App::bind(config, extras, admin, given).await;
     let refused = |error: StartError| {
-        let exit = match error {
-            StartError::Host { .. } | StartError::Database(_) => Exit::Config,
-            _ => Exit::Failure,
+        let exit = if error.is_of_config() {
+            Exit::Config
+        } else {
+            Exit::Failure
         };
         Failure::new(exit, chain(&error))
     };
@@ -211,8 +229,9 @@ fn announce(addresses: &Addresses) {
     let some = |addresses: &[SocketAddr]| (!addresses.is_empty()).then(|| list(addresses));
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
-        listen = list(&addresses.listen),
+        listen = some(&addresses.listen),
         api = some(&addresses.api),
+        rpc = (!addresses.rpc.is_empty()).then(|| addresses.rpc.join(",")),
         monitor = some(&addresses.monitor),
         redirect = some(&addresses.redirect),
         admin = %addresses.admin.display(),
@@ -222,10 +241,14 @@ fn announce(addresses: &Addresses) {
 
 /// The one line on stdout.
 async fn hand_out_url(running: &Running, name: &str) -> Result<(), Failure> {
-    let issued = running.api.now().issue(name, ConsoleType::Novnc).await;
+    let Some(api) = &running.api else {
+        return Err(Failure::new(Exit::Failure, "the api does not run here"));
+    };
+    let api = api.now();
+    let issued = api.issue(name, ConsoleType::Novnc).await;
     let view = issued.map_err(|reject| Failure::new(Exit::Failure, reject.detail))?;
     output::line(&view.url)?;
-    let ttl = humantime::format_duration(running.api.now().url_ttl);
+    let ttl = humantime::format_duration(api.url_ttl);
     output::say(&format!(
         "Open this URL in a browser within {ttl}; later, `vncgate token issue {name}` prints a new one."
     ));
@@ -244,18 +267,31 @@ fn tell_first_steps() {
 
 /// Says what can be found and what cannot, so that a wrong path is seen now and not at night.
 async fn look_around(running: &Running) {
-    if let Err(fault) = running.api.now().tokens_ready().await {
+    if let Some(auth) = &running.auth
+        && let Err(fault) = auth.ready().await
+    {
         tracing::warn!(%fault, "no token can be checked");
     }
-    match running.api.now().survey().await {
-        Ok(view) => {
-            for fault in &view.faults {
-                tracing::warn!(fault, "some instances cannot be found");
+    let Some(compute) = &running.compute else {
+        return;
+    };
+    match compute.instances().await {
+        Ok(survey) => {
+            for fault in &survey.faults {
+                tracing::warn!(%fault, "some instances cannot be found");
             }
-            tracing::info!(found = view.instances.len(), "instances");
+            tracing::info!(found = survey.instances.len(), "instances");
         }
-        Err(reject) => tracing::warn!(fault = %reject.detail, "no instance can be found"),
+        Err(fault) => tracing::warn!(%fault, "no instance can be found"),
     }
+}
+
+/// None named is all.
+pub(super) fn roles(named: &[RoleName]) -> Roles {
+    if named.is_empty() {
+        return Roles::default();
+    }
+    Roles::of(named)
 }
 
 pub(super) fn listen_address(text: &str) -> Result<SocketAddr, &'static str> {

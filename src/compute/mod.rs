@@ -76,6 +76,8 @@ pub enum Request {
         /// Which console.
         kind: ConsoleKind,
     },
+    /// Which running instances hold a door of this target?
+    Claimants(Target),
     /// Which instances have ended? Held until there is one, or for a while.
     Ended(Option<Cursor>),
     /// What did it write to its serial line?
@@ -94,7 +96,7 @@ pub enum Reply {
     Located(Located),
     /// To `Recheck`.
     Target(Target),
-    /// To `Instances`.
+    /// To `Instances` and `Claimants`.
     Instances(Survey),
     /// To `Instance`.
     Instance(Instance),
@@ -327,14 +329,18 @@ impl Compute {
         Ok(Meeting::default())
     }
 
-    /// A driver that fails here claims nothing: it must not lock out what the others know.
-    async fn refuse_claimed(&self, one: &Instance, target: &Target) -> Result<(), ComputeError> {
+    async fn claimants(&self, target: &Target) -> Survey {
         let asked = Arc::new(target.clone());
         let claimants = ask_all(&self.drivers, |driver| {
             let asked = Arc::clone(&asked);
             async move { driver.claimants(&asked).await }
         });
-        let claimants = claimants.await.instances;
+        claimants.await
+    }
+
+    /// A driver that fails here claims nothing: it must not lock out what the others know.
+    async fn refuse_claimed(&self, one: &Instance, target: &Target) -> Result<(), ComputeError> {
+        let claimants = self.claimants(target).await.instances;
         match claimants.into_iter().find(|other| other.id != one.id) {
             None => Ok(()),
             Some(other) => Err(ComputeError::Claimed {
@@ -362,6 +368,7 @@ impl Role for Compute {
             Request::Recheck { .. }
             | Request::Instances
             | Request::Instance { .. }
+            | Request::Claimants(_)
             | Request::Ended(_) => &["api", "proxy"],
         }
     }
@@ -392,6 +399,7 @@ impl Role for Compute {
                 let meeting = self.meeting(instance, kind).await;
                 meeting.map(|meeting| Reply::Meeting(Box::new(meeting)))
             }
+            Request::Claimants(target) => Ok(Reply::Instances(self.claimants(&target).await)),
             Request::Ended(cursor) => Ok(Reply::Ended(self.ends.after(cursor, HOLD).await)),
             Request::ConsoleLog { instance, lines } => {
                 let log = self.console_log(&instance, lines).await;
@@ -451,6 +459,14 @@ impl Client<Compute> {
     /// All instances, and what could not be read. Errors: `Unreachable`.
     pub async fn instances(&self) -> Result<Survey, ComputeError> {
         match self.call(Request::Instances).await? {
+            Reply::Instances(survey) => Ok(survey),
+            other => Err(stray(&other)),
+        }
+    }
+
+    /// The running instances that hold a door of `target`. Errors: `Unreachable`.
+    pub async fn claimants(&self, target: Target) -> Result<Survey, ComputeError> {
+        match self.call(Request::Claimants(target)).await? {
             Reply::Instances(survey) => Ok(survey),
             other => Err(stray(&other)),
         }

@@ -9,6 +9,7 @@ mod error;
 mod keystone;
 mod period;
 mod redis;
+mod rpc;
 mod tls;
 mod vnc;
 
@@ -26,6 +27,7 @@ pub use error::ConfigError;
 pub use keystone::{Interface, Keystone};
 pub use period::Period;
 pub use redis::Redis;
+pub use rpc::{BadDoor, Rpc, RpcDoor};
 pub use tls::{Pair, Tls, TlsListener};
 
 use crate::model::{
@@ -67,6 +69,8 @@ pub struct Config {
     pub audit: Audit,
     /// The log.
     pub log: Log,
+    /// Roles in different processes.
+    pub rpc: Rpc,
 }
 
 /// `[proxy]`: what viewers meet.
@@ -545,6 +549,7 @@ impl Config {
         self.keystone.check()?;
         self.auth.check_source()?;
         self.check_auth()?;
+        self.rpc.check()?;
         self.audit.check()?;
         check_log_level(&self.log.level)?;
         self.web

@@ -39,6 +39,10 @@ fn the_example_shows_every_key_there_is() {
     everything.keystone.application_credential_id = Some("i".to_owned());
     everything.keystone.application_credential_secret_file = Some("/s".into());
     everything.auth.token_file = Some("/t".into());
+    let rpc = &mut everything.rpc;
+    rpc.ca = Some("/c".into());
+    (rpc.certificate, rpc.key) = (rpc.ca.clone(), rpc.ca.clone());
+    rpc.secret_file = Some("/s".into());
     everything.audit.journal = Some("/j".into());
     let keys = keys_of(&toml::to_string(&everything).unwrap());
     assert_eq!(keys, keys_of(EXAMPLE));

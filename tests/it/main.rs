@@ -68,6 +68,8 @@ mod rig;
 #[cfg(test)]
 mod rights;
 #[cfg(test)]
+mod roles;
+#[cfg(test)]
 mod secrets;
 #[cfg(test)]
 mod security;

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use toml::{Table, Value};
 
 use super::secrets::Secret;
-use crate::app::App;
+use crate::app::{App, Roles};
 use crate::cmd::output::harmless;
 use crate::config::Config;
 
@@ -233,7 +233,7 @@ impl Draft {
             compute: config.compute,
             ..Config::default()
         };
-        App::check(&ways).map_err(|error| error.to_string())?;
+        App::check(&ways, &Roles::default()).map_err(|error| error.to_string())?;
         Ok(table)
     }
 

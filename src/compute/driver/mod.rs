@@ -6,6 +6,7 @@
 
 mod directory;
 mod discover;
+mod elsewhere;
 mod fixed;
 pub mod libvirt;
 mod qmp;
@@ -24,6 +25,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 pub use directory::Directory;
 pub use discover::Discover;
+pub use elsewhere::Elsewhere;
 pub use fixed::{BadEntry, Entry, Fixed};
 pub use qmp::Qmp;
 #[cfg(fuzzing)]

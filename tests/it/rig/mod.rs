@@ -3,6 +3,7 @@
 pub(crate) mod browser;
 pub(crate) mod cell;
 pub(crate) mod certificates;
+pub(crate) mod deployment;
 pub(crate) mod fronts;
 pub(crate) mod gateway;
 pub(crate) mod http;

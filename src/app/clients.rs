@@ -1,0 +1,159 @@
+//! Auth and compute as this process calls them, near or far.
+
+use std::sync::Arc;
+
+use super::plan::{Place, Plan};
+use super::{StartError, tokens};
+use crate::api::Urls;
+use crate::auth::{Auth, Rules};
+use crate::compute::driver::{Driver, Elsewhere};
+use crate::compute::{Compute, Displays};
+use crate::config::{Config, Rpc, RpcDoor};
+use crate::drain::Watch;
+use crate::http::Listener;
+use crate::keystone::Keystone;
+use crate::model::{Address, Host};
+use crate::rpc::{self, Client, Desk, Keys, Links, Secret, Timeouts};
+use crate::tls::{Mutual, MutualFiles};
+
+/// What is called from here.
+#[derive(Debug, Default)]
+pub(super) struct Clients {
+    pub(super) auth: Option<Client<Auth>>,
+    pub(super) compute: Option<Client<Compute>>,
+    /// What auth goes by, if it runs here.
+    pub(super) rules: Option<Rules>,
+    /// What hypervisors hand over, if compute runs here.
+    pub(super) displays: Option<Displays>,
+}
+
+/// How this process shows who it is. Reads the files. Errors: `Mutual`, `Secret`.
+pub(super) fn keys(config: &Rpc) -> Result<Keys, StartError> {
+    if let (Some(ca), Some(certificate), Some(key)) = (&config.ca, &config.certificate, &config.key)
+    {
+        let files = MutualFiles {
+            ca: ca.clone(),
+            certificate: certificate.clone(),
+            key: key.clone(),
+        };
+        return Ok(Keys::Mutual(Mutual::new(files)?));
+    }
+    Ok(match &config.secret_file {
+        Some(path) => Keys::Secret(Secret::new(path.clone())?),
+        None => Keys::Nothing,
+    })
+}
+
+/// A secret that travels in clear can be read on its way.
+pub(super) fn warn_of_clear_text(config: &Rpc, plan: &Plan) {
+    if config.secret_file.is_none() {
+        return;
+    }
+    let leaves = |address: &&Address| match address {
+        Address::Tcp(Host::Ip(ip), _) => !ip.is_loopback(),
+        Address::Tcp(Host::Name(name), _) => name != "localhost",
+        _ => false,
+    };
+    let peers = [&plan.auth, &plan.compute].into_iter();
+    let peers = peers.flat_map(|place| match place {
+        Place::There(addresses) => &**addresses,
+        _ => &[],
+    });
+    for peer in peers.filter(leaves) {
+        tracing::warn!(%peer, "rpc.secret_file: the secret and all tokens travel unencrypted there");
+    }
+    for door in config.listen.iter().filter(|_| plan.is_called) {
+        if let RpcDoor::Tcp(address) = door
+            && !address.ip().is_loopback()
+        {
+            tracing::warn!(%address, "rpc.secret_file: roles are called unencrypted here");
+        }
+    }
+}
+
+/// What auth is made of where it runs here.
+pub(super) struct Means<'a> {
+    pub(super) config: &'a Config,
+    pub(super) urls: &'a Urls,
+    pub(super) keystone: Option<&'a Keystone>,
+    pub(super) keys: &'a Arc<Keys>,
+}
+
+/// Starts the roles that run here, and finds the ways to the others. Errors: `Tokens`, `Password`.
+pub(super) fn clients(
+    plan: &Plan,
+    means: &Means<'_>,
+    drivers: Vec<Box<dyn Driver>>,
+    watch: &Watch,
+) -> Result<Clients, StartError> {
+    let rpc = &means.config.rpc;
+    let timeouts = Timeouts {
+        connect: rpc.connect_timeout.get(),
+        call: rpc.timeout.get(),
+    };
+    let mut links = Links::new(Arc::clone(means.keys), timeouts);
+    let (auth, rules) = match &plan.auth {
+        Place::Here => {
+            let auth = tokens::auth(means.config, means.urls, means.keystone, watch)?;
+            let rules = auth.rules();
+            (Some(Client::Near(rpc::serve(auth, watch))), Some(rules))
+        }
+        Place::There(addresses) => (Some(links.client(addresses)), None),
+        Place::Nowhere => (None, None),
+    };
+    let (compute, displays) = match &plan.compute {
+        Place::Here => {
+            let compute = Compute::new(drivers);
+            let displays = compute.displays();
+            (Some(near(compute, watch)), Some(displays))
+        }
+        Place::There(addresses) => (Some(far_compute(addresses, &mut links, watch)), None),
+        Place::Nowhere => (None, None),
+    };
+    Ok(Clients {
+        auth,
+        compute,
+        rules,
+        displays,
+    })
+}
+
+/// One is called as it is; of several, each is a source of what it knows.
+fn far_compute(addresses: &[Address], links: &mut Links, watch: &Watch) -> Client<Compute> {
+    if let [one] = addresses {
+        return links.client(std::slice::from_ref(one));
+    }
+    let sources = addresses.iter().map(|address| {
+        let client = links.client(std::slice::from_ref(address));
+        let source: Box<dyn Driver> = Box::new(Elsewhere::new(address, client));
+        source
+    });
+    near(Compute::new(sources.collect()), watch)
+}
+
+fn near(compute: Compute, watch: &Watch) -> Client<Compute> {
+    compute.start(watch);
+    Client::Near(rpc::serve(compute, watch))
+}
+
+/// Lets other processes call what runs here.
+pub(super) fn answer(
+    doors: Vec<Listener>,
+    plan: &Plan,
+    clients: &Clients,
+    keys: &Arc<Keys>,
+    watch: &Watch,
+) {
+    let mut desk = Desk::default();
+    if let (Place::Here, Some(auth)) = (&plan.auth, &clients.auth) {
+        desk = desk.with(auth.clone());
+    }
+    if let (Place::Here, Some(compute)) = (&plan.compute, &clients.compute) {
+        desk = desk.with(compute.clone());
+    }
+    let desk = Arc::new(desk);
+    for door in doors {
+        let serving = Arc::clone(&desk).serve(door, Arc::clone(keys), watch.clone());
+        watch.spawn_service(serving);
+    }
+}
