@@ -124,12 +124,6 @@ impl Gatekeeper {
     /// Finds the caller of a request. Errors: 401, with what to do about it; for Keystone's tokens
     /// 403 and 503 too. Cancel-safe.
     pub async fn admit(&self, headers: &HeaderMap, peer: Peer) -> Result<Caller, Reject> {
-        let caller = self.recognize(headers, peer).await?;
-        let address = peer.ip();
-        Ok(Caller { address, ..caller })
-    }
-
-    async fn recognize(&self, headers: &HeaderMap, peer: Peer) -> Result<Caller, Reject> {
         if peer == Peer::Owner {
             return Ok(Caller::admin(Who::Admin));
         }
@@ -240,6 +234,11 @@ fn presented(headers: &HeaderMap) -> Option<Presented> {
         _ => Presented::Token(ApiKey::presented(text(AUTH_TOKEN)?)),
     };
     Some(presented).filter(|presented| !presented.secret().reveal().is_empty())
+}
+
+/// Whether a request has a key or a token at all.
+pub(super) fn is_presented(headers: &HeaderMap) -> bool {
+    presented(headers).is_some()
 }
 
 /// The password of `base64(user:password)` (RFC 7617).

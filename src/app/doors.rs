@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::front::{Admin, ApiDoor, Front};
+use super::keepers::Keepers;
 use super::monitor::Monitor;
 use super::plan::Plan;
 use super::{RoleName, StartError};
-use crate::config::{Config, RpcDoor};
+use crate::config::{Config, RpcDoor, TlsListener};
 use crate::drain::Watch;
-use crate::http::{Limits, Listener, Service, serve};
+use crate::http::{self, Listener, Redirect, Service, serve_door};
 use crate::process::{BadSocket, Given, Givens, Socket};
 
 /// Doors that are open and not served yet.
@@ -24,6 +25,7 @@ pub(super) struct Doors {
     /// Where other processes call the roles of this one; answered by those.
     pub(super) rpc: Vec<Listener>,
     monitor: Vec<Listener>,
+    redirect: Vec<Listener>,
     admin: Listener,
 }
 
@@ -46,6 +48,10 @@ pub struct Addresses {
     pub rpc: Vec<String>,
     /// Health and metrics.
     pub monitor: Vec<SocketAddr>,
+    /// Clear text that is sent on to https.
+    pub redirect: Vec<SocketAddr>,
+    /// Those of viewers and callers that speak no TLS.
+    pub clear: Vec<SocketAddr>,
     /// The admin socket.
     pub admin: PathBuf,
 }
@@ -80,6 +86,10 @@ const RPC: Door = Door {
 const MONITOR: Door = Door {
     name: "monitor",
     key: "monitor.listen",
+};
+const REDIRECT: Door = Door {
+    name: "redirect",
+    key: "tls.redirect_listen",
 };
 const ADMIN: Door = Door {
     name: "admin",
@@ -117,27 +127,31 @@ impl Doors {
             Default::default()
         };
         let (monitor, monitor_addresses) = opening.all(&MONITOR, &config.monitor.listen)?;
+        let (redirect, redirects) = opening.all(&REDIRECT, &config.tls.redirect_listen)?;
         let (admin, path) = opening.unix(&ADMIN, admin)?;
         let doors = Self {
             public,
             api,
             rpc,
             monitor,
+            redirect,
             admin,
         };
         let sockets = opening.sockets;
         if let Some(name) = given.unwanted() {
             let why = "no door here is called so; FileDescriptorName= is one of proxy, api, \
-                       rpc, monitor, admin"
+                       rpc, monitor, redirect, admin"
                 .to_owned();
             let name = name.to_owned();
             return Err(BadSocket { name, why }.into());
         }
         let addresses = Addresses {
+            clear: in_clear(config, &listen, &api_addresses),
             listen,
             api: api_addresses,
             rpc: rpc_addresses,
             monitor: monitor_addresses,
+            redirect: redirects,
             admin: path,
         };
         Ok(Opened {
@@ -148,17 +162,30 @@ impl Doors {
     }
 
     /// Has everybody answer who should, until all ends.
-    pub(super) fn serve(self, services: Services, limits: Limits, watch: &Watch) {
+    pub(super) fn serve(self, services: Services, keepers: &Keepers<'_>, watch: &Watch) {
         let Services {
             front,
             api,
             monitor,
             admin,
         } = services;
-        serve_all(self.public, front, limits, watch);
-        serve_all(self.api, api, limits, watch);
-        serve_all(self.monitor, Some(monitor), limits, watch);
-        serve_all(vec![self.admin], Some(admin), limits, watch);
+        let port = self.public.first().and_then(Listener::address);
+        let port = port.map_or(443, |address| address.port());
+        serve_all(self.public, front, &keepers.door(TlsListener::Proxy), watch);
+        serve_all(self.api, api, &keepers.door(TlsListener::Api), watch);
+        serve_all(
+            self.monitor,
+            Some(monitor),
+            &keepers.door(TlsListener::Monitor),
+            watch,
+        );
+        serve_all(
+            self.redirect,
+            Some(Redirect { port }),
+            &keepers.clear(),
+            watch,
+        );
+        serve_all(vec![self.admin], Some(admin), &keepers.plain(), watch);
     }
 }
 
@@ -303,12 +330,28 @@ fn is_unit(name: &str) -> bool {
     Path::new(name).extension().is_some_and(|it| it == "socket")
 }
 
+fn in_clear(config: &Config, listen: &[SocketAddr], api: &[SocketAddr]) -> Vec<SocketAddr> {
+    let both = [(TlsListener::Proxy, listen), (TlsListener::Api, api)];
+    let clear = both.into_iter();
+    let clear = clear.filter(|(which, _)| !config.tls.is_on(*which));
+    clear
+        .flat_map(|(_, addresses)| addresses)
+        .copied()
+        .collect()
+}
+
 /// There are no doors where there is no service.
-fn serve_all<S: Service>(doors: Vec<Listener>, service: Option<S>, limits: Limits, watch: &Watch) {
+fn serve_all<S: Service>(
+    doors: Vec<Listener>,
+    service: Option<S>,
+    kept: &http::Door,
+    watch: &Watch,
+) {
     let Some(service) = service.map(Arc::new) else {
         return;
     };
     for door in doors {
-        watch.spawn_service(serve(door, Arc::clone(&service), limits, watch.clone()));
+        let serving = serve_door(door, Arc::clone(&service), kept.clone(), watch.clone());
+        watch.spawn_service(serving);
     }
 }

@@ -9,6 +9,7 @@ use crate::keystone;
 use crate::process::BadSocket;
 use crate::rpc::BadSecret;
 use crate::tls::BadMutual;
+use crate::tls::TlsError;
 use crate::web::BadPages;
 
 /// Why nothing runs.
@@ -31,6 +32,9 @@ pub enum StartError {
     /// The demo's own port cannot be opened.
     #[error("the demo cannot listen on loopback")]
     Demo(#[source] std::io::Error),
+    /// There is no TLS as the config wants it.
+    #[error("tls: {0}")]
+    Tls(#[from] TlsError),
     /// The threads that relay cannot be started.
     #[error("cannot start the threads that relay")]
     Workers(#[source] std::io::Error),

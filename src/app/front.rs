@@ -26,6 +26,9 @@ impl Service for Front {
         if wants_websocket(&request) {
             return self.proxy.open_console(request, peer).await;
         }
+        if Proxy::is_asked(&request) {
+            return self.proxy.tell(&request, peer).await;
+        }
         match &self.api {
             Some(api) if Api::owns(&request) => api.now().answer(request, peer).await,
             _ => self.pages.now().respond(&request).await,

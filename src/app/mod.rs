@@ -11,6 +11,8 @@ mod contract;
 mod doors;
 mod error;
 mod front;
+mod keepers;
+mod memory;
 mod monitor;
 mod plan;
 mod reload;
@@ -33,6 +35,7 @@ use crate::compute::driver::Driver;
 use crate::config::{self, Config};
 use crate::demo::Demo;
 use crate::drain::{Drain, Watch};
+use crate::http::Guard;
 use crate::keystone::{self, Keystone};
 use crate::live::Live;
 use crate::model::Address;
@@ -40,10 +43,12 @@ use crate::process::{Given, Givens, Notifier, Program};
 use crate::proxy::{Proxy, Workers};
 use crate::rpc::{Client, Keys};
 use crate::telemetry::{Level, Metrics};
+use crate::tls;
 use crate::web::{BadPages, Pages};
 use clients::{Clients, Means};
 use doors::{Doors, Services};
 use front::{Admin, ApiDoor, Front};
+use keepers::Keepers;
 use monitor::Monitor;
 use plan::{Place, Plan};
 use reload::Parts;
@@ -76,6 +81,7 @@ pub struct App {
     doors: Doors,
     addresses: Addresses,
     sockets: Vec<Given>,
+    tls: Option<tls::Server>,
     parties: Parties,
     pages: Pages,
     config: Config,
@@ -142,6 +148,7 @@ impl App {
             doors: opened.doors,
             addresses: opened.addresses,
             sockets: opened.sockets,
+            tls: keepers::tls(&config)?,
             parties,
             pages,
             config,
@@ -181,7 +188,6 @@ impl App {
         let started = Box::pin(started).await?;
         let called = std::mem::take(&mut self.doors.rpc);
         clients::answer(called, &plan, &started.clients, &keys, &watch);
-        let limits = settings::limits(&self.config);
         let shared = self.addresses.api.is_empty() && plan.here.has(RoleName::Api);
         let parts = started.parts(&self.config, self.pages, self.addresses, around.level);
         certificates::start(&parts.certificates, &parts.metrics, &watch);
@@ -191,6 +197,8 @@ impl App {
             api: api.clone().filter(|_| shared),
             pages: parts.pages.clone(),
         });
+        let (config, guard) = (self.config.clone(), parts.guard());
+        let keepers = Keepers::start(&config, self.tls, guard, (&parts.metrics, &watch));
         let (program, notifier) = (around.program, around.notifier);
         let (estate, told) = (started.clients.estate, notifier.clone());
         let upgrader = Upgrader::new(program, self.sockets, drain.gate(), estate, told);
@@ -206,7 +214,7 @@ impl App {
             },
             monitor: started.wiring.monitor(),
         };
-        self.doors.serve(services, limits, &watch);
+        self.doors.serve(services, &keepers, &watch);
         Ok(Running {
             api,
             auth: started.clients.auth,
@@ -267,6 +275,7 @@ impl Parties {
             auth: clients.auth.clone(),
             compute: clients.compute.clone(),
             audit,
+            guard: keepers::guard(config, &metrics),
             metrics,
             watch: watch.clone(),
         };
@@ -329,6 +338,7 @@ struct Wiring {
     auth: Option<Client<Auth>>,
     compute: Option<Client<Compute>>,
     audit: Audit,
+    guard: Guard,
     metrics: Metrics,
     watch: Watch,
 }
@@ -347,6 +357,7 @@ impl Wiring {
             proxy = proxy.with_displays(displays.clone());
         }
         let proxy = proxy.with_audit(self.audit.clone());
+        let proxy = proxy.with_guard(self.guard.clone());
         let proxy = Arc::new(proxy.with_workers(workers));
         proxy.start();
         Some(proxy)
@@ -427,6 +438,7 @@ fn build_api(config: &Config, addresses: &Addresses, wiring: &Wiring) -> Option<
         compute,
         audit: wiring.audit.clone(),
         metrics: wiring.metrics.clone(),
+        guard: wiring.guard.clone(),
         watch: wiring.watch.clone(),
     })
 }

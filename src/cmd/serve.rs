@@ -300,9 +300,9 @@ fn announce(addresses: &Addresses) {
             .collect::<Vec<_>>()
             .join(",")
     };
-    let public = addresses.listen.iter().chain(&addresses.api);
-    for address in public.filter(|address| !address.ip().is_loopback()) {
-        tracing::warn!(%address, "plain HTTP on a public address: put TLS in front");
+    let clear = addresses.clear.iter();
+    for address in clear.filter(|address| !address.ip().is_loopback()) {
+        tracing::warn!(%address, "plain HTTP on a public address: set [tls], or put TLS in front");
     }
     let some = |addresses: &[SocketAddr]| (!addresses.is_empty()).then(|| list(addresses));
     tracing::info!(
@@ -312,6 +312,7 @@ fn announce(addresses: &Addresses) {
         api = some(&addresses.api),
         rpc = (!addresses.rpc.is_empty()).then(|| addresses.rpc.join(",")),
         monitor = some(&addresses.monitor),
+        redirect = some(&addresses.redirect),
         admin = %addresses.admin.display(),
         "ready"
     );

@@ -20,7 +20,9 @@ use super::rights::{InForce, can_change};
 use super::{Proxy, input};
 use crate::auth::{AuthError, BEAT, Beat, LiveSession, Order, Pulse, SessionRecord, Wish};
 use crate::compute::ComputeError;
-use crate::model::{ConsoleKind, InstanceId, InstanceRef, PowerState, SessionId, UnixTime};
+use crate::model::{
+    ConsoleKind, InstanceId, InstanceRef, PowerState, Rights, SessionId, TokenId, UnixTime,
+};
 
 /// How often the clocks of sessions are looked at.
 const TICK: Duration = Duration::from_secs(1);
@@ -69,6 +71,13 @@ pub(super) struct Seat {
 }
 
 impl Roster {
+    /// What the viewer may do who has a session here with this token.
+    pub(super) fn rights_of(&self, token: &TokenId) -> Option<Rights> {
+        let mut live = self.live.iter();
+        let found = live.find(|live| live.record.token == *token)?;
+        Some(found.record.rights)
+    }
+
     /// Whether a session that is idle by itself is so altogether: SPICE has a session for each
     /// channel, and the viewer types into one of them.
     fn is_idle(&self, record: &SessionRecord) -> bool {

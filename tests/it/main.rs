@@ -4,6 +4,8 @@
 //! One module per theme; `rig` holds what they share. Nothing here calls into the crate.
 
 #[cfg(test)]
+mod abuse;
+#[cfg(test)]
 mod activation;
 #[cfg(test)]
 mod api;
@@ -52,6 +54,8 @@ mod pages;
 #[cfg(test)]
 mod preamble;
 #[cfg(test)]
+mod proxy_protocol;
+#[cfg(test)]
 mod qmp;
 #[cfg(test)]
 mod refusals;
@@ -85,6 +89,8 @@ mod spice;
 mod standalone;
 #[cfg(test)]
 mod stores;
+#[cfg(test)]
+mod tls_viewer;
 #[cfg(test)]
 mod tokens;
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::auth::session::{
 };
 use crate::live::Live;
 use crate::model::{
-    Browser, ConsoleKind, InstanceId, Rights, SecondViewer, SessionId, TokenId, UnixTime,
+    Browser, ConsoleKind, InstanceId, Rights, SecondViewer, SessionId, TokenId, UnixTime, block_of,
 };
 
 /// Sessions in this process's memory. Lost with it; proxies then register theirs again.
@@ -219,7 +219,7 @@ impl Held {
         if full(&Key::Caller(record.caller.clone()), limits.caller) {
             return Some(Reached::Caller);
         }
-        let address = record.viewer.map(Key::Address);
+        let address = record.viewer.map(|ip| Key::Address(block_of(ip)));
         let address = address.filter(|key| full(key, limits.address));
         address.map(|_| Reached::Address)
     }
@@ -360,5 +360,6 @@ fn keys(record: &SessionRecord) -> impl Iterator<Item = Key> {
         Key::Caller(record.caller.clone()),
         Key::Token(record.token.clone()),
     ];
-    always.into_iter().chain(record.viewer.map(Key::Address))
+    let address = record.viewer.map(|ip| Key::Address(block_of(ip)));
+    always.into_iter().chain(address)
 }
