@@ -84,4 +84,6 @@ mod stores;
 #[cfg(test)]
 mod tokens;
 #[cfg(test)]
+mod topologies;
+#[cfg(test)]
 mod websockify_file;

@@ -9,6 +9,7 @@ pub(crate) mod http;
 pub(crate) mod keystone;
 pub(crate) mod libvirtd;
 pub(crate) mod mariadb;
+pub(crate) mod mock;
 pub(crate) mod nova_api;
 pub(crate) mod openstack;
 pub(crate) mod peers;
