@@ -48,6 +48,8 @@ mod origins;
 #[cfg(test)]
 mod pages;
 #[cfg(test)]
+mod partition;
+#[cfg(test)]
 mod preamble;
 #[cfg(test)]
 mod qmp;
@@ -65,6 +67,8 @@ mod rig;
 mod rights;
 #[cfg(test)]
 mod roles;
+#[cfg(test)]
+mod rounds;
 #[cfg(test)]
 mod secrets;
 #[cfg(test)]

@@ -88,8 +88,11 @@ impl Plan {
 
     /// Has every auth keep its tokens in one Redis.
     pub(crate) fn on(self, redis: &Redis) -> Self {
-        let servers = vec![format!("127.0.0.1:{}", redis.port)];
-        let section = toml::Table::from_iter([("servers".to_owned(), servers.into())]);
+        self.on_redis(toml::Table::from_iter([redis_servers(&[redis.port])]))
+    }
+
+    /// The same with a section `[auth.redis]` of the test's own.
+    pub(crate) fn on_redis(self, section: toml::Table) -> Self {
         self.set("auth", "source", "redis")
             .set("auth", "redis", section)
     }
@@ -290,6 +293,26 @@ impl Deployment {
         self.change(node, |config| push(config, "instance", &entry));
     }
 
+    /// Sets a key of one process's config, before it starts.
+    pub(crate) fn set(&self, node: &str, table: &str, key: &str, value: impl Into<toml::Value>) {
+        self.change(node, |config| {
+            section(config, table).insert(key.to_owned(), value.into());
+        });
+    }
+
+    /// Starts all that were not started yet, the callers last, and waits until each is ready.
+    #[track_caller]
+    pub(crate) fn start_all(&mut self) {
+        let mut names: Vec<String> = self.nodes.keys().cloned().collect();
+        names.sort_by_key(|name| !has(&self.nodes[name].roles, "auth"));
+        for name in &names {
+            self.start(name);
+        }
+        for name in &names {
+            self.wait_until_ready(name);
+        }
+    }
+
     /// Takes a key out of one process's config.
     pub(crate) fn unset(&self, node: &str, table: &str, key: &str) {
         self.change(node, |config| {
@@ -373,6 +396,12 @@ impl Node {
     pub(crate) fn log(&self) -> String {
         self.process().text(Stream::Err)
     }
+}
+
+/// The key that names these servers.
+pub(crate) fn redis_servers(ports: &[u16]) -> (String, toml::Value) {
+    let servers = ports.iter().map(|port| format!("127.0.0.1:{port}").into());
+    ("servers".to_owned(), toml::Value::Array(servers.collect()))
 }
 
 fn has(roles: &str, role: &str) -> bool {

@@ -3,6 +3,7 @@
 pub(crate) mod browser;
 pub(crate) mod cell;
 pub(crate) mod certificates;
+pub(crate) mod crossing;
 pub(crate) mod deployment;
 pub(crate) mod gateway;
 pub(crate) mod http;
@@ -15,6 +16,7 @@ pub(crate) mod openstack;
 pub(crate) mod peers;
 pub(crate) mod postgres;
 pub(crate) mod process;
+pub(crate) mod promises;
 pub(crate) mod qemu;
 pub(crate) mod redis;
 pub(crate) mod rfb;

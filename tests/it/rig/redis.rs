@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rustix::process::Signal;
 use tempfile::TempDir;
 
+use super::deployment::redis_servers;
 use super::gateway::{Answer, Setup, run};
 use super::process::{Process, peer, tied};
 use super::wait::until;
@@ -84,7 +85,16 @@ pub(crate) struct Cluster(Vec<Redis>);
 
 impl Cluster {
     pub(crate) fn start() -> Self {
-        let arguments = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"];
+        let arguments = [
+            "--cluster-enabled",
+            "yes",
+            "--cluster-node-timeout",
+            "2000",
+            "--appendonly",
+            "yes",
+            "--appendfsync",
+            "always",
+        ];
         let nodes: Vec<Redis> = (0..3).map(|_| Redis::with(&arguments)).collect();
         let names = nodes.iter().map(|node| format!("127.0.0.1:{}", node.port));
         let mut create = tied(&peer("redis-cli"));
@@ -105,6 +115,17 @@ impl Cluster {
     pub(crate) fn keeps(&self, setup: Setup) -> Setup {
         let ports: Vec<u16> = self.0.iter().map(|node| node.port).collect();
         keep(setup, &ports[..1]).set_redis("cluster", true)
+    }
+
+    /// The config section of who keeps tokens here.
+    pub(crate) fn section(&self) -> toml::Table {
+        let cluster = ("cluster".to_owned(), true.into());
+        toml::Table::from_iter([redis_servers(&[self.0[0].port]), cluster])
+    }
+
+    /// One of the three.
+    pub(crate) fn node(&mut self, number: usize) -> &mut Redis {
+        &mut self.0[number]
     }
 
     /// How many keys each node has.
@@ -157,6 +178,27 @@ impl Sentinels {
     pub(crate) fn keeps(&self, setup: Setup) -> Setup {
         let ports: Vec<u16> = self.watching.iter().map(|(port, _)| *port).collect();
         keep(setup, &ports).set_redis("sentinel", "mymaster")
+    }
+
+    /// The config section of who keeps tokens here.
+    pub(crate) fn section(&self) -> toml::Table {
+        let ports: Vec<u16> = self.watching.iter().map(|(port, _)| *port).collect();
+        let master = ("sentinel".to_owned(), "mymaster".into());
+        toml::Table::from_iter([redis_servers(&ports), master])
+    }
+
+    /// Waits until the replica has all that the master has just now.
+    #[track_caller]
+    pub(crate) fn wait_for_replica(&self) {
+        let offset = |redis: &Redis, key: &str| {
+            let info = redis.cli(&["INFO", "replication"]).ok().stdout;
+            let value = info.lines().find_map(|line| line.strip_prefix(key));
+            value.unwrap().trim().parse::<u64>().unwrap()
+        };
+        let sent = offset(&self.master, "master_repl_offset:");
+        until("the replica to catch up", || {
+            (offset(&self.replica, "slave_repl_offset:") >= sent).then_some(())
+        });
     }
 }
 
