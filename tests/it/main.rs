@@ -14,6 +14,8 @@ mod cli;
 #[cfg(test)]
 mod consoles;
 #[cfg(test)]
+mod deploy;
+#[cfg(test)]
 mod directory;
 #[cfg(test)]
 mod files;
