@@ -4,6 +4,8 @@
 //! One module per theme; `rig` holds what they share. Nothing here calls into the crate.
 
 #[cfg(test)]
+mod abuse;
+#[cfg(test)]
 mod activation;
 #[cfg(test)]
 mod api;
@@ -17,6 +19,8 @@ mod consoles;
 mod deploy;
 #[cfg(test)]
 mod directory;
+#[cfg(test)]
+mod doctor;
 #[cfg(test)]
 mod files;
 #[cfg(test)]
@@ -54,6 +58,8 @@ mod partition;
 #[cfg(test)]
 mod preamble;
 #[cfg(test)]
+mod proxy_protocol;
+#[cfg(test)]
 mod qmp;
 #[cfg(test)]
 mod refusals;
@@ -67,6 +73,8 @@ mod restart;
 mod rig;
 #[cfg(test)]
 mod rights;
+#[cfg(test)]
+mod rights_live;
 #[cfg(test)]
 mod roles;
 #[cfg(test)]
@@ -88,8 +96,14 @@ mod standalone;
 #[cfg(test)]
 mod stores;
 #[cfg(test)]
+mod tls_viewer;
+#[cfg(test)]
 mod tokens;
 #[cfg(test)]
 mod topologies;
+#[cfg(test)]
+mod units;
+#[cfg(test)]
+mod upgrade;
 #[cfg(test)]
 mod websockify_file;
