@@ -5,10 +5,12 @@
 //! spawned through its [`Watch`]. Knows nothing of the rest.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -20,13 +22,61 @@ pub struct Drain(Watch);
 /// The side that obeys; cloned into every task.
 #[derive(Clone, Debug, Default)]
 pub struct Watch {
+    doors: Arc<watch::Sender<Doors>>,
+    connections: TaskTracker,
     draining: CancellationToken,
     closing: CancellationToken,
     sessions: TaskTracker,
     services: TaskTracker,
 }
 
+/// Whether doors take connections.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+enum Doors {
+    #[default]
+    Open,
+    /// Those that come wait.
+    Held,
+    /// Another process takes them.
+    Left,
+}
+
+/// Holds, opens and leaves the doors. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Gate(Watch);
+
+impl Gate {
+    /// Has those who come wait in the kernel's queues.
+    pub fn hold(&self) {
+        let _before = self.0.doors.send_replace(Doors::Held);
+    }
+
+    /// Takes them again.
+    pub fn open(&self) {
+        let _before = self.0.doors.send_replace(Doors::Open);
+    }
+
+    /// Leaves the doors to another process. Who is in stays.
+    pub fn leave(&self) {
+        let _before = self.0.doors.send_replace(Doors::Left);
+    }
+
+    /// Waits until all who were in when the doors were left are gone. Cancel-safe.
+    pub async fn deserted(&self) {
+        // A connection may become a session, never the other way round.
+        self.0.connections.close();
+        self.0.connections.wait().await;
+        self.0.sessions.close();
+        self.0.sessions.wait().await;
+    }
+}
+
 impl Drain {
+    /// The doors of this process.
+    pub fn gate(&self) -> Gate {
+        Gate(self.0.clone())
+    }
+
     /// A watch on this drain.
     pub fn watch(&self) -> Watch {
         self.0.clone()
@@ -43,8 +93,10 @@ impl Drain {
         let _sessions_ended = timeout(limit, watch.sessions.wait()).await.is_ok();
         watch.closing.cancel();
         watch.services.close();
+        watch.connections.close();
         let everything = async {
             watch.sessions.wait().await;
+            watch.connections.wait().await;
             watch.services.wait().await;
         };
         let _all_ended = timeout(grace, everything).await.is_ok();
@@ -70,6 +122,30 @@ impl Watch {
     /// Waits until everything is to end. Cancel-safe.
     pub async fn closing(&self) {
         self.closing.cancelled().await;
+    }
+
+    /// Waits until a door may take a connection; `false` once another process does.
+    pub async fn may_accept(&self) -> bool {
+        let mut doors = self.doors.subscribe();
+        let settled = doors.wait_for(|doors| *doors != Doors::Held).await;
+        settled.is_ok_and(|doors| *doors == Doors::Open)
+    }
+
+    /// Waits until doors take no connections for now. Cancel-safe.
+    pub async fn held(&self) {
+        let mut doors = self.doors.subscribe();
+        let _held = doors.wait_for(|doors| *doors != Doors::Open).await.is_ok();
+    }
+
+    /// Waits until the doors are another process's. Cancel-safe.
+    pub async fn left(&self) {
+        let mut doors = self.doors.subscribe();
+        let _left = doors.wait_for(|doors| *doors == Doors::Left).await.is_ok();
+    }
+
+    /// Spawns a connection, which ends by itself once the doors are left or everything closes.
+    pub fn spawn_connection(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let _handle = self.connections.spawn(task);
     }
 
     /// Spawns a session: draining waits for it.
@@ -104,6 +180,8 @@ pub enum Signal {
     Interrupt,
     /// `SIGHUP`: read the config again.
     Reload,
+    /// `SIGUSR2`: hand over to another process.
+    Upgrade,
 }
 
 /// The signals that mean something to the process, one after the other.
@@ -112,6 +190,7 @@ pub struct Signals {
     terminate: tokio::signal::unix::Signal,
     interrupt: tokio::signal::unix::Signal,
     hangup: tokio::signal::unix::Signal,
+    user: tokio::signal::unix::Signal,
 }
 
 impl Signals {
@@ -121,6 +200,7 @@ impl Signals {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
             hangup: signal(SignalKind::hangup())?,
+            user: signal(SignalKind::user_defined2())?,
         })
     }
 
@@ -130,6 +210,7 @@ impl Signals {
             _ = self.terminate.recv() => Signal::Terminate,
             _ = self.interrupt.recv() => Signal::Interrupt,
             _ = self.hangup.recv() => Signal::Reload,
+            _ = self.user.recv() => Signal::Upgrade,
         }
     }
 

@@ -17,7 +17,7 @@ const TABLE: &[(&str, &[&str])] = &[
     ("audit", &["model", "telemetry"]),
     ("resolve", &["model"]),
     ("rpc", &["drain", "http", "model", "resolve", "tls"]),
-    ("http", &["drain", "model", "resolve"]),
+    ("http", &["drain", "model", "resolve", "tls"]),
     ("keystone", &["config", "drain", "http", "model"]),
     ("demo", &["drain", "model"]),
     (
@@ -91,6 +91,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "http",
             "model",
             "process",
+            "resolve",
             "telemetry",
             "tls",
         ],

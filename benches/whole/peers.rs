@@ -157,7 +157,8 @@ fn vncgate(directory: &Path, backends: &Backends) -> Result<Started> {
     let socket = directory.join("admin.sock");
     let config = directory.join("vncgate.toml");
     let mut text = format!(
-        "[proxy]\nlisten = [\"127.0.0.1:0\"]\n[monitor]\nlisten = []\n\
+        "[proxy]\nlisten = [\"127.0.0.1:0\"]\n[limits]\nconnections_per_address = 0\n\
+         new_connections_per_address = 0\n[monitor]\nlisten = []\n\
          [auth]\nurl_ttl = \"1h\"\n[admin]\nsocket = \"{}\"\n",
         socket.display()
     );

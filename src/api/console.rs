@@ -171,7 +171,7 @@ pub(super) async fn create_console(
 }
 
 /// A right that nobody takes away in the middle would only be a promise of the page's.
-fn enforceable(rights: Rights, console_type: ConsoleType) -> Result<Rights, Reject> {
+pub(super) fn enforceable(rights: Rights, console_type: ConsoleType) -> Result<Rights, Reject> {
     match console_type.kind() {
         ConsoleKind::Vnc | ConsoleKind::Serial => Ok(rights),
         ConsoleKind::Spice | ConsoleKind::Mks if !rights.are_limited() => Ok(rights),

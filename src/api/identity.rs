@@ -124,12 +124,6 @@ impl Gatekeeper {
     /// Finds the caller of a request. Errors: 401, with what to do about it; for Keystone's tokens
     /// 403 and 503 too. Cancel-safe.
     pub async fn admit(&self, headers: &HeaderMap, peer: Peer) -> Result<Caller, Reject> {
-        let caller = self.recognize(headers, peer).await?;
-        let address = peer.ip();
-        Ok(Caller { address, ..caller })
-    }
-
-    async fn recognize(&self, headers: &HeaderMap, peer: Peer) -> Result<Caller, Reject> {
         if peer == Peer::Owner {
             return Ok(Caller::admin(Who::Admin));
         }
@@ -242,6 +236,11 @@ fn presented(headers: &HeaderMap) -> Option<Presented> {
     Some(presented).filter(|presented| !presented.secret().reveal().is_empty())
 }
 
+/// Whether a request has a key or a token at all.
+pub(super) fn is_presented(headers: &HeaderMap) -> bool {
+    presented(headers).is_some()
+}
+
 /// The password of `base64(user:password)` (RFC 7617).
 fn password(pair: &str) -> Option<ApiKey> {
     let pair = Zeroizing::new(BASE64_STANDARD.decode(pair.trim()).ok()?);
@@ -310,7 +309,8 @@ mod tests {
             .await
             .unwrap();
 
-        assert_eq!(caller, Caller::admin(Who::Key("ops".to_owned())));
+        assert_eq!(caller.who, Who::Key("ops".to_owned()));
+        assert_eq!((caller.role, caller.project), (Role::Admin, None));
     }
 
     #[tokio::test]
@@ -376,7 +376,12 @@ mod tests {
         ] {
             let headers = headers(&[("host", host)]);
             let caller = keyless(false).admit(&headers, tcp(peer)).await;
-            assert_eq!(caller.unwrap(), Caller::admin(Who::Local), "{host}");
+            let caller = caller.unwrap();
+            assert_eq!(
+                (caller.who, caller.role),
+                (Who::Local, Role::Admin),
+                "{host}"
+            );
         }
     }
 

@@ -13,12 +13,14 @@ mod session;
 mod urls;
 mod view;
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use http::header::ALLOW;
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use percent_encoding::percent_decode_str;
+use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 pub use console::ConsoleRequest;
@@ -35,7 +37,7 @@ use crate::audit::{Audit, Event, What};
 use crate::auth::{Auth, AuthError};
 use crate::compute::{Compute, ComputeError};
 use crate::drain::Watch;
-use crate::http::{Body, Peer, Reject, json};
+use crate::http::{Body, Guard, Peer, Reject, client, json};
 use crate::model::{ConsoleType, Instance, InstanceRef, Role, Terms, TokenId};
 use crate::rpc::Client;
 use crate::telemetry::{Metrics, StatusLabel};
@@ -67,8 +69,21 @@ pub struct Api {
     pub audit: Audit,
     /// Counts.
     pub metrics: Metrics,
+    /// Slows down who guesses keys.
+    pub guard: Guard,
     /// Says when to refuse new work.
     pub watch: Watch,
+}
+
+/// Where a request comes from.
+#[derive(Clone, Copy, Debug)]
+struct Sender<'a> {
+    /// The other end of the connection.
+    peer: Peer,
+    /// The client's address, after what trusted proxies say.
+    ip: Option<IpAddr>,
+    /// The same for the log.
+    address: &'a str,
 }
 
 impl Api {
@@ -81,11 +96,27 @@ impl Api {
 
     /// Answers one request.
     pub async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
-        let response = if nova::owns_here(&request) {
-            nova::answer(self, request, peer).await
-        } else {
-            self.answer_own(request, peer).await
+        let trusted = &self.nova.trusted_proxies;
+        let ip = client(peer.ip(), request.headers(), trusted).ip;
+        let address = ip.map_or_else(|| peer.to_string(), |ip| ip.to_string());
+        let sender = Sender {
+            peer,
+            ip,
+            address: &address,
         };
+        if let Err(wait) = self.guard.may_try(ip) {
+            let why = "too many keys from your address were wrong; wait a moment";
+            return Reject::too_many(why, wait.as_secs().saturating_add(1)).into_response();
+        }
+        let presented = identity::is_presented(request.headers());
+        let response = if nova::owns_here(&request) {
+            nova::answer(self, request, sender).await
+        } else {
+            self.answer_own(request, sender).await
+        };
+        if presented && response.status() == StatusCode::UNAUTHORIZED {
+            self.guard.note_failure(ip);
+        }
         let status = response.status().as_u16();
         self.metrics
             .api_requests
@@ -94,20 +125,32 @@ impl Api {
         response
     }
 
-    async fn answer_own(&self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+    async fn answer_own(&self, request: Request<Incoming>, sender: Sender<'_>) -> Response<Body> {
         let method = request.method().clone();
-        let answer = self.route(request, peer).await;
+        let answer = self.route(request, sender).await;
         answer.unwrap_or_else(|reject| {
             let (status, code) = (reject.status.as_u16(), reject.code);
             let (correlation, detail) = (reject.correlation, reject.detail.as_ref());
-            tracing::info!(%peer, %method, status, code, %correlation, detail, "request refused");
-            self.note_refusal(&reject, peer);
+            let peer = sender.address;
+            if reject.status == StatusCode::NOT_FOUND {
+                tracing::debug!(peer, %method, status, code, %correlation, detail, "request refused");
+            } else {
+                tracing::info!(peer, %method, status, code, %correlation, detail, "request refused");
+            }
+            self.note_refusal(&reject, sender);
             reject.into_response()
         })
     }
 
+    /// Who is calling, and from where.
+    async fn admit(&self, headers: &HeaderMap, sender: Sender<'_>) -> Result<Caller, Reject> {
+        let caller = self.gatekeeper.admit(headers, sender.peer).await?;
+        let address = sender.ip;
+        Ok(Caller { address, ..caller })
+    }
+
     /// Whoever is turned away is an event; a typing mistake is none.
-    fn note_refusal(&self, reject: &Reject, peer: Peer) {
+    fn note_refusal(&self, reject: &Reject, sender: Sender<'_>) {
         if !matches!(
             reject.status,
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN
@@ -115,7 +158,7 @@ impl Api {
             return;
         }
         let event = Event {
-            address: peer.ip(),
+            address: sender.ip,
             code: Some(reject.status.as_u16()),
             why: Some(reject.detail.to_string()),
             ..Event::new(What::Refused)
@@ -136,7 +179,7 @@ impl Api {
     async fn route(
         &self,
         request: Request<Incoming>,
-        peer: Peer,
+        sender: Sender<'_>,
     ) -> Result<Response<Body>, Reject> {
         let path = request.uri().path().to_owned();
         let path: Vec<&str> = path.split('/').skip(1).collect();
@@ -144,7 +187,7 @@ impl Api {
             only(&request, &[Method::GET])?;
             return Ok(openapi());
         }
-        let caller = self.gatekeeper.admit(request.headers(), peer).await?;
+        let caller = self.admit(request.headers(), sender).await?;
         caller.must_be(Role::Reader)?;
         match *path {
             ["v1", "consoles"] => {
@@ -222,15 +265,7 @@ impl Api {
         if self.watch.is_draining() {
             return Err(Reject::retry("draining", "this gateway is going down", 5));
         }
-        let body = timeout(BODY, crate::http::read_json(request)).await;
-        let slow = |_| {
-            Reject::new(
-                StatusCode::REQUEST_TIMEOUT,
-                "slow",
-                "the body did not arrive",
-            )
-        };
-        let view = console::create_console(self, body.map_err(slow)??, caller).await?;
+        let view = console::create_console(self, read_body(request).await?, caller).await?;
         Ok(json(StatusCode::CREATED, &view))
     }
 
@@ -278,6 +313,13 @@ impl Api {
         }
         Err(ComputeError::NoSuchInstance { name })
     }
+}
+
+/// What a request holds, if it comes in time.
+async fn read_body<T: DeserializeOwned>(request: Request<Incoming>) -> Result<T, Reject> {
+    let body = timeout(BODY, crate::http::read_json(request)).await;
+    let why = "the body did not arrive";
+    body.unwrap_or_else(|_| Err(Reject::new(StatusCode::REQUEST_TIMEOUT, "slow", why)))
 }
 
 /// Where GET works, HEAD does too (RFC 9110 section 9.1); hyper leaves its body out.

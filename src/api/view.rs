@@ -189,7 +189,7 @@ pub struct SessionView {
     pub up: u64,
     /// Bytes to the viewer, a few seconds ago.
     pub down: u64,
-    /// What the viewer may do.
+    /// What the viewer may do now.
     pub rights: Rights,
     /// On what terms.
     pub terms: TermsView,
@@ -204,7 +204,7 @@ impl From<LiveSession> for SessionView {
                 name: record.instance_name,
             },
             r#type: record.console_type,
-            rights: record.rights,
+            rights: beat.rights,
             host: record.host,
             way: beat.way,
             proxy: record.proxy,

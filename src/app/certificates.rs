@@ -1,4 +1,4 @@
-//! Keeps an eye on how long our certificates towards hypervisors are still valid.
+//! Keeps an eye on how long our certificates, towards viewers and hypervisors, are still valid.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -27,11 +27,12 @@ pub(super) fn start(files: &Live<Vec<PathBuf>>, metrics: &Metrics, watch: &Watch
     watch.spawn_service(look(files, metrics, watch.clone()));
 }
 
-/// Every file with certificates that are shown to hypervisors and other roles, or that these are
+/// Every file with certificates that are shown to anybody, or that hypervisors and other roles are
 /// known by.
 pub(super) fn files(config: &Config) -> Vec<PathBuf> {
     let mut files = config.certificate_files();
     files.extend(config.rpc.certificate_files());
+    files.extend(config.viewer_certificate_files());
     let uris = config.compute.host.iter().map(|host| &host.uri);
     for uri in uris.filter_map(|uri| uri.parse::<Uri>().ok()) {
         files.extend(uri.certificate_files(&Places::of_this_process()));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::plan::{Place, Plan};
 use super::{StartError, tokens};
 use crate::api::Urls;
-use crate::auth::{Auth, Rules};
+use crate::auth::{Auth, Estate, Rules};
 use crate::compute::driver::Driver;
 use crate::compute::{Compute, Displays, Fleet, HandOut, HostNews, Told};
 use crate::config::{Config, Rpc, RpcDoor, Tunnel};
@@ -24,6 +24,8 @@ pub(super) struct Clients {
     pub(super) compute: Option<Client<Compute>>,
     /// What auth goes by, if it runs here.
     pub(super) rules: Option<Rules>,
+    /// What only it knows.
+    pub(super) estate: Option<Estate>,
     /// What hypervisors hand over, if compute runs here.
     pub(super) displays: Option<Displays>,
     /// The same for proxies elsewhere.
@@ -96,18 +98,20 @@ pub(super) fn clients(
         call: rpc.timeout.get(),
     };
     let mut links = Links::new(Arc::clone(means.keys), timeouts);
-    let (auth, rules) = match &plan.auth {
+    let (auth, known) = match &plan.auth {
         Place::Here => {
             let auth = tokens::auth(means.config, means.urls, means.keystone, watch)?;
-            let rules = auth.rules();
-            (Some(Client::Near(rpc::serve(auth, watch))), Some(rules))
+            let known = (auth.rules(), auth.estate());
+            (Some(Client::Near(rpc::serve(auth, watch))), Some(known))
         }
         Place::There(addresses) => (Some(links.client(addresses)), None),
         Place::Nowhere => (None, None),
     };
+    let (rules, estate) = known.unzip();
     let mut clients = Clients {
         auth,
         rules,
+        estate,
         ..Clients::default()
     };
     match &plan.compute {

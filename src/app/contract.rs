@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use crate::auth::{self, Auth, AuthError, Beat, Cause, LiveSession, NewGrant, SessionRecord};
+use crate::auth::{
+    self, Auth, AuthError, Beat, Cause, LiveSession, NewGrant, Order, SessionRecord,
+};
 use crate::compute::driver::{
     BoxFuture, Change, Changes, Driver, Fault, Logged, Met, Pictured, Survey,
 };
@@ -63,7 +65,7 @@ impl<R: Role> Started<R> {
 fn far<R: Role>(near: Client<R>, keys: Keys, directory: &TempDir, watch: &Watch) -> Client<R> {
     let socket = directory.path().join("rpc.sock");
     let (door, address) = if matches!(keys, Keys::Nothing) {
-        (Listener::unix(&socket).unwrap().0, Address::Unix(socket))
+        (Listener::unix(&socket).unwrap(), Address::Unix(socket))
     } else {
         let door = Listener::tcp("127.0.0.1:0".parse().unwrap()).unwrap();
         let address = door.address().unwrap().to_string().parse().unwrap();
@@ -191,10 +193,16 @@ async fn auth_keeps_sessions_alike_near_and_far() {
             record: second.clone(),
         };
         assert_eq!(auth.restore(vec![restored]).await, Ok(()), "{way:?}");
+        let rights = Rights::VIEW;
+        let changed = auth.set_rights(first.id, rights).await.unwrap();
+        assert_eq!(changed.record.rights, rights, "{way:?}");
         assert_eq!(auth.kill(first.id).await.unwrap().record.id, first.id);
         let news = auth.orders(Some(start.cursor)).await.unwrap();
-        let order = news.items.first().unwrap();
-        assert_eq!((order.session, order.cause), (first.id, Cause::Operator));
+        let ordered = [
+            Order::rights(first.id, rights),
+            Order::end(first.id, Cause::Operator),
+        ];
+        assert_eq!(news.items, ordered, "{way:?}");
         assert!(!news.missed, "{way:?}");
     }
 }

@@ -8,12 +8,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::front::{Admin, ApiDoor, Front};
+use super::keepers::Keepers;
 use super::monitor::Monitor;
 use super::plan::Plan;
 use super::{RoleName, StartError};
-use crate::config::{Config, RpcDoor};
+use crate::config::{Config, RpcDoor, TlsListener};
 use crate::drain::Watch;
-use crate::http::{BindError, Limits, Listener, Service, serve};
+use crate::http::{self, Listener, Redirect, Service, serve_door};
 use crate::process::{BadSocket, Given, Givens, Socket};
 
 /// Doors that are open and not served yet.
@@ -24,9 +25,16 @@ pub(super) struct Doors {
     /// Where other processes call the roles of this one; answered by those.
     pub(super) rpc: Vec<Listener>,
     monitor: Vec<Listener>,
+    redirect: Vec<Listener>,
     admin: Listener,
+}
+
+/// What was opened.
+pub(super) struct Opened {
+    pub(super) doors: Doors,
+    pub(super) addresses: Addresses,
     /// The same sockets, for whoever takes over.
-    estate: Vec<Given>,
+    pub(super) sockets: Vec<Given>,
 }
 
 /// Where the doors are.
@@ -40,6 +48,10 @@ pub struct Addresses {
     pub rpc: Vec<String>,
     /// Health and metrics.
     pub monitor: Vec<SocketAddr>,
+    /// Clear text that is sent on to https.
+    pub redirect: Vec<SocketAddr>,
+    /// Those of viewers and callers that speak no TLS.
+    pub clear: Vec<SocketAddr>,
     /// The admin socket.
     pub admin: PathBuf,
 }
@@ -75,6 +87,10 @@ const MONITOR: Door = Door {
     name: "monitor",
     key: "monitor.listen",
 };
+const REDIRECT: Door = Door {
+    name: "redirect",
+    key: "tls.redirect_listen",
+};
 const ADMIN: Door = Door {
     name: "admin",
     key: "admin.socket",
@@ -87,10 +103,10 @@ impl Doors {
         plan: &Plan,
         admin: PathBuf,
         mut given: Givens,
-    ) -> Result<(Self, Addresses), StartError> {
+    ) -> Result<Opened, StartError> {
         let mut opening = Opening {
             given: &mut given,
-            estate: Vec::new(),
+            sockets: Vec::new(),
         };
         let of = |role, addresses: &[SocketAddr]| {
             let addresses = plan.here.has(role).then(|| addresses.to_vec());
@@ -111,51 +127,71 @@ impl Doors {
             Default::default()
         };
         let (monitor, monitor_addresses) = opening.all(&MONITOR, &config.monitor.listen)?;
-        let (admin, path) = opening.admin(admin)?;
+        let (redirect, redirects) = opening.all(&REDIRECT, &config.tls.redirect_listen)?;
+        let (admin, path) = opening.unix(&ADMIN, admin)?;
         let doors = Self {
             public,
             api,
             rpc,
             monitor,
+            redirect,
             admin,
-            estate: opening.estate,
         };
+        let sockets = opening.sockets;
         if let Some(name) = given.unwanted() {
             let why = "no door here is called so; FileDescriptorName= is one of proxy, api, \
-                       rpc, monitor, admin"
+                       rpc, monitor, redirect, admin"
                 .to_owned();
             let name = name.to_owned();
             return Err(BadSocket { name, why }.into());
         }
         let addresses = Addresses {
+            clear: in_clear(config, &listen, &api_addresses),
             listen,
             api: api_addresses,
             rpc: rpc_addresses,
             monitor: monitor_addresses,
+            redirect: redirects,
             admin: path,
         };
-        Ok((doors, addresses))
+        Ok(Opened {
+            doors,
+            addresses,
+            sockets,
+        })
     }
 
-    /// Has everybody answer who should, until all ends. Returns the sockets for whoever takes over.
-    pub(super) fn serve(self, services: Services, limits: Limits, watch: &Watch) -> Vec<Given> {
+    /// Has everybody answer who should, until all ends.
+    pub(super) fn serve(self, services: Services, keepers: &Keepers<'_>, watch: &Watch) {
         let Services {
             front,
             api,
             monitor,
             admin,
         } = services;
-        serve_all(self.public, front, limits, watch);
-        serve_all(self.api, api, limits, watch);
-        serve_all(self.monitor, Some(monitor), limits, watch);
-        serve_all(vec![self.admin], Some(admin), limits, watch);
-        self.estate
+        let port = self.public.first().and_then(Listener::address);
+        let port = port.map_or(443, |address| address.port());
+        serve_all(self.public, front, &keepers.door(TlsListener::Proxy), watch);
+        serve_all(self.api, api, &keepers.door(TlsListener::Api), watch);
+        serve_all(
+            self.monitor,
+            Some(monitor),
+            &keepers.door(TlsListener::Monitor),
+            watch,
+        );
+        serve_all(
+            self.redirect,
+            Some(Redirect { port }),
+            &keepers.clear(),
+            watch,
+        );
+        serve_all(vec![self.admin], Some(admin), &keepers.plain(), watch);
     }
 }
 
 struct Opening<'a> {
     given: &'a mut Givens,
-    estate: Vec<Given>,
+    sockets: Vec<Given>,
 }
 
 impl Opening<'_> {
@@ -190,11 +226,8 @@ impl Opening<'_> {
         let mut shown: Vec<String> = addresses.iter().map(ToString::to_string).collect();
         for door in wanted {
             if let RpcDoor::Unix(path) = door {
-                let opened = Listener::unix(path).map_err(|error| StartError::Door {
-                    key: RPC.key,
-                    error,
-                });
-                listeners.push(opened?.0);
+                let (listener, _path) = self.unix(&RPC, path.clone())?;
+                listeners.push(listener);
                 shown.push(door.to_string());
             }
         }
@@ -216,6 +249,7 @@ impl Opening<'_> {
                 socket.map(|socket| Given {
                     name: door.name.to_owned(),
                     managed: false,
+                    path: None,
                     socket,
                 })
             },
@@ -239,58 +273,45 @@ impl Opening<'_> {
             key: door.key,
             error,
         })?;
-        self.estate.push(given);
+        self.sockets.push(given);
         Ok(listener)
     }
 
-    fn admin(&mut self, path: PathBuf) -> Result<(Listener, PathBuf), StartError> {
-        let door = |error| StartError::Door {
-            key: ADMIN.key,
+    fn unix(&mut self, door: &Door, path: PathBuf) -> Result<(Listener, PathBuf), StartError> {
+        let failed = |error| StartError::Door {
+            key: door.key,
             error,
         };
-        let at = |given: &Given| match &given.socket {
-            Socket::Unix(listener) => {
-                let there = listener.local_addr().ok();
-                there.and_then(|there| Some(there.as_pathname()?.to_owned()))
-            }
-            Socket::Tcp(_) => None,
-        };
         let fits = |given: &Given| {
-            is_for(given, &ADMIN) && (given.managed || at(given).as_deref() == Some(&*path))
+            is_for(given, door) && (given.managed || given.path.as_ref() == Some(&path))
         };
         let Some(given) = self.given.take(fits) else {
-            let (listener, socket) = Listener::unix(&path).map_err(door)?;
-            self.keep_admin(socket);
+            let socket = Listener::bind_unix(&path).map_err(failed)?;
+            let listener = Listener::given_unix(&socket, &path, true).map_err(failed)?;
+            self.sockets.push(Given {
+                name: door.name.to_owned(),
+                managed: false,
+                path: Some(path.clone()),
+                socket: Socket::Unix(socket),
+            });
             return Ok((listener, path));
         };
-        let path = at(&given).unwrap_or(path);
-        let listener = match &given.socket {
-            Socket::Unix(listener) => given_admin(listener, &path, given.managed).map_err(door)?,
-            Socket::Tcp(_) => {
-                let why = "the door `admin` must be a Unix socket".to_owned();
-                return Err(bad(&given.name, why));
-            }
+        let Socket::Unix(socket) = &given.socket else {
+            let why = "the door `admin` must be a Unix socket".to_owned();
+            return Err(bad(&given.name, why));
         };
-        self.estate.push(given);
+        let there = socket.local_addr().ok();
+        let there = there.and_then(|there| Some(there.as_pathname()?.to_owned()));
+        let path = if given.managed {
+            there.unwrap_or(path)
+        } else {
+            path
+        };
+        // The service manager removes its own, if anybody does.
+        let listener = Listener::given_unix(socket, &path, !given.managed).map_err(failed)?;
+        self.sockets.push(given);
         Ok((listener, path))
     }
-
-    fn keep_admin(&mut self, socket: std::os::unix::net::UnixListener) {
-        self.estate.push(Given {
-            name: ADMIN.name.to_owned(),
-            managed: false,
-            socket: Socket::Unix(socket),
-        });
-    }
-}
-
-/// The service manager removes its own sockets, if anybody does.
-fn given_admin(
-    listener: &std::os::unix::net::UnixListener,
-    path: &Path,
-    managed: bool,
-) -> Result<Listener, BindError> {
-    Listener::given_unix(listener, path, !managed)
 }
 
 fn bad(name: &str, why: String) -> StartError {
@@ -309,12 +330,28 @@ fn is_unit(name: &str) -> bool {
     Path::new(name).extension().is_some_and(|it| it == "socket")
 }
 
+fn in_clear(config: &Config, listen: &[SocketAddr], api: &[SocketAddr]) -> Vec<SocketAddr> {
+    let both = [(TlsListener::Proxy, listen), (TlsListener::Api, api)];
+    let clear = both.into_iter();
+    let clear = clear.filter(|(which, _)| !config.tls.is_on(*which));
+    clear
+        .flat_map(|(_, addresses)| addresses)
+        .copied()
+        .collect()
+}
+
 /// There are no doors where there is no service.
-fn serve_all<S: Service>(doors: Vec<Listener>, service: Option<S>, limits: Limits, watch: &Watch) {
+fn serve_all<S: Service>(
+    doors: Vec<Listener>,
+    service: Option<S>,
+    kept: &http::Door,
+    watch: &Watch,
+) {
     let Some(service) = service.map(Arc::new) else {
         return;
     };
     for door in doors {
-        watch.spawn_service(serve(door, Arc::clone(&service), limits, watch.clone()));
+        let serving = serve_door(door, Arc::clone(&service), kept.clone(), watch.clone());
+        watch.spawn_service(serving);
     }
 }

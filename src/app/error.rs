@@ -9,6 +9,7 @@ use crate::keystone;
 use crate::process::BadSocket;
 use crate::rpc::BadSecret;
 use crate::tls::BadMutual;
+use crate::tls::TlsError;
 use crate::web::BadPages;
 
 /// Why nothing runs.
@@ -25,9 +26,15 @@ pub enum StartError {
     /// A socket that was given cannot be used.
     #[error(transparent)]
     Given(#[from] BadSocket),
+    /// The process before could not be answered.
+    #[error("the process before cannot be answered: {0}")]
+    Heir(#[source] BindError),
     /// The demo's own port cannot be opened.
     #[error("the demo cannot listen on loopback")]
     Demo(#[source] std::io::Error),
+    /// There is no TLS as the config wants it.
+    #[error("tls: {0}")]
+    Tls(#[from] TlsError),
     /// The threads that relay cannot be started.
     #[error("cannot start the threads that relay")]
     Workers(#[source] std::io::Error),

@@ -5,6 +5,7 @@ use hyper::body::Incoming;
 
 use super::Roles;
 use super::reload::Reloader;
+use super::upgrade::Upgrader;
 use crate::api::Api;
 use crate::http::{Body, Peer, Reject, Service, json};
 use crate::live::Live;
@@ -24,6 +25,9 @@ impl Service for Front {
     async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
         if wants_websocket(&request) {
             return self.proxy.open_console(request, peer).await;
+        }
+        if Proxy::is_asked(&request) {
+            return self.proxy.tell(&request, peer).await;
         }
         match &self.api {
             Some(api) if Api::owns(&request) => api.now().answer(request, peer).await,
@@ -45,6 +49,9 @@ impl Service for ApiDoor {
 /// Where `vncgate reload` asks, on the admin socket alone.
 pub const RELOAD: &str = "/v1/process/reload";
 
+/// Where `vncgate upgrade` asks, there too.
+pub const UPGRADE: &str = "/v1/process/upgrade";
+
 /// The admin socket: the API, and what only whoever runs the process may ask of it.
 #[derive(Debug)]
 pub(super) struct Admin {
@@ -52,12 +59,14 @@ pub(super) struct Admin {
     pub(super) api: Option<Live<Api>>,
     pub(super) roles: Roles,
     pub(super) reloader: Reloader,
+    pub(super) upgrader: Upgrader,
 }
 
 impl Service for Admin {
     async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
         match (request.method(), request.uri().path()) {
             (&Method::POST, RELOAD) => self.reload().await,
+            (&Method::POST, UPGRADE) => self.upgrade().await,
             _ => match &self.api {
                 Some(api) => api.now().answer(request, peer).await,
                 None => self.no_api(),
@@ -81,6 +90,16 @@ impl Admin {
             Err(why) => {
                 let why = format!("the config of before stays in force: {why}");
                 Reject::new(StatusCode::CONFLICT, "bad-config", why).into_response()
+            }
+        }
+    }
+
+    async fn upgrade(&self) -> Response<Body> {
+        match self.upgrader.upgrade().await {
+            Ok(upgraded) => json(StatusCode::OK, &upgraded),
+            Err(why) => {
+                let why = format!("this process goes on: {why}");
+                Reject::new(StatusCode::CONFLICT, "no-successor", why).into_response()
             }
         }
     }

@@ -11,12 +11,15 @@ mod contract;
 mod doors;
 mod error;
 mod front;
+mod keepers;
+mod memory;
 mod monitor;
 mod plan;
 mod reload;
 mod settings;
 mod sources;
 mod tokens;
+mod upgrade;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -32,26 +35,31 @@ use crate::compute::driver::Driver;
 use crate::config::{self, Config};
 use crate::demo::Demo;
 use crate::drain::{Drain, Watch};
+use crate::http::Guard;
 use crate::keystone::{self, Keystone};
 use crate::live::Live;
 use crate::model::Address;
-use crate::process::{Givens, Notifier};
+use crate::process::{Given, Givens, Notifier, Program};
 use crate::proxy::{Proxy, Workers};
 use crate::rpc::{Client, Keys};
 use crate::telemetry::{Level, Metrics};
+use crate::tls;
 use crate::web::{BadPages, Pages};
 use clients::{Clients, Means};
 use doors::{Doors, Services};
 use front::{Admin, ApiDoor, Front};
+use keepers::Keepers;
 use monitor::Monitor;
 use plan::{Place, Plan};
 use reload::Parts;
 
+pub use crate::auth::Bequest;
 pub use doors::Addresses;
 pub use error::StartError;
-pub use front::RELOAD;
+pub use front::{RELOAD, UPGRADE};
 pub use plan::{NoSuchRole, RoleName, Roles};
 pub use reload::{Reloaded, Reloader, Reread};
+pub use upgrade::{Heir, Upgraded, Upgrader};
 
 /// What runs beside what the config names.
 #[derive(Debug, Default)]
@@ -72,6 +80,8 @@ pub const DEMO: &str = "demo";
 pub struct App {
     doors: Doors,
     addresses: Addresses,
+    sockets: Vec<Given>,
+    tls: Option<tls::Server>,
     parties: Parties,
     pages: Pages,
     config: Config,
@@ -95,6 +105,7 @@ struct Started {
     clients: Clients,
     wiring: Wiring,
     runtimes: Vec<Handle>,
+    heir: Option<Heir>,
 }
 
 impl App {
@@ -117,7 +128,7 @@ impl App {
         } else {
             None
         };
-        let (doors, addresses) = Doors::open(&config, &plan, admin, given)?;
+        let opened = Doors::open(&config, &plan, admin, given)?;
         let drivers = if plan.compute == Place::Here {
             sources::drivers(&config, demo.as_ref(), extras.target.as_ref())?
         } else {
@@ -134,8 +145,10 @@ impl App {
             keys,
         };
         Ok(Self {
-            doors,
-            addresses,
+            doors: opened.doors,
+            addresses: opened.addresses,
+            sockets: opened.sockets,
+            tls: keepers::tls(&config)?,
             parties,
             pages,
             config,
@@ -166,73 +179,80 @@ impl App {
 
     /// Starts to serve; ends with `drain`. Returns what this process itself may call. Errors:
     /// `Tokens`.
-    pub fn run(mut self, drain: &Drain, around: Around) -> Result<Running, StartError> {
+    pub async fn run(mut self, drain: &Drain, around: Around) -> Result<Running, StartError> {
         let watch = drain.watch();
         let (plan, keys) = (self.parties.plan.clone(), Arc::clone(&self.parties.keys));
         tracing::info!(%plan, "roles");
-        let Started {
-            proxy,
-            clients,
-            wiring,
-            runtimes,
-        } = self.parties.start(&self.config, &self.addresses, &watch)?;
+        let whereabouts = (&self.config, &self.addresses);
+        let started = self.parties.start(whereabouts, around.bequest, &watch);
+        let started = Box::pin(started).await?;
         let called = std::mem::take(&mut self.doors.rpc);
-        clients::answer(called, &plan, &clients, &keys, &watch);
-        let (metrics, audit) = (wiring.metrics.clone(), wiring.audit.clone());
-        let certificates = Live::new(certificates::files(&self.config));
-        certificates::start(&certificates, &metrics, &watch);
-        let monitor = wiring.monitor();
-        let api = build_api(&self.config, &self.addresses, &wiring).map(Live::new);
-        let pages = Live::new(self.pages);
-        let drain_timeout = Live::new(self.config.proxy.drain_timeout.get());
-        let parts = Parts {
-            api: api.clone(),
-            pages: pages.clone(),
-            proxy: proxy.clone(),
-            rules: clients.rules,
-            level: around.level,
-            certificates,
-            drain_timeout: drain_timeout.clone(),
-            wiring,
-            addresses: self.addresses.clone(),
-            metrics,
-        };
-        let limits = settings::limits(&self.config);
+        clients::answer(called, &plan, &started.clients, &keys, &watch);
         let shared = self.addresses.api.is_empty() && plan.here.has(RoleName::Api);
-        let shared_api = api.clone().filter(|_| shared);
-        let reloader = Reloader::new(self.config, around.reread, around.notifier, parts);
+        let parts = started.parts(&self.config, self.pages, self.addresses, around.level);
+        certificates::start(&parts.certificates, &parts.metrics, &watch);
+        let (api, drain_timeout) = (parts.api.clone(), parts.drain_timeout.clone());
+        let front = started.proxy.map(|proxy| Front {
+            proxy,
+            api: api.clone().filter(|_| shared),
+            pages: parts.pages.clone(),
+        });
+        let (config, guard) = (self.config.clone(), parts.guard());
+        let keepers = Keepers::start(&config, self.tls, guard, (&parts.metrics, &watch));
+        let (program, notifier) = (around.program, around.notifier);
+        let (estate, told) = (started.clients.estate, notifier.clone());
+        let upgrader = Upgrader::new(program, self.sockets, drain.gate(), estate, told);
+        let reloader = Reloader::new(self.config, around.reread, notifier, parts);
         let services = Services {
-            front: proxy.map(|proxy| Front {
-                proxy,
-                api: shared_api,
-                pages,
-            }),
+            front,
             api: api.clone().map(ApiDoor),
             admin: Admin {
                 api: api.clone(),
                 roles: plan.here,
                 reloader: reloader.clone(),
+                upgrader: upgrader.clone(),
             },
-            monitor,
+            monitor: started.wiring.monitor(),
         };
-        let _estate = self.doors.serve(services, limits, &watch);
+        self.doors.serve(services, &keepers, &watch);
         Ok(Running {
             api,
-            auth: clients.auth,
-            compute: clients.compute,
-            audit,
+            auth: started.clients.auth,
+            compute: started.clients.compute,
+            audit: started.wiring.audit,
             drain_timeout,
             reloader,
-            runtimes,
+            upgrader,
+            heir: started.heir,
+            runtimes: started.runtimes,
         })
     }
 }
 
+impl Started {
+    /// What takes a new config, with this one in force.
+    fn parts(&self, config: &Config, pages: Pages, addresses: Addresses, level: Level) -> Parts {
+        Parts {
+            api: build_api(config, &addresses, &self.wiring).map(Live::new),
+            pages: Live::new(pages),
+            proxy: self.proxy.clone(),
+            rules: self.clients.rules.clone(),
+            level,
+            certificates: Live::new(certificates::files(config)),
+            drain_timeout: Live::new(config.proxy.drain_timeout.get()),
+            wiring: self.wiring.clone(),
+            addresses,
+            metrics: self.wiring.metrics.clone(),
+        }
+    }
+}
+
 impl Parties {
-    fn start(
+    /// `bequest` is what the process before gave, if there is one.
+    async fn start(
         self,
-        config: &Config,
-        addresses: &Addresses,
+        (config, addresses): (&Config, &Addresses),
+        bequest: Option<Bequest>,
         watch: &Watch,
     ) -> Result<Started, StartError> {
         let (metrics, audit) = start_audit(&config.audit)?;
@@ -246,6 +266,7 @@ impl Parties {
             metrics: &metrics,
         };
         let clients = clients::clients(&self.plan, &means, self.drivers, watch)?;
+        let heir = inherit(bequest, &clients, addresses, watch).await?;
         if let Some(demo) = self.demo {
             watch.spawn_service(demo.run(watch.clone()));
         }
@@ -255,6 +276,7 @@ impl Parties {
             auth: clients.auth.clone(),
             compute: clients.compute.clone(),
             audit,
+            guard: keepers::guard(config, &metrics),
             metrics,
             watch: watch.clone(),
         };
@@ -267,8 +289,25 @@ impl Parties {
             clients,
             wiring,
             runtimes: runtimes.unwrap_or_default(),
+            heir,
         })
     }
+}
+
+/// Takes in what the process before gave, and has that one answered. Errors: `Heir`.
+async fn inherit(
+    bequest: Option<Bequest>,
+    clients: &Clients,
+    addresses: &Addresses,
+    watch: &Watch,
+) -> Result<Option<Heir>, StartError> {
+    let (Some(bequest), Some(estate), Some(auth)) = (bequest, &clients.estate, &clients.auth)
+    else {
+        return Ok(None);
+    };
+    estate.inherit(bequest).await;
+    let heir = upgrade::answer_predecessor(auth.clone(), &addresses.admin, watch);
+    heir.map(Some).map_err(StartError::Heir)
 }
 
 /// What a program that runs has around it.
@@ -279,6 +318,10 @@ pub struct Around {
     pub level: Level,
     /// Tells the service manager.
     pub notifier: Notifier,
+    /// What runs, to be run again.
+    pub program: Program,
+    /// What the process before gave, if there is one.
+    pub bequest: Option<Bequest>,
 }
 
 impl std::fmt::Debug for Around {
@@ -288,7 +331,7 @@ impl std::fmt::Debug for Around {
 }
 
 /// What the roles have whatever the config says.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Wiring {
     /// Whether anybody here is answered as by the api.
     has_api: bool,
@@ -296,6 +339,7 @@ struct Wiring {
     auth: Option<Client<Auth>>,
     compute: Option<Client<Compute>>,
     audit: Audit,
+    guard: Guard,
     metrics: Metrics,
     watch: Watch,
 }
@@ -314,6 +358,7 @@ impl Wiring {
             proxy = proxy.with_displays(displays.clone());
         }
         let proxy = proxy.with_audit(self.audit.clone());
+        let proxy = proxy.with_guard(self.guard.clone());
         let proxy = Arc::new(proxy.with_workers(workers));
         proxy.start();
         Some(proxy)
@@ -344,6 +389,10 @@ pub struct Running {
     pub drain_timeout: Live<Duration>,
     /// Reads the config again.
     pub reloader: Reloader,
+    /// Puts another process in place of this one.
+    pub upgrader: Upgrader,
+    /// Where the process before finds what it gave.
+    pub heir: Option<Heir>,
     /// What sessions run on.
     pub runtimes: Vec<Handle>,
 }
@@ -390,6 +439,7 @@ fn build_api(config: &Config, addresses: &Addresses, wiring: &Wiring) -> Option<
         compute,
         audit: wiring.audit.clone(),
         metrics: wiring.metrics.clone(),
+        guard: wiring.guard.clone(),
         watch: wiring.watch.clone(),
     })
 }

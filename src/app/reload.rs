@@ -12,12 +12,13 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::Mutex;
 
 use super::{
-    Addresses, StartError, Wiring, build_api, build_pages, certificates, settings, tokens,
+    Addresses, StartError, Wiring, build_api, build_pages, certificates, keepers, settings, tokens,
 };
 use crate::api::Api;
 use crate::audit::{Event, What};
 use crate::auth::Rules;
 use crate::config::Config;
+use crate::http::Guard;
 use crate::live::Live;
 use crate::process::Notifier;
 use crate::proxy::Proxy;
@@ -180,6 +181,10 @@ impl Inner {
 }
 
 impl Parts {
+    pub(super) fn guard(&self) -> Guard {
+        self.wiring.guard.clone()
+    }
+
     /// Builds all that can fail, then puts it in place of what was.
     fn adopt(&self, config: &Config) -> Result<(), StartError> {
         let pages = build_pages(config)?;
@@ -196,6 +201,8 @@ impl Parts {
         if let Some(rules) = &self.rules {
             rules.adopt(tokens::settings(&config.auth));
         }
+        self.wiring.guard.adopt(keepers::rules(config));
+        keepers::note_limits(config, &self.metrics);
         self.certificates.exchange(certificates::files(config));
         self.drain_timeout
             .exchange(config.proxy.drain_timeout.get());

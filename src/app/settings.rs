@@ -6,7 +6,7 @@ use url::Url;
 
 use super::{Addresses, StartError};
 use crate::api::{Gatekeeper, Identities, NovaSettings, Urls};
-use crate::config::Config;
+use crate::config::{Config, TlsListener};
 use crate::http::Limits;
 use crate::keystone::{self, Keystone};
 use crate::proxy::{Bandwidth, Settings, relay};
@@ -15,6 +15,7 @@ pub(super) fn limits(config: &Config) -> Limits {
     Limits {
         connections: config.proxy.max_connections,
         header_timeout: config.proxy.header_timeout.get(),
+        header_size: config.proxy.max_header,
     }
 }
 
@@ -49,7 +50,7 @@ pub(super) fn keystone_settings(config: &Config) -> Result<Option<keystone::Sett
     Ok(settings)
 }
 
-fn machine_name() -> String {
+pub(super) fn machine_name() -> String {
     let uname = rustix::system::uname();
     uname.nodename().to_string_lossy().into_owned()
 }
@@ -95,11 +96,12 @@ pub(super) fn urls(config: &Config, addresses: &Addresses) -> Urls {
         .root
         .as_ref()
         .map_or("vnc.html", |_| "vnc.html?autoconnect=true");
-    Urls::new(&config.proxy, &own_url(addresses), page)
+    let secure = config.tls.is_on(TlsListener::Proxy);
+    Urls::new(&config.proxy, &own_url(addresses, secure), page)
 }
 
 /// How this machine reaches the first listener.
-fn own_url(addresses: &Addresses) -> Url {
+fn own_url(addresses: &Addresses, secure: bool) -> Url {
     let first = addresses.listen.first().copied();
     let mut address = first.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 6080)));
     if address.ip().is_unspecified() {
@@ -110,10 +112,11 @@ fn own_url(addresses: &Addresses) -> Url {
         };
         address.set_ip(loopback);
     }
-    let text = format!("http://{address}");
+    let scheme = if secure { "https" } else { "http" };
+    let text = format!("{scheme}://{address}");
     #[expect(
         clippy::expect_used,
-        reason = "a socket address after http:// is always a URL"
+        reason = "a socket address after a scheme is always a URL"
     )]
     Url::parse(&text).expect("a URL")
 }

@@ -2,7 +2,7 @@ use super::{
     Auth, AuthError, Beat, Entry, LiveSession, NewGrant, Order, Pulse, Reply, Request,
     SessionRecord,
 };
-use crate::model::{Grant, InstanceId, SessionId, Token, TokenId};
+use crate::model::{Grant, InstanceId, Rights, SessionId, Token, TokenId};
 use crate::rpc::{Client, Cursor, News, Role as _, Unreachable};
 
 /// What other roles see of auth. Every call is cancel-safe.
@@ -74,7 +74,7 @@ impl Client<Auth> {
         self.done(Request::End(id, opened)).await
     }
 
-    /// What is to end since `cursor`: waits up to [`HOLD`](crate::rpc::HOLD) for it.
+    /// What is to end, or to have other rights, since `cursor`: waits up to [`HOLD`](crate::rpc::HOLD) for it.
     pub async fn orders(&self, cursor: Option<Cursor>) -> Result<News<Order>, AuthError> {
         match self.call(Request::Orders(cursor)).await? {
             Reply::Orders(news) => Ok(news),
@@ -101,6 +101,17 @@ impl Client<Auth> {
     /// Has a session ended. Errors: [`AuthError::NoSession`].
     pub async fn kill(&self, id: SessionId) -> Result<LiveSession, AuthError> {
         self.one_session(Request::Kill(id)).await
+    }
+
+    /// Has the viewer of a session have other rights, now and with its token from now on. The
+    /// record in the answer has those that will be in force; its beat those that are. Errors:
+    /// [`AuthError::NoSession`].
+    pub async fn set_rights(
+        &self,
+        id: SessionId,
+        rights: Rights,
+    ) -> Result<LiveSession, AuthError> {
+        self.one_session(Request::SetRights(id, rights)).await
     }
 
     async fn done(&self, request: Request) -> Result<(), AuthError> {

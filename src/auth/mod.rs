@@ -7,6 +7,7 @@
 //! somebody else made are looked up where they were made (`foreign`). Knows no hypervisor.
 
 mod client;
+mod estate;
 mod foreign;
 pub mod redis;
 mod registry;
@@ -24,13 +25,14 @@ use crate::model::{
 };
 use crate::rpc::{Cursor, News, Unreachable};
 
+pub use estate::{Bequest, Estate, Frozen};
 pub use foreign::{
     BadDatabase, Bases, BoxFuture, NoConsole, NovaApi, NovaApiSettings, NovaDb, Source, TokenFile,
     TokenFileSettings,
 };
 pub use role::{Auth, Rules, Settings};
 pub use session::{
-    BEAT, Beat, Cause, LEASE, Limits, LiveSession, Order, Pulse, Reached, SessionRecord,
+    BEAT, Beat, Cause, LEASE, Limits, LiveSession, Order, Pulse, Reached, SessionRecord, Wish,
 };
 
 /// A grant to be made: everything but its times.
@@ -91,7 +93,7 @@ pub enum Request {
     Restore(Vec<LiveSession>),
     /// A session is over; or never came about, if the flag is not set.
     End(SessionId, bool),
-    /// Which sessions are to end? Held until there is one, or for a while.
+    /// Which sessions are to end, or to have other rights? Held until there is one, or for a while.
     Orders(Option<Cursor>),
     /// The live sessions, of one instance or all.
     Sessions(Option<InstanceId>),
@@ -99,6 +101,8 @@ pub enum Request {
     Session(SessionId),
     /// End a session.
     Kill(SessionId),
+    /// Give the viewer of a session other rights, and its token too.
+    SetRights(SessionId, Rights),
 }
 
 /// What auth answers.
@@ -120,7 +124,7 @@ pub enum Reply {
     Orders(News<Order>),
     /// The sessions, the oldest first.
     Sessions(Vec<LiveSession>),
-    /// The session asked for, or just told to end.
+    /// The session asked for, just told to end, or just given other rights.
     Session(Box<LiveSession>),
 }
 

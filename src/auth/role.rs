@@ -1,8 +1,11 @@
 //! The role itself: what becomes of each request.
 
-use std::path::Path;
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use tokio::sync::RwLock;
 
 use super::redis::{self, Redis};
 use super::registry::{self, Registry};
@@ -11,8 +14,8 @@ use super::store::{Attempt, BadFile, File, Memory, Store};
 use super::{AuthError, Entry, NewGrant, Reply, Request, Source};
 use crate::drain::Watch;
 use crate::live::Live;
-use crate::model::{Binding, Grant, SessionId, Terms, Token, TokenId, UnixTime};
-use crate::rpc::{Feed, HOLD, Role};
+use crate::model::{Binding, Grant, Rights, SessionId, Terms, Token, TokenId, UnixTime};
+use crate::rpc::{Client, Feed, HOLD, Role};
 
 /// How often dead tokens are swept. They are refused from their last second on, swept or not.
 const SWEEP: Duration = Duration::from_secs(30);
@@ -22,20 +25,39 @@ const SWEEP: Duration = Duration::from_secs(30);
 pub struct Auth(Arc<Inner>);
 
 #[derive(Debug)]
-struct Inner {
-    tokens: Tokens,
-    registry: Arc<dyn Registry>,
-    orders: Arc<Feed<Order>>,
+pub(super) struct Inner {
+    /// Locked to be changed only while this process hands over.
+    pub(super) tokens: Arc<RwLock<Tokens>>,
+    pub(super) kept: Kept,
+    pub(super) registry: Arc<dyn Registry>,
+    pub(super) orders: Arc<Feed<Order>>,
+    /// Rights of tokens that somebody else made, where they were changed here.
+    pub(super) overruled: Mutex<HashMap<TokenId, Rights>>,
     rules: Rules,
 }
 
 /// Whose tokens are good here.
 #[derive(Debug)]
-enum Tokens {
+pub(super) enum Tokens {
     /// Those made here.
     Own(Arc<dyn Store>),
     /// Those that somebody else makes.
     Foreign(Box<dyn Source>),
+    /// Those made here, whose file was let go.
+    Released,
+    /// Those that this process's successor knows.
+    Moved(Client<Auth>),
+}
+
+/// Where tokens and sessions are kept.
+#[derive(Debug)]
+pub(super) enum Kept {
+    /// In this process.
+    Here,
+    /// Tokens in a file, for so many of them.
+    File(PathBuf, usize),
+    /// Where others find both.
+    Shared,
 }
 
 /// What auth goes by.
@@ -75,6 +97,10 @@ impl Rules {
 }
 
 impl Auth {
+    pub(super) fn inner(&self) -> Arc<Inner> {
+        Arc::clone(&self.0)
+    }
+
     /// Its settings, to be changed while it runs.
     pub fn rules(&self) -> Rules {
         self.0.rules.clone()
@@ -83,7 +109,7 @@ impl Auth {
     /// A role that keeps everything in memory, swept until `watch` closes.
     pub fn in_memory(settings: Settings, watch: &Watch) -> Self {
         let store = Arc::new(Memory::new(settings.max_tokens));
-        Self::with_sessions_here(Tokens::Own(store), settings, watch)
+        Self::with_sessions_here(Tokens::Own(store), Kept::Here, settings, watch)
     }
 
     /// A role that keeps its tokens in the file at `path`, and sessions in memory. Errors: the file
@@ -92,6 +118,7 @@ impl Auth {
         let store = Arc::new(File::open(path, settings.max_tokens)?);
         Ok(Self::with_sessions_here(
             Tokens::Own(store),
+            Kept::File(path.to_owned(), settings.max_tokens),
             settings,
             watch,
         ))
@@ -99,7 +126,7 @@ impl Auth {
 
     /// A role that knows the tokens of `source` and makes none.
     pub fn foreign(source: Box<dyn Source>, settings: Settings, watch: &Watch) -> Self {
-        Self::with_sessions_here(Tokens::Foreign(source), settings, watch)
+        Self::with_sessions_here(Tokens::Foreign(source), Kept::Here, settings, watch)
     }
 
     /// A role that shares tokens and sessions with all who use the same Redis.
@@ -112,20 +139,24 @@ impl Auth {
         until_closing(watch, async move { listening.listen().await });
         let shared: Arc<dyn Store> = Arc::<Redis>::clone(&redis);
         let inner = Inner {
-            tokens: Tokens::Own(shared),
+            tokens: Arc::new(RwLock::new(Tokens::Own(shared))),
+            kept: Kept::Shared,
             registry: redis,
             orders,
+            overruled: Mutex::default(),
             rules,
         };
         Self::start(inner, watch)
     }
 
-    fn with_sessions_here(tokens: Tokens, settings: Settings, watch: &Watch) -> Self {
+    fn with_sessions_here(tokens: Tokens, kept: Kept, settings: Settings, watch: &Watch) -> Self {
         let rules = Rules::new(settings);
         let inner = Inner {
-            tokens,
+            tokens: Arc::new(RwLock::new(tokens)),
+            kept,
             registry: Arc::new(registry::Memory::new(rules.limits.clone())),
             orders: Arc::default(),
+            overruled: Mutex::default(),
             rules,
         };
         Self::start(inner, watch)
@@ -153,7 +184,8 @@ impl Role for Auth {
             | Request::Revoke(_)
             | Request::Sessions(_)
             | Request::Session(_)
-            | Request::Kill(_) => &["api"],
+            | Request::Kill(_)
+            | Request::SetRights(..) => &["api"],
             Request::Redeem(_)
             | Request::Begin(_)
             | Request::Beat(_)
@@ -166,29 +198,18 @@ impl Role for Auth {
 
     async fn call(&self, request: Request) -> Result<Reply, AuthError> {
         let inner = &self.0;
-        let now = UnixTime::now();
-        match request {
-            Request::Authorize(new) => inner.authorize(*new).await,
-            Request::Redeem(token) => inner.redeem(&token, now).await,
-            Request::List(instance) => {
-                let entries = inner.store()?.list(instance, now).await?;
-                Ok(Reply::Listed(entries))
-            }
-            Request::Show(id) => one(inner.store()?.find(&id, now).await?),
-            Request::Revoke(id) => inner.revoke(&id, now).await,
-            Request::Ready => inner.ready().await,
-            Request::Begin(record) => inner.begin(*record, now).await,
-            Request::Beat(beats) => inner.registry.beat(beats, now).await.map(Reply::Pulse),
-            Request::Restore(sessions) => {
-                inner.registry.restore(sessions, now).await?;
-                Ok(Reply::Done)
-            }
-            Request::End(id, opened) => inner.end(id, opened, now).await,
-            Request::Orders(cursor) => Ok(Reply::Orders(inner.orders.after(cursor, HOLD).await)),
-            Request::Sessions(instance) => inner.registry.list(instance).await.map(Reply::Sessions),
-            Request::Session(id) => inner.session(id).await,
-            Request::Kill(id) => inner.kill(id).await,
+        let tokens = inner.tokens.read().await;
+        if let Tokens::Moved(heir) = &*tokens {
+            let heir = heir.clone();
+            drop(tokens);
+            return heir.call(request).await;
         }
+        if let Request::Orders(cursor) = request {
+            // Held for long, and nothing to wait for.
+            drop(tokens);
+            return Ok(Reply::Orders(inner.orders.after(cursor, HOLD).await));
+        }
+        inner.answer(request, &tokens).await
     }
 }
 
@@ -202,17 +223,38 @@ fn until_closing(watch: &Watch, task: impl Future<Output = ()> + Send + 'static)
     });
 }
 
+/// A session of a single-use token is over.
+async fn release(
+    tokens: &Tokens,
+    record: &SessionRecord,
+    opened: bool,
+    now: UnixTime,
+) -> Result<(), AuthError> {
+    match tokens {
+        Tokens::Own(store) if record.terms.single_use => {
+            store.leave(&record.token, opened, now).await
+        }
+        _ => Ok(()),
+    }
+}
+
+/// While a process that could not hand over takes its file back.
+fn let_go() -> AuthError {
+    AuthError::Store("the file of tokens is not open".to_owned())
+}
+
 fn one(entry: Option<Entry>) -> Result<Reply, AuthError> {
     let entry = entry.ok_or(AuthError::Unknown)?;
     Ok(Reply::One(Box::new(entry)))
 }
 
-impl Inner {
+impl Tokens {
     /// Errors: `Elsewhere`, if there is none.
     fn store(&self) -> Result<&dyn Store, AuthError> {
-        match &self.tokens {
-            Tokens::Own(store) => Ok(&**store),
-            Tokens::Foreign(source) => Err(AuthError::Elsewhere(source.name().to_owned())),
+        match self {
+            Self::Own(store) => Ok(&**store),
+            Self::Foreign(source) => Err(AuthError::Elsewhere(source.name().to_owned())),
+            Self::Released | Self::Moved(_) => Err(let_go()),
         }
     }
 
@@ -238,40 +280,91 @@ impl Inner {
         Ok(Reply::Authorized(token, Box::new(grant)))
     }
 
-    async fn redeem(&self, token: &Token, now: UnixTime) -> Result<Reply, AuthError> {
-        let grant = match &self.tokens {
+    async fn ready(&self) -> Result<Reply, AuthError> {
+        match self {
+            Self::Own(store) => store.ready().await?,
+            Self::Foreign(source) => source.ready().await?,
+            Self::Released | Self::Moved(_) => return Err(let_go()),
+        }
+        Ok(Reply::Done)
+    }
+}
+
+impl Inner {
+    async fn answer(&self, request: Request, tokens: &Tokens) -> Result<Reply, AuthError> {
+        let now = UnixTime::now();
+        match request {
+            Request::Authorize(new) => tokens.authorize(*new).await,
+            Request::Redeem(token) => self.redeem(tokens, &token, now).await,
+            Request::List(instance) => {
+                let entries = tokens.store()?.list(instance, now).await?;
+                Ok(Reply::Listed(entries))
+            }
+            Request::Show(id) => one(tokens.store()?.find(&id, now).await?),
+            Request::Revoke(id) => self.revoke(tokens, &id, now).await,
+            Request::Ready => tokens.ready().await,
+            Request::Begin(record) => self.begin(tokens, *record, now).await,
+            Request::Beat(beats) => self.registry.beat(beats, now).await.map(Reply::Pulse),
+            Request::Restore(sessions) => {
+                self.registry.restore(sessions, now).await?;
+                Ok(Reply::Done)
+            }
+            Request::End(id, opened) => self.end(tokens, id, opened, now).await,
+            Request::Orders(cursor) => Ok(Reply::Orders(self.orders.after(cursor, HOLD).await)),
+            Request::Sessions(instance) => self.registry.list(instance).await.map(Reply::Sessions),
+            Request::Session(id) => self.session(id).await,
+            Request::Kill(id) => self.kill(id).await,
+            Request::SetRights(id, rights) => self.set_rights(tokens, id, rights, now).await,
+        }
+    }
+
+    async fn redeem(
+        &self,
+        tokens: &Tokens,
+        token: &Token,
+        now: UnixTime,
+    ) -> Result<Reply, AuthError> {
+        let grant = match tokens {
+            Tokens::Released | Tokens::Moved(_) => return Err(let_go()),
             Tokens::Own(store) => store.get(&token.hash(), now).await?,
-            Tokens::Foreign(source) => Some(Grant {
-                terms: Terms {
-                    single_use: false,
-                    ..self.rules.settings.now().terms
-                },
-                ..source.redeem(token, now).await?
-            }),
+            Tokens::Foreign(source) => {
+                let grant = source.redeem(token, now).await?;
+                let overruled = self.overruled().get(&token.hash().id()).copied();
+                Some(Grant {
+                    terms: Terms {
+                        single_use: false,
+                        ..self.rules.settings.now().terms
+                    },
+                    rights: overruled.unwrap_or(grant.rights),
+                    ..grant
+                })
+            }
         };
         let grant = grant.ok_or(AuthError::Unknown)?;
         Ok(Reply::Redeemed(Box::new(grant)))
     }
 
-    async fn ready(&self) -> Result<Reply, AuthError> {
-        match &self.tokens {
-            Tokens::Own(store) => store.ready().await?,
-            Tokens::Foreign(source) => source.ready().await?,
-        }
-        Ok(Reply::Done)
-    }
-
     /// Nothing opens with the token from here on, and what was opened ends.
-    async fn revoke(&self, id: &TokenId, now: UnixTime) -> Result<Reply, AuthError> {
-        let entry = self.store()?.remove(id, now).await?;
+    async fn revoke(
+        &self,
+        tokens: &Tokens,
+        id: &TokenId,
+        now: UnixTime,
+    ) -> Result<Reply, AuthError> {
+        let entry = tokens.store()?.remove(id, now).await?;
         for order in self.registry.order_all(id, Cause::Revoked).await? {
             self.orders.tell(order);
         }
         one(entry)
     }
 
-    async fn begin(&self, record: SessionRecord, now: UnixTime) -> Result<Reply, AuthError> {
-        let Tokens::Own(store) = &self.tokens else {
+    async fn begin(
+        &self,
+        tokens: &Tokens,
+        record: SessionRecord,
+        now: UnixTime,
+    ) -> Result<Reply, AuthError> {
+        let Tokens::Own(store) = tokens else {
             self.register(record, now).await?;
             return Ok(Reply::Done);
         };
@@ -280,7 +373,7 @@ impl Inner {
         }
         let (token, id) = (record.token.clone(), record.id);
         if let Err(error) = self.register(record.clone(), now).await {
-            self.release(&record, false, now).await?;
+            release(tokens, &record, false, now).await?;
             return Err(error);
         }
         // Whoever revokes the token from now on finds the session; who did before took the token.
@@ -317,25 +410,17 @@ impl Inner {
         }
     }
 
-    async fn end(&self, id: SessionId, opened: bool, now: UnixTime) -> Result<Reply, AuthError> {
-        if let Some(record) = self.registry.end(id).await? {
-            self.release(&record, opened, now).await?;
-        }
-        Ok(Reply::Done)
-    }
-
-    async fn release(
+    async fn end(
         &self,
-        record: &SessionRecord,
+        tokens: &Tokens,
+        id: SessionId,
         opened: bool,
         now: UnixTime,
-    ) -> Result<(), AuthError> {
-        match &self.tokens {
-            Tokens::Own(store) if record.terms.single_use => {
-                store.leave(&record.token, opened, now).await
-            }
-            _ => Ok(()),
+    ) -> Result<Reply, AuthError> {
+        if let Some(record) = self.registry.end(id).await? {
+            release(tokens, &record, opened, now).await?;
         }
+        Ok(Reply::Done)
     }
 
     async fn session(&self, id: SessionId) -> Result<Reply, AuthError> {
@@ -350,6 +435,43 @@ impl Inner {
             self.orders.tell(order);
         }
         Ok(session)
+    }
+
+    /// The token first, so that nobody gets the old rights back by loading the page anew.
+    async fn set_rights(
+        &self,
+        tokens: &Tokens,
+        id: SessionId,
+        rights: Rights,
+        now: UnixTime,
+    ) -> Result<Reply, AuthError> {
+        let live = self.registry.find(id).await?;
+        let token = live.ok_or(AuthError::NoSession(id))?.record.token;
+        match tokens {
+            Tokens::Own(store) => store.set_rights(&token, rights, now).await?,
+            Tokens::Foreign(_) => self.overrule(token, rights)?,
+            Tokens::Released | Tokens::Moved(_) => return Err(let_go()),
+        }
+        if let Some(order) = self.registry.set_rights(id, rights).await? {
+            self.orders.tell(order);
+        }
+        self.session(id).await
+    }
+
+    /// Remembers what somebody else's token opens with from now on.
+    fn overrule(&self, token: TokenId, rights: Rights) -> Result<(), AuthError> {
+        let mut overruled = self.overruled();
+        let most = self.rules.settings.now().max_tokens;
+        if overruled.len() >= most && !overruled.contains_key(&token) {
+            return Err(AuthError::Full(most));
+        }
+        let _before = overruled.insert(token, rights);
+        Ok(())
+    }
+
+    pub(super) fn overruled(&self) -> MutexGuard<'_, HashMap<TokenId, Rights>> {
+        let locked = self.overruled.lock();
+        locked.unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn sweep(&self) {
@@ -367,18 +489,23 @@ impl Inner {
     }
 
     async fn sweep_tokens(&self) -> Result<(), AuthError> {
-        match &self.tokens {
+        match &*self.tokens.read().await {
             Tokens::Own(store) => store.sweep(UnixTime::now()).await,
-            Tokens::Foreign(_) => Ok(()),
+            _ => Ok(()),
         }
     }
 
     async fn sweep_sessions(&self) -> Result<(), AuthError> {
         let now = UnixTime::now();
+        let tokens = self.tokens.read().await;
+        if matches!(*tokens, Tokens::Moved(_)) {
+            // Nobody renews leases here any more.
+            return Ok(());
+        }
         for record in self.registry.sweep(now).await? {
             let (session, proxy) = (record.id, &record.proxy);
             tracing::warn!(%session, proxy, "a session's proxy has gone silent");
-            self.release(&record, true, now).await?;
+            release(&tokens, &record, true, now).await?;
         }
         Ok(())
     }

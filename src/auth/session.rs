@@ -21,7 +21,7 @@ pub const BEAT: Duration = Duration::from_secs(5);
 /// How long a session is believed to live without a beat.
 pub const LEASE: Duration = Duration::from_secs(20);
 
-/// Who looks at what: what does not change while a session lives.
+/// Who looks at what: what does not change while a session lives, but for its rights.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct SessionRecord {
     /// Its id.
@@ -48,7 +48,7 @@ pub struct SessionRecord {
     pub browser: Browser,
     /// Since when.
     pub started: UnixTime,
-    /// What its viewer may do.
+    /// What its viewer is to be allowed; what it may do now stands in the [`Beat`].
     #[serde(default)]
     pub rights: Rights,
     /// On what terms.
@@ -78,6 +78,9 @@ pub struct Beat {
     /// How its console is reached, once it is.
     #[serde(default)]
     pub way: Option<Way>,
+    /// What the viewer may do, as its proxy enforces it.
+    #[serde(default)]
+    pub rights: Rights,
 }
 
 impl Beat {
@@ -89,6 +92,7 @@ impl Beat {
             down: 0,
             last_input: record.started,
             way: None,
+            rights: record.rights,
         }
     }
 }
@@ -98,17 +102,40 @@ impl Beat {
 pub struct Pulse {
     /// Sessions that auth does not know (any more): to be registered again.
     pub unknown: Vec<SessionId>,
-    /// Sessions that are to end.
+    /// Sessions that are to end, or to have other rights.
     pub orders: Vec<Order>,
 }
 
-/// A session is to end.
+/// What is to become of a session.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Order {
     /// Which.
     pub session: SessionId,
-    /// Why.
-    pub cause: Cause,
+    /// What.
+    pub wish: Wish,
+}
+
+/// What an order wants.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub enum Wish {
+    /// The session is to end.
+    End(Cause),
+    /// Its viewer is to have these rights.
+    Rights(Rights),
+}
+
+impl Order {
+    /// A session is to end.
+    pub fn end(session: SessionId, cause: Cause) -> Self {
+        let wish = Wish::End(cause);
+        Self { session, wish }
+    }
+
+    /// The viewer of a session is to have other rights.
+    pub fn rights(session: SessionId, rights: Rights) -> Self {
+        let wish = Wish::Rights(rights);
+        Self { session, wish }
+    }
 }
 
 /// Why a session is to end.
@@ -120,6 +147,17 @@ pub enum Cause {
     Revoked,
     /// Another viewer took its console over.
     TakenOver,
+}
+
+impl SessionRecord {
+    /// What becomes of it if its viewer is to have these rights: the console's clipboard stays as
+    /// it was when the session opened, because no proxy can change that in the middle.
+    pub fn changeable(&self, rights: Rights) -> Rights {
+        Rights {
+            clipboard_out: self.rights.clipboard_out,
+            ..rights
+        }
+    }
 }
 
 /// How many sessions there may be at one time; none is no limit.

@@ -169,6 +169,7 @@ async fn a_session_is_listed_from_its_begin_to_its_end() {
         down: 5,
         last_input: UnixTime(7),
         way: Some(Way::Tunnel),
+        rights: record.rights,
     };
     let pulse = auth.beat(vec![beat]).await.unwrap();
     let listed = auth.sessions(Some(instance_id(1))).await.unwrap();
@@ -200,10 +201,7 @@ async fn killing_a_session_and_revoking_its_token_are_heard_at_once_and_with_eve
     let beats = [&first, &second].map(Beat::first);
     let pulse = auth.beat(beats.to_vec()).await.unwrap();
 
-    let order = |record: &SessionRecord, cause| Order {
-        session: record.id,
-        cause,
-    };
+    let order = |record: &SessionRecord, cause| Order::end(record.id, cause);
     let (one, two) = (
         order(&first, Cause::Operator),
         order(&second, Cause::Revoked),
@@ -213,6 +211,40 @@ async fn killing_a_session_and_revoking_its_token_are_heard_at_once_and_with_eve
     assert_eq!(pulse.orders, [one, two]);
     let nobody = SessionId::generate();
     assert_eq!(auth.kill(nobody).await, Err(AuthError::NoSession(nobody)));
+}
+
+#[tokio::test]
+async fn other_rights_are_heard_at_once_and_with_every_beat_until_they_are_in_force() {
+    let (auth, _drain) = near();
+    let token = issue(&auth, Terms::default()).await;
+    let record = SessionRecord {
+        rights: Rights::CONTROL,
+        ..record(&token, 1, Terms::default(), "a")
+    };
+    auth.begin(record.clone()).await.unwrap();
+    let start = auth.orders(None).await.unwrap();
+    let mut beat = Beat::first(&record);
+
+    let changed = auth.set_rights(record.id, Rights::VIEW).await.unwrap();
+    let heard = auth.orders(Some(start.cursor)).await.unwrap();
+    let pulse = auth.beat(vec![beat]).await.unwrap();
+
+    // A session that began with the console's clipboard keeps it; its token does not.
+    let looking = Rights {
+        clipboard_out: true,
+        ..Rights::VIEW
+    };
+    let order = Order::rights(record.id, looking);
+    assert_eq!(changed.record.rights, looking);
+    assert_eq!(changed.beat.rights, Rights::CONTROL);
+    assert_eq!((heard.items, pulse.orders), (vec![order], vec![order]));
+    let grant = auth.redeem(&token).await.unwrap();
+    assert_eq!(grant.rights, Rights::VIEW);
+    beat.rights = looking;
+    assert_eq!(auth.beat(vec![beat]).await.unwrap(), Pulse::default());
+    let nobody = SessionId::generate();
+    let unknown = auth.set_rights(nobody, Rights::VIEW).await;
+    assert_eq!(unknown, Err(AuthError::NoSession(nobody)));
 }
 
 #[tokio::test]
@@ -368,15 +400,13 @@ fn every_request_and_reply_survives_the_wire() {
         beat: Beat::first(&record),
         record: record.clone(),
     };
-    let order = Order {
-        session: record.id,
-        cause: Cause::Operator,
-    };
+    let order = Order::end(record.id, Cause::Operator);
     let pulse = Pulse {
         unknown: vec![record.id],
-        orders: vec![order],
+        orders: vec![order, Order::rights(record.id, Rights::VIEW)],
     };
     let requests = [
+        Request::SetRights(record.id, Rights::VIEW),
         Request::Authorize(Box::new(new_grant(1, 5))),
         Request::Redeem(Token::generate()),
         Request::List(Some(instance_id(1))),

@@ -5,6 +5,7 @@
 //! one over its admin socket and know nothing of its roles.
 
 mod config;
+mod doctor;
 mod failure;
 mod instance;
 mod key;
@@ -20,10 +21,13 @@ mod roles;
 mod serve;
 mod session;
 mod token;
+mod upgrade;
 
 use std::path::PathBuf;
 
 use clap::{Args, CommandFactory as _, Parser, Subcommand, ValueEnum};
+
+use crate::process::{excuse, launched};
 
 pub use failure::{Exit, Failure, complain};
 
@@ -69,6 +73,8 @@ enum Command {
     Compute(roles::One),
     /// Have the running vncgate read its config again
     Reload(reload::Reload),
+    /// Have another process take the place of the running vncgate, which keeps its sessions
+    Upgrade(upgrade::Upgrade),
     /// Make, look at and revoke console URLs
     #[command(subcommand)]
     Token(token::TokenCommand),
@@ -78,6 +84,8 @@ enum Command {
     /// See what instances there are
     #[command(subcommand)]
     Instance(instance::InstanceCommand),
+    /// Walk the way to a console as a viewer would, and say where it ends and what to change
+    Doctor(doctor::Doctor),
     /// Check and show the config file
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -147,6 +155,14 @@ enum Format {
 
 /// Runs a command to its end.
 pub fn run(cli: Cli) -> Result<(), Failure> {
+    if launched()? {
+        return Ok(());
+    }
+    let outcome = dispatch(cli);
+    outcome.inspect_err(|failure| excuse(&failure.message))
+}
+
+fn dispatch(cli: Cli) -> Result<(), Failure> {
     match cli.command {
         Command::Serve(serve) => serve.run(),
         Command::Proxy(proxy) => proxy.run(),
@@ -154,9 +170,11 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Command::Auth(one) => one.run(RoleName::Auth),
         Command::Compute(one) => one.run(RoleName::Compute),
         Command::Reload(reload) => reload.run(),
+        Command::Upgrade(upgrade) => upgrade.run(),
         Command::Token(command) => command.run(),
         Command::Session(command) => command.run(),
         Command::Instance(command) => command.run(),
+        Command::Doctor(doctor) => doctor.run(),
         Command::Config(command) => command.run(),
         Command::Key(command) => command.run(),
         Command::Pki(command) => command.run(),

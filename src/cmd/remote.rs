@@ -54,7 +54,7 @@ impl Remote {
     }
 }
 
-fn nobody_there(socket: &Path, why: &io::Error) -> Failure {
+pub(super) fn nobody_there(socket: &Path, why: &io::Error) -> Failure {
     let socket = socket.display();
     if why.kind() == io::ErrorKind::PermissionDenied {
         let message = format!("{socket} is not yours: run this as the user that runs vncgate");
@@ -65,7 +65,7 @@ fn nobody_there(socket: &Path, why: &io::Error) -> Failure {
     Failure::new(Exit::Unreachable, message)
 }
 
-fn refusal(status: StatusCode, body: &[u8]) -> Failure {
+pub(super) fn refusal(status: StatusCode, body: &[u8]) -> Failure {
     let exit = match status {
         StatusCode::BAD_REQUEST => Exit::Usage,
         StatusCode::NOT_FOUND => Exit::NotFound,

@@ -8,13 +8,13 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use super::failure::chain;
 use super::{ConfigFile, Exit, Failure, output, paths};
 use crate::app::{
-    Addresses, App, Around, DEMO, Extras, Reread, RoleName, Roles, Running, StartError,
+    Addresses, App, Around, Bequest, DEMO, Extras, Heir, RoleName, Roles, Running, StartError,
 };
 use crate::config::Config;
 use crate::drain::{Drain, Signal, Signals, Watch};
 use crate::model::{Address, ConsoleType};
-use crate::process::{Givens, Notifier, Watchdog, beat, harden};
-use crate::telemetry::{self, Level};
+use crate::process::{Givens, Notifier, Predecessor, Program, Watchdog, beat, harden};
+use crate::telemetry;
 
 /// How long everything has to end once the drain is over. A session whose viewer answers no close
 /// frame takes 6 s (`proxy::relay`), and then has its last line in the log to write.
@@ -97,8 +97,14 @@ pub(super) fn start(
         Err(failure) => Err(failure.message),
     };
     let unhardened = harden();
-    let given =
-        Givens::from_manager().map_err(|error| Failure::new(Exit::Failure, error.to_string()))?;
+    let failed = |error: &dyn std::error::Error| Failure::new(Exit::Failure, error.to_string());
+    let (predecessor, given) = match Predecessor::of_this_process()? {
+        Some((predecessor, given)) => (Some(predecessor), given),
+        None => (
+            None,
+            Givens::from_manager().map_err(|error| failed(&error))?,
+        ),
+    };
     let logging = telemetry::start_log(&config.log).map_err(|error| {
         let level = &config.log.level;
         Failure::new(Exit::Config, format!("log.level: `{level}`: {error}"))
@@ -110,58 +116,72 @@ pub(super) fn start(
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let (level, reread) = (logging.level.clone(), Box::new(reread));
-    let outcome = runtime.block_on(serve(config, extras, level, reread, given));
+    let begin = Begin {
+        config,
+        extras,
+        given,
+        predecessor,
+        around: Around {
+            reread: Box::new(reread),
+            level: logging.level.clone(),
+            notifier: notifier()?,
+            program: Program::of_this_process()?,
+            bequest: None,
+        },
+    };
+    let outcome = runtime.block_on(serve(begin));
     runtime.shutdown_background();
     outcome
 }
 
-async fn serve(
+fn notifier() -> Result<Notifier, Failure> {
+    Notifier::from_env().map_err(|error| {
+        let why = format!("NOTIFY_SOCKET cannot be used: {error}");
+        Failure::new(Exit::Failure, why)
+    })
+}
+
+/// What the program begins with.
+struct Begin {
     config: Config,
     extras: Extras,
-    level: Level,
-    reread: Reread,
     given: Givens,
-) -> Result<(), Failure> {
+    predecessor: Option<Predecessor>,
+    around: Around,
+}
+
+async fn serve(begin: Begin) -> Result<(), Failure> {
     let mut signals = Signals::listen()?;
-    let notifier = Notifier::from_env().map_err(|error| {
-        Failure::new(
-            Exit::Failure,
-            format!("NOTIFY_SOCKET cannot be used: {error}"),
-        )
-    })?;
+    let notifier = begin.around.notifier.clone();
+    let (extras, fresh) = (&begin.extras, begin.predecessor.is_none());
     let named = extras.target.as_ref().map(ToString::to_string);
     let named = named.or_else(|| extras.demo.then(|| DEMO.to_owned()));
-    let admin = paths::admin_socket(&config);
     let alone = !extras.roles.are_all();
-    let app = App::bind(config, extras, admin, given).await;
-    let refused = |error: StartError| {
-        let exit = if error.is_of_config() {
-            Exit::Config
-        } else {
-            Exit::Failure
-        };
-        Failure::new(exit, chain(&error))
-    };
-    let app = app.map_err(refused)?;
-    let addresses = app.addresses().clone();
     let drain = Drain::default();
-    let around = Around {
-        reread,
-        level,
-        notifier: notifier.clone(),
-    };
-    let running = app.run(&drain, around).map_err(refused)?;
-    announce(&addresses);
+    let running = Box::pin(begin.open(&drain)).await?;
     match named {
+        _ if !fresh => {}
         Some(name) => hand_out_url(&running, &name).await?,
         None if alone => {}
         None => tell_first_steps(),
     }
     notifier.ready("serving");
     watch_over(&notifier, &running, &drain.watch());
-    let signal = live(&mut signals, &running, &drain.watch()).await;
+    let gate = drain.gate();
+    let asked = live(&mut signals, &running, &drain.watch()).await;
     let drain_timeout = *running.drain_timeout.now();
+    let signal = if let Some(signal) = asked {
+        signal
+    } else {
+        tokio::select! {
+            signal = signals.end() => signal,
+            () = gate.deserted() => {
+                drain.run(Duration::ZERO, GRACE).await;
+                tracing::info!("ended, with the last session of the time before the successor");
+                return Ok(());
+            }
+        }
+    };
     let limit = humantime::format_duration(drain_timeout).to_string();
     tracing::info!(?signal, limit, "draining; a second signal ends at once");
     notifier.stopping("draining: sessions end, nothing new is taken");
@@ -177,13 +197,67 @@ async fn serve(
     }
 }
 
-/// Does what signals say until one asks for the end.
-async fn live(signals: &mut Signals, running: &Running, watch: &Watch) -> Signal {
+impl Begin {
+    /// Opens the doors and serves; where there was a process before, takes over from it.
+    async fn open(mut self, drain: &Drain) -> Result<Running, Failure> {
+        let admin = paths::admin_socket(&self.config);
+        let app = App::bind(self.config, self.extras, admin, self.given).await;
+        let app = app.map_err(|error| refused(&error))?;
+        let addresses = app.addresses().clone();
+        if let Some(predecessor) = &self.predecessor {
+            self.around.bequest = bequest(&predecessor.prepared()?)?;
+        }
+        let running = app
+            .run(drain, self.around)
+            .await
+            .map_err(|error| refused(&error))?;
+        if let Some(predecessor) = self.predecessor {
+            let place = running.heir.as_ref().map(|heir| heir.place.clone());
+            predecessor.serving(place);
+            wait_for_the_end_of(predecessor, &running, &drain.watch());
+        }
+        announce(&addresses);
+        Ok(running)
+    }
+}
+
+fn refused(error: &StartError) -> Failure {
+    let exit = if error.is_of_config() {
+        Exit::Config
+    } else {
+        Exit::Failure
+    };
+    Failure::new(exit, chain(error))
+}
+
+fn bequest(text: &str) -> Result<Option<Bequest>, Failure> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    serde_json::from_str(text).map(Some).map_err(|error| {
+        let why = format!("the process before gives what makes no sense here: {error}");
+        Failure::new(Exit::Failure, why)
+    })
+}
+
+/// Its sessions need this process as long as they live.
+fn wait_for_the_end_of(predecessor: Predecessor, running: &Running, watch: &Watch) {
+    let heir = running.heir.clone();
+    watch.spawn_session(async move {
+        predecessor.gone().await;
+        heir.iter().for_each(Heir::left_alone);
+        tracing::info!("the process before has ended");
+    });
+}
+
+/// Does what signals say until one asks for the end; nothing if another process takes over.
+async fn live(signals: &mut Signals, running: &Running, watch: &Watch) -> Option<Signal> {
     let mut looking = std::pin::pin!(look_around(running));
     let mut looked = false;
     loop {
         let signal = tokio::select! {
             signal = signals.next() => signal,
+            () = running.upgrader.replaced() => return None,
             () = looking.as_mut(), if !looked => {
                 looked = true;
                 continue;
@@ -195,7 +269,11 @@ async fn live(signals: &mut Signals, running: &Running, watch: &Watch) -> Signal
                 // Of its own, so that files that hang do not keep the process from ending.
                 watch.spawn_service(async move { drop(reloader.reload().await) });
             }
-            end => return end,
+            Signal::Upgrade => {
+                let upgrader = running.upgrader.clone();
+                watch.spawn_service(async move { drop(upgrader.upgrade().await) });
+            }
+            end => return Some(end),
         }
     }
 }
@@ -222,17 +300,19 @@ fn announce(addresses: &Addresses) {
             .collect::<Vec<_>>()
             .join(",")
     };
-    let public = addresses.listen.iter().chain(&addresses.api);
-    for address in public.filter(|address| !address.ip().is_loopback()) {
-        tracing::warn!(%address, "plain HTTP on a public address: put TLS in front");
+    let clear = addresses.clear.iter();
+    for address in clear.filter(|address| !address.ip().is_loopback()) {
+        tracing::warn!(%address, "plain HTTP on a public address: set [tls], or put TLS in front");
     }
     let some = |addresses: &[SocketAddr]| (!addresses.is_empty()).then(|| list(addresses));
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
+        pid = std::process::id(),
         listen = some(&addresses.listen),
         api = some(&addresses.api),
         rpc = (!addresses.rpc.is_empty()).then(|| addresses.rpc.join(",")),
         monitor = some(&addresses.monitor),
+        redirect = some(&addresses.redirect),
         admin = %addresses.admin.display(),
         "ready"
     );

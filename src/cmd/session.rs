@@ -6,7 +6,7 @@ use http::Method;
 
 use super::{Failure, Format, Question, output};
 use crate::api::{SessionView, SessionsView};
-use crate::model::SessionId;
+use crate::model::{Rights, SessionId};
 
 /// How often `session watch` looks.
 const LOOK: Duration = Duration::from_secs(1);
@@ -30,6 +30,16 @@ pub(super) enum SessionCommand {
     Kill {
         /// Its id, see `session list`
         session: SessionId,
+        #[command(flatten)]
+        question: Question,
+    },
+    /// Change what a session's viewer may do, at once, and what its URL opens with from now on
+    Rights {
+        /// Its id, see `session list`
+        session: SessionId,
+        /// control (everything), view (nothing but look), or a list of input, clipboard-in and
+        /// clipboard-out with commas between
+        rights: Rights,
         #[command(flatten)]
         question: Question,
     },
@@ -60,6 +70,11 @@ impl SessionCommand {
                 output::say("ended");
                 Ok(())
             }
+            Self::Rights {
+                session,
+                rights,
+                question,
+            } => change(session, rights, &question),
             Self::Watch { question } => watch(&question),
         }
     }
@@ -72,6 +87,25 @@ fn all(question: &Question) -> Result<SessionsView, Failure> {
 fn ask(method: Method, session: SessionId, question: &Question) -> Result<(), Failure> {
     let path = format!("/v1/sessions/{session}");
     let view: SessionView = question.remote.call(method, &path, None)?;
+    match question.output {
+        Format::Table => show(&[view]),
+        Format::Json => output::json(&view),
+    }
+}
+
+fn change(session: SessionId, rights: Rights, question: &Question) -> Result<(), Failure> {
+    let path = format!("/v1/sessions/{session}");
+    let body = serde_json::json!({ "rights": rights }).to_string();
+    let view: SessionView = question.remote.call(Method::PATCH, &path, Some(body))?;
+    let now = view.rights;
+    if (now.input, now.clipboard_in) != (rights.input, rights.clipboard_in) {
+        output::say("its proxy has not answered yet; `session show` tells when it has");
+    } else if now != rights {
+        output::say(&format!(
+            "what it may read of the console's clipboard stays as it was when it opened; its URL opens \
+             with `{rights}` from now on, so `session kill` makes the rest count at once"
+        ));
+    }
     match question.output {
         Format::Table => show(&[view]),
         Format::Json => output::json(&view),

@@ -5,11 +5,13 @@
 //! in `config.example.toml`, which a test holds against this file. Knows the model alone.
 
 mod audit;
+mod credentials;
 mod error;
 mod keystone;
 mod period;
 mod redis;
 mod rpc;
+mod tls;
 mod vnc;
 
 use std::collections::HashSet;
@@ -27,6 +29,7 @@ pub use keystone::{Interface, Keystone};
 pub use period::Period;
 pub use redis::Redis;
 pub use rpc::{BadDoor, Rpc, RpcDoor, Tunnel};
+pub use tls::{Pair, Tls, TlsListener};
 
 use crate::model::{
     AccessPath, Address, ConsoleKind, ConsoleType, Host, InstanceId, KeyHash, Role, SecondViewer,
@@ -45,6 +48,8 @@ pub const DEFAULT_PATH: &str = "/etc/vncgate/vncgate.toml";
 pub struct Config {
     /// The proxy role and its listener.
     pub proxy: Proxy,
+    /// TLS on our own listeners.
+    pub tls: Tls,
     /// The api role.
     pub api: Api,
     /// The auth role.
@@ -101,8 +106,10 @@ pub struct Proxy {
     pub serial_url: Option<Url>,
     /// Host names, beside the request's own and the public URL's, that a page may come from.
     pub allowed_origins: Vec<String>,
-    /// Networks whose forwarded headers are believed.
+    /// Networks whose forwarded headers and PROXY headers are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether balancers there announce each connection by the PROXY protocol.
+    pub proxy_protocol: bool,
     /// How long a hypervisor may take to accept, to greet, and to shake hands.
     pub connect_timeout: Period,
     /// Networks that consoles may be dialled in; empty: where their hosts are.
@@ -115,6 +122,8 @@ pub struct Proxy {
     pub drain_timeout: Period,
     /// How long a client may take to send a request's head.
     pub header_timeout: Period,
+    /// The largest head of a request, in bytes.
+    pub max_header: usize,
     /// Sessions at one time.
     pub max_sessions: usize,
     /// Connections at one time that are no session yet.
@@ -129,6 +138,8 @@ pub struct Proxy {
 pub struct Api {
     /// A listener of its own; empty: the proxy's.
     pub listen: Vec<SocketAddr>,
+    /// Whether balancers in `proxy.trusted_proxies` announce each connection there.
+    pub proxy_protocol: bool,
     /// How clients reach it, where a reverse proxy hides that.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub public_url: Option<Url>,
@@ -313,14 +324,24 @@ fn vnc() -> ConsoleKind {
     ConsoleKind::Vnc
 }
 
-/// `[limits]`: what sessions may use.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+/// `[limits]`: what sessions and addresses may use.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Bytes per second of one session in each direction; 0: any number.
     pub session_bandwidth: u64,
     /// The same of all sessions of one project or, without one, one caller, on this proxy.
     pub tenant_bandwidth: u64,
+    /// Connections of one address at one time that are no session; 0: any number.
+    pub connections_per_address: u32,
+    /// New connections of one address in a second; 0: any number.
+    pub new_connections_per_address: u32,
+    /// Failed tokens and keys of one address in a second; 0: any number.
+    pub failed_tokens_per_address: u32,
+    /// Bytes of memory beyond which nothing new begins; 0: any number; unset: four fifths of what
+    /// there is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub memory: Option<u64>,
 }
 
 /// `[monitor]`: `/healthz`, `/readyz` and `/metrics`.
@@ -374,6 +395,19 @@ pub enum LogFormat {
     Json,
 }
 
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            session_bandwidth: 0,
+            tenant_bandwidth: 0,
+            connections_per_address: 500,
+            new_connections_per_address: 200,
+            failed_tokens_per_address: 10,
+            memory: None,
+        }
+    }
+}
+
 impl Default for Proxy {
     fn default() -> Self {
         Self {
@@ -388,12 +422,14 @@ impl Default for Proxy {
             serial_url: None,
             allowed_origins: Vec::new(),
             trusted_proxies: Vec::new(),
+            proxy_protocol: false,
             connect_timeout: Period::from_secs(5),
             allowed_networks: Vec::new(),
             vnc: Security::default(),
             ping_interval: Period::from_secs(30),
             drain_timeout: Period::from_secs(30),
             header_timeout: Period::from_secs(10),
+            max_header: 32 * 1024,
             max_sessions: 10_000,
             max_connections: 2_000,
             max_frame: 1 << 20,
@@ -479,6 +515,7 @@ impl Config {
 
     /// Reads and checks a config from its text.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let text = &*credentials::placed(text);
         let config: Self =
             toml::from_str(text).map_err(|error| ConfigError::syntax(&error, text))?;
         config.check()?;
@@ -503,6 +540,8 @@ impl Config {
 
     fn check(&self) -> Result<(), ConfigError> {
         self.proxy.check()?;
+        self.tls.check()?;
+        self.check_proxy_protocol()?;
         let api_url = &self.api.public_url;
         api_url
             .as_ref()
@@ -529,6 +568,18 @@ impl Config {
 }
 
 impl Config {
+    fn check_proxy_protocol(&self) -> Result<(), ConfigError> {
+        let nobody = self.proxy.trusted_proxies.is_empty();
+        let why = "needs the balancer's address in proxy.trusted_proxies";
+        for (on, key) in [
+            (self.proxy.proxy_protocol, "proxy.proxy_protocol"),
+            (self.api.proxy_protocol, "api.proxy_protocol"),
+        ] {
+            refuse_if((on && nobody).then(|| why.to_owned()), key)?;
+        }
+        Ok(())
+    }
+
     fn check_auth(&self) -> Result<(), ConfigError> {
         let auth = &self.auth;
         longer_than_zero("auth.url_ttl", auth.url_ttl)?;
@@ -571,6 +622,8 @@ impl Proxy {
         at_least_one("proxy.max_connections", self.max_connections)?;
         let small = (self.max_frame < 4096).then(|| "must be at least 4096 bytes".to_owned());
         refuse_if(small, "proxy.max_frame")?;
+        let small = (self.max_header < 8192).then(|| "must be at least 8192 bytes".to_owned());
+        refuse_if(small, "proxy.max_header")?;
         self.allowed_origins
             .iter()
             .try_for_each(|origin| check_origin(origin))

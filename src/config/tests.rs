@@ -25,6 +25,8 @@ fn the_example_shows_every_key_there_is() {
     let everything = r#"
         proxy = { name = "n", public_url = "http://h", novnc_url = "http://h", spice_url = "http://h", xvpvnc_url = "http://h", spice_direct_url = "http://h", mks_url = "http://h", serial_url = "ws://h", vnc = VNC }
         admin = { socket = "/s" }
+        limits = { memory = 1 }
+        tls = { certificate = "/c", key = "/k", extra = [{ certificate = "/c", key = "/k" }] }
         audit = { file = "/a" }
         web = { root = "/w" }
         auth = { nova_url = "http://h", file = "/f", redis = { sentinel = "m", ca_file = "/f", user = "u", password_file = "/f" } }

@@ -122,9 +122,13 @@ impl Listener {
     }
 
     /// Opens a Unix socket that its owner alone may use. Its directory is made (0700) if it is
-    /// missing; a socket that nobody answers at is replaced. The socket itself comes beside it, for
-    /// further doors. Errors: see [`BindError`].
-    pub fn unix(path: &Path) -> Result<(Self, net_unix::UnixListener), BindError> {
+    /// missing; a socket that nobody answers at is replaced. Errors: see [`BindError`].
+    pub fn unix(path: &Path) -> Result<Self, BindError> {
+        Self::given_unix(&Self::bind_unix(path)?, path, true)
+    }
+
+    /// The same as a socket, for any number of doors.
+    pub fn bind_unix(path: &Path) -> Result<net_unix::UnixListener, BindError> {
         let failed = |why| BindError::Unix {
             path: path.to_owned(),
             why,
@@ -134,8 +138,7 @@ impl Listener {
         }
         make_directory(path).map_err(failed)?;
         remove_dead_socket(path).map_err(failed)?;
-        let socket = listen_as_owner(path).map_err(failed)?;
-        Ok((Self::given_unix(&socket, path, true)?, socket))
+        listen_as_owner(path).map_err(failed)
     }
 
     /// The address that is listened on; `None` for a Unix socket.
@@ -230,7 +233,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("sub/admin.sock");
 
-        let first = Listener::unix(&path).unwrap().0;
+        let first = Listener::unix(&path).unwrap();
         assert!(matches!(Listener::unix(&path), Err(BindError::Taken(_))));
         let mode = fs::metadata(&path).unwrap().permissions().mode();
         drop(first);

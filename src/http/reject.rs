@@ -58,6 +58,18 @@ impl Reject {
         )
     }
 
+    /// No host, or two.
+    pub fn bad_host() -> Self {
+        let why = "a request names one host";
+        Self::new(StatusCode::BAD_REQUEST, "bad-host", why)
+    }
+
+    /// Too much of something from one address: come back in `seconds`.
+    pub fn too_many(detail: impl Into<Cow<'static, str>>, seconds: u64) -> Self {
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many", detail)
+            .with_header(RETRY_AFTER, HeaderValue::from(seconds))
+    }
+
     /// Busy or draining: come back in `seconds`.
     pub fn retry(code: &'static str, detail: impl Into<Cow<'static, str>>, seconds: u16) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail)

@@ -3,6 +3,7 @@
 //! Every constructor parses, so a value that exists is valid; `Debug` of a secret hides it.
 //! Everything may use this module; it knows nothing of the rest.
 
+mod block;
 mod console;
 mod grant;
 mod id;
@@ -16,6 +17,7 @@ mod terms;
 mod time;
 mod way;
 
+pub use block::block_of;
 pub use console::{ConsoleKind, ConsoleType, UnknownConsoleType};
 pub use grant::{AccessUrl, Binding, Grant};
 pub use id::{CorrelationId, InstanceId, InstanceRef, SessionId};

@@ -3,6 +3,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
 
 use listenfd::ListenFd;
 
@@ -13,6 +14,8 @@ pub struct Given {
     pub name: String,
     /// Whether the service manager keeps it: it then takes the place of what the config says.
     pub managed: bool,
+    /// The path that people know it by, where that is not the one it was made under.
+    pub path: Option<PathBuf>,
     /// The socket.
     pub socket: Socket,
 }
@@ -53,6 +56,7 @@ impl Givens {
                 Ok(socket) => Ok(Given {
                     name,
                     managed: true,
+                    path: None,
                     socket,
                 }),
                 Err(error) => Err(BadSocket {

@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
@@ -20,6 +21,8 @@ pub struct Notifier(Option<Arc<Manager>>);
 
 #[derive(Debug)]
 struct Manager {
+    /// Set once the manager looks at another process.
+    silent: AtomicBool,
     socket: UnixDatagram,
     address: SocketAddr,
 }
@@ -42,7 +45,11 @@ impl Notifier {
         };
         let socket = UnixDatagram::unbound()?;
         socket.set_write_timeout(Some(PATIENCE))?;
-        Ok(Self(Some(Arc::new(Manager { socket, address }))))
+        Ok(Self(Some(Arc::new(Manager {
+            silent: AtomicBool::new(false),
+            socket,
+            address,
+        }))))
     }
 
     /// Ready to serve, at the start and after a reload.
@@ -65,9 +72,12 @@ impl Notifier {
         self.send(&format!("STATUS={}", line(status)));
     }
 
-    /// Another process has taken this one's place.
+    /// Another process has taken this one's place. From here on this one says nothing.
     pub fn successor(&self, pid: u32, status: &str) {
         self.send(&format!("MAINPID={pid}\nSTATUS={}", line(status)));
+        if let Some(manager) = &self.0 {
+            manager.silent.store(true, Ordering::Relaxed);
+        }
     }
 
     /// Still alive.
@@ -79,7 +89,14 @@ impl Notifier {
         let Some(manager) = &self.0 else {
             return;
         };
-        let Manager { socket, address } = &**manager;
+        let Manager {
+            silent,
+            socket,
+            address,
+        } = &**manager;
+        if silent.load(Ordering::Relaxed) {
+            return;
+        }
         if let Err(error) = socket.send_to_addr(message.as_bytes(), address) {
             tracing::debug!(%error, "the service manager was not told");
         }

@@ -20,7 +20,7 @@ use super::roster::Seat;
 use super::session::{self, Session};
 use super::{Proxy, Workers};
 use crate::audit::{Event, What};
-use crate::auth::SessionRecord;
+use crate::auth::{AuthError, SessionRecord};
 use crate::http::{Body, Peer, Reject};
 use crate::model::{Browser, CorrelationId, Grant, SessionId, TokenId, UnixTime};
 
@@ -96,12 +96,20 @@ impl Proxy {
             let why = "this gateway is going down; try again";
             return Reject::retry("draining", why, 5).into_response();
         }
+        if self.guard.is_full() {
+            let why = "this gateway has as much memory as limits.memory allows";
+            return Reject::retry("too-busy", why, 10).into_response();
+        }
         let settings = self.settings.now();
+        let viewer = request::client(peer.ip(), request.headers(), &settings.trusted_proxies);
+        if let Err(wait) = self.guard.may_try(viewer.ip) {
+            let why = "too many tokens from your address were unknown; wait a moment";
+            return Reject::too_many(why, wait.as_secs().saturating_add(1)).into_response();
+        }
         let Some(place) = self.places.take(settings.max_sessions) else {
             let why = "this gateway holds as many sessions as proxy.max_sessions allows";
             return Reject::retry("too-busy", why, 10).into_response();
         };
-        let viewer = request::client(peer.ip(), request.headers(), &settings.trusted_proxies);
         let correlation = CorrelationId::generate();
         let upgrade = hyper::upgrade::on(&mut request);
         let mut wanted = Wanted::default();
@@ -109,6 +117,9 @@ impl Proxy {
             Ok(opened) => self.begin(opened, upgrade, &viewer, correlation, place),
             Err(refusal) => {
                 drop(place);
+                if matches!(refusal, Refusal::Auth(AuthError::Unknown)) {
+                    self.guard.note_failure(viewer.ip);
+                }
                 self.tell_of_refusal(&refusal, wanted, &viewer, correlation);
                 if !self.refuse(&refusal, upgrade, correlation) {
                     return Reject::retry("too-busy", "too many refusals", 10).into_response();

@@ -4,7 +4,7 @@
 //! dials (and `preamble` asks there for one console of several), `entry` and `reception` shake
 //! hands with the VNC server and the viewer by the rules in [`rfb`] (`approach` says how), `session`
 //! lives as long as the viewer, `roster` watches over all sessions, `close` says in words why one
-//! ended. The bytes
+//! ended; `tell` answers a page that asks what its viewer may do. The bytes
 //! flow in [`relay`] over [`ws`], which know only each other. Called by the HTTP listener;
 //! calls auth and compute through their facades.
 
@@ -23,6 +23,7 @@ mod rights;
 mod roster;
 mod session;
 pub mod target;
+mod tell;
 mod workers;
 pub mod ws;
 
@@ -38,6 +39,7 @@ use crate::audit::Audit;
 use crate::auth::Auth;
 use crate::compute::{Compute, Displays};
 use crate::drain::Watch;
+use crate::http::{Guard, Rules};
 use crate::live::Live;
 use crate::model::Security;
 use crate::rpc::Client;
@@ -60,6 +62,7 @@ pub struct Proxy {
     bandwidth: bandwidth::Tenants,
     /// Where sessions run, if not where they began.
     workers: Option<Workers>,
+    guard: Guard,
 }
 
 /// What of the config the proxy goes by.
@@ -106,6 +109,7 @@ impl Proxy {
             roster: roster::Roster::default(),
             bandwidth: bandwidth::Tenants::default(),
             workers: None,
+            guard: Guard::new(Rules::default(), |_| ()),
         }
     }
 
@@ -127,6 +131,12 @@ impl Proxy {
             workers: Some(workers),
             ..self
         }
+    }
+
+    /// The same, turning away whom `guard` does.
+    #[must_use]
+    pub fn with_guard(self, guard: Guard) -> Self {
+        Self { guard, ..self }
     }
 
     /// The same, taking consoles from the hypervisors of this machine where they hand them over.

@@ -1,38 +1,87 @@
-//! A viewer's rights as a filter in its relay.
+//! A viewer's rights as a filter in its relay: those it began with, and those it has by now.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::close::UNFOLLOWED;
 use super::relay::{self, Ending};
 use super::rfb::{self, Unfiltered};
 use crate::model::{ConsoleKind, Rights};
 
-/// What is to look into a session with these rights; nothing where all is allowed.
-pub(super) fn filter(kind: ConsoleKind, rights: Rights) -> Option<Box<dyn relay::Filter>> {
-    if !rights.are_limited() {
-        return None;
+/// What the viewer of a live session may do just now.
+#[derive(Debug)]
+pub(super) struct InForce(AtomicU8);
+
+impl InForce {
+    pub(super) fn new(rights: Rights) -> Self {
+        Self(AtomicU8::new(bits(rights)))
     }
-    match kind {
-        ConsoleKind::Vnc => {
-            let filter = rfb::Filter::new(rights)?;
-            Some(Box::new(Warden(filter)))
+
+    /// Applies from the next message of the viewer's on that is read.
+    pub(super) fn set(&self, rights: Rights) {
+        self.0.store(bits(rights), Ordering::Release);
+    }
+
+    pub(super) fn get(&self) -> Rights {
+        let bits = self.0.load(Ordering::Acquire);
+        Rights {
+            input: bits & 1 != 0,
+            clipboard_in: bits & 2 != 0,
+            clipboard_out: bits & 4 != 0,
         }
-        // Nothing else is told apart here: whoever may not type says nothing at all.
-        ConsoleKind::Serial | ConsoleKind::Spice | ConsoleKind::Mks if rights.input => None,
-        ConsoleKind::Serial | ConsoleKind::Spice | ConsoleKind::Mks => Some(Box::new(Mute)),
+    }
+}
+
+fn bits(rights: Rights) -> u8 {
+    u8::from(rights.input)
+        | u8::from(rights.clipboard_in) << 1
+        | u8::from(rights.clipboard_out) << 2
+}
+
+/// Whether the rights of a session at such a console can be changed while it lives.
+pub(super) fn can_change(kind: ConsoleKind) -> bool {
+    matches!(kind, ConsoleKind::Vnc | ConsoleKind::Serial)
+}
+
+/// What is to look into a session with these rights. A viewer that may do everything is followed
+/// too, so that it can be stopped where one of its messages ends.
+pub(super) fn filter(kind: ConsoleKind, rights: &Arc<InForce>) -> Option<Box<dyn relay::Filter>> {
+    let now = rights.get();
+    match kind {
+        ConsoleKind::Vnc => Some(Box::new(Warden {
+            filter: rfb::Filter::new(now),
+            known: now,
+            rights: Arc::clone(rights),
+        })),
+        ConsoleKind::Spice | ConsoleKind::Mks if now.input => None,
+        // Nothing is told apart here: whoever may not type says nothing at all.
+        ConsoleKind::Serial | ConsoleKind::Spice | ConsoleKind::Mks => {
+            Some(Box::new(Gate(Arc::clone(rights))))
+        }
     }
 }
 
 /// RFB, message by message.
 #[derive(Debug)]
-struct Warden(rfb::Filter);
+struct Warden {
+    filter: rfb::Filter,
+    known: Rights,
+    rights: Arc<InForce>,
+}
 
 impl relay::Filter for Warden {
     fn up(&mut self, bytes: &mut Vec<u8>) -> Result<(), Ending> {
+        let now = self.rights.get();
+        if now != self.known {
+            self.filter.change(now);
+            self.known = now;
+        }
         let given = std::mem::take(bytes);
-        self.0.up(&given, bytes).map_err(ending)
+        self.filter.up(&given, bytes).map_err(ending)
     }
 
     fn down(&mut self, bytes: &mut [u8]) -> Result<usize, Ending> {
-        self.0.down(bytes).map_err(ending)
+        self.filter.down(bytes).map_err(ending)
     }
 }
 
@@ -43,13 +92,15 @@ fn ending(unfiltered: Unfiltered) -> Ending {
     }
 }
 
-/// A viewer that is not heard.
+/// A viewer that is heard or not.
 #[derive(Debug)]
-struct Mute;
+struct Gate(Arc<InForce>);
 
-impl relay::Filter for Mute {
+impl relay::Filter for Gate {
     fn up(&mut self, bytes: &mut Vec<u8>) -> Result<(), Ending> {
-        bytes.clear();
+        if !self.0.get().input {
+            bytes.clear();
+        }
         Ok(())
     }
 
@@ -62,19 +113,45 @@ impl relay::Filter for Mute {
 mod tests {
     use super::*;
 
+    fn made(kind: ConsoleKind, rights: Rights) -> (Box<dyn relay::Filter>, Arc<InForce>) {
+        let rights = Arc::new(InForce::new(rights));
+        (filter(kind, &rights).unwrap(), rights)
+    }
+
+    fn up(filter: &mut Box<dyn relay::Filter>, bytes: &[u8]) -> Vec<u8> {
+        let mut bytes = bytes.to_vec();
+        filter.up(&mut bytes).unwrap();
+        bytes
+    }
+
     #[test]
-    fn whoever_only_looks_at_a_serial_line_is_not_heard() {
-        let mut filter = filter(ConsoleKind::Serial, Rights::VIEW).unwrap();
-        let mut typed = b"reboot".to_vec();
-        filter.up(&mut typed).unwrap();
-        assert_eq!(typed, b"");
+    fn rights_are_kept_as_they_are() {
+        for bits in 0..8_u8 {
+            let rights = Rights {
+                input: bits & 1 != 0,
+                clipboard_in: bits & 2 != 0,
+                clipboard_out: bits & 4 != 0,
+            };
+            let kept = InForce::new(Rights::VIEW);
+            kept.set(rights);
+            assert_eq!(kept.get(), rights);
+        }
+    }
+
+    #[test]
+    fn whoever_only_looks_at_a_serial_line_is_not_heard_until_that_changes() {
+        let (mut filter, rights) = made(ConsoleKind::Serial, Rights::VIEW);
+        assert_eq!(up(&mut filter, b"reboot"), b"");
         assert_eq!(filter.down(&mut [1, 2, 3]), Ok(3));
-        assert!(super::filter(ConsoleKind::Serial, Rights::CONTROL).is_none());
+        rights.set(Rights::CONTROL);
+        assert_eq!(up(&mut filter, b"reboot"), b"reboot");
+        rights.set(Rights::VIEW);
+        assert_eq!(up(&mut filter, b"reboot"), b"");
     }
 
     #[test]
     fn what_cannot_be_followed_ends_the_session_in_words() {
-        let mut filter = filter(ConsoleKind::Vnc, Rights::VIEW).unwrap();
+        let (mut filter, _) = made(ConsoleKind::Vnc, Rights::VIEW);
         let ending = filter.up(&mut vec![1, 77]).unwrap_err();
         assert_eq!(ending.code, UNFOLLOWED);
         assert!(ending.reason.ends_with("unknown type 77"), "{ending:?}");

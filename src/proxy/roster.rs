@@ -16,10 +16,13 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::close::{self, Verdict};
 use super::relay::{Ending, Meter};
+use super::rights::{InForce, can_change};
 use super::{Proxy, input};
-use crate::auth::{AuthError, BEAT, Beat, LiveSession, Order, Pulse, SessionRecord};
+use crate::auth::{AuthError, BEAT, Beat, LiveSession, Order, Pulse, SessionRecord, Wish};
 use crate::compute::ComputeError;
-use crate::model::{ConsoleKind, InstanceId, InstanceRef, PowerState, SessionId, UnixTime, Way};
+use crate::model::{
+    ConsoleKind, InstanceId, InstanceRef, PowerState, Rights, SessionId, TokenId, UnixTime, Way,
+};
 
 /// How often the clocks of sessions are looked at.
 const TICK: Duration = Duration::from_secs(1);
@@ -48,6 +51,8 @@ pub(super) struct Live {
     pub(super) meter: Arc<Meter>,
     /// How its console is reached, once it is.
     way: OnceLock<Way>,
+    /// What the viewer may do by now.
+    pub(super) rights: Arc<InForce>,
     gavel: Mutex<Gavel>,
 }
 
@@ -68,6 +73,13 @@ pub(super) struct Seat {
 }
 
 impl Roster {
+    /// What the viewer may do who has a session here with this token.
+    pub(super) fn rights_of(&self, token: &TokenId) -> Option<Rights> {
+        let mut live = self.live.iter();
+        let found = live.find(|live| live.record.token == *token)?;
+        Some(found.rights.get())
+    }
+
     /// Whether a session that is idle by itself is so altogether: SPICE has a session for each
     /// channel, and the viewer types into one of them.
     fn is_idle(&self, record: &SessionRecord) -> bool {
@@ -85,6 +97,7 @@ impl Live {
     fn new(record: SessionRecord) -> Self {
         let is_input = input::of(record.console_type.kind());
         Self {
+            rights: Arc::new(InForce::new(record.rights)),
             record,
             meter: Arc::new(Meter::new(is_input)),
             way: OnceLock::new(),
@@ -146,12 +159,18 @@ impl Live {
             down: self.meter.down(),
             last_input: self.last_input(),
             way: self.way.get().copied(),
+            rights: self.rights.get(),
         }
     }
 
+    /// An auth that has forgotten all learns of the rights in force, not of those at the start.
     fn snapshot(&self) -> LiveSession {
+        let rights = self.rights.get();
         LiveSession {
-            record: self.record.clone(),
+            record: SessionRecord {
+                rights,
+                ..self.record.clone()
+            },
             beat: self.beat(),
         }
     }
@@ -303,8 +322,18 @@ impl Proxy {
     }
 
     fn obey(&self, order: Order) {
-        if let Some(live) = self.roster.live.get(&order.session) {
-            live.end(Verdict::Ordered(order.cause));
+        let Some(live) = self.roster.live.get(&order.session) else {
+            return;
+        };
+        match order.wish {
+            Wish::End(cause) => live.end(Verdict::Ordered(cause)),
+            Wish::Rights(rights) if can_change(live.record.console_type.kind()) => {
+                live.rights.set(live.record.changeable(rights));
+                tracing::info!(session = %order.session, %rights, "rights changed");
+                // Auth hears at once what is in force.
+                self.roster.beat_now.notify_one();
+            }
+            Wish::Rights(_) => {}
         }
     }
 

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use hyper::upgrade::OnUpgrade;
 use socket2::SockRef;
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::close::{ABNORMAL, ENDED, LOST, NO_CODE};
@@ -20,7 +19,7 @@ use super::workers::{adopt, adopt_tcp};
 use super::{Proxy, Settings};
 use crate::audit::{Event, What};
 use crate::compute::Display;
-use crate::http::upgraded_stream;
+use crate::http::{Upgraded, upgraded_stream};
 use crate::model::{CorrelationId, Grant, Scheme, SessionId, TokenId, Way};
 use crate::resolve;
 use crate::telemetry::TypeLabel;
@@ -48,7 +47,7 @@ pub(super) async fn run(proxy: &Proxy, session: Session, upgrade: OnUpgrade, mut
     let Some((mut viewer, viewer_bytes)) = take_stream(upgrade).await else {
         return;
     };
-    let adopted = adopt_tcp(&mut viewer).and_then(|()| adopt(&mut entered.stream));
+    let adopted = adopt_tcp(viewer.socket_mut()).and_then(|()| adopt(&mut entered.stream));
     if let Err(error) = adopted {
         tracing::warn!(%error, "a session ended before it began");
         return;
@@ -75,12 +74,14 @@ pub(super) async fn run(proxy: &Proxy, session: Session, upgrade: OnUpgrade, mut
     let opening = Opening {
         viewer_bytes,
         meter: Arc::clone(&seat.live().meter),
-        filter: rights::filter(grant.console_type.kind(), grant.rights),
+        filter: rights::filter(grant.console_type.kind(), &seat.live().rights),
         signature: format!(" [{correlation}]").into(),
         caps: proxy.bandwidth.caps(&grant, settings.bandwidth),
         ..Opening::default()
     };
     let report = serve(&settings, &seat, (viewer, entered), opening).await;
+    let mut grant = grant;
+    grant.rights = seat.live().rights.get();
     drop(seat);
     story.end(proxy, &grant, &report);
 }
@@ -151,7 +152,7 @@ impl Story {
 async fn serve(
     settings: &Settings,
     seat: &Seat,
-    (mut viewer, mut entered): (TcpStream, Entered),
+    (mut viewer, mut entered): (Upgraded, Entered),
     mut opening: Opening,
 ) -> Report {
     if entered.scheme.is_none() {
@@ -190,7 +191,7 @@ async fn serve(
 async fn relay(
     settings: &Settings,
     seat: &Seat,
-    viewer: TcpStream,
+    viewer: Upgraded,
     target: Stream,
     opening: Opening,
 ) -> Report {
@@ -220,10 +221,10 @@ pub(super) async fn refuse(upgrade: OnUpgrade, code: u16, reason: &str) {
 }
 
 /// The viewer's stream once the 101 has left, and what it sent behind its request.
-async fn take_stream(upgrade: OnUpgrade) -> Option<(TcpStream, Vec<u8>)> {
+async fn take_stream(upgrade: OnUpgrade) -> Option<(Upgraded, Vec<u8>)> {
     let (stream, early) = upgraded_stream(upgrade).await?;
-    let unsent = |()| SockRef::from(&stream).set_tcp_notsent_lowat(UNSENT);
-    if let Err(error) = resolve::prepare(&stream).and_then(unsent) {
+    let unsent = |()| SockRef::from(stream.socket()).set_tcp_notsent_lowat(UNSENT);
+    if let Err(error) = resolve::prepare(stream.socket()).and_then(unsent) {
         tracing::debug!(%error, "the viewer left before the session began");
     }
     Some((stream, early.to_vec()))

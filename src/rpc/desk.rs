@@ -100,12 +100,16 @@ impl Desk {
     pub async fn serve(self: Arc<Self>, listener: Listener, keys: Arc<Keys>, watch: Watch) {
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         loop {
+            if !watch.may_accept().await {
+                return listener.leave();
+            }
             let next = async {
                 let place = Arc::clone(&places).acquire_owned().await;
                 (place, accept(&listener).await)
             };
             let (place, accepted) = tokio::select! {
                 next = next => next,
+                () = watch.held() => continue,
                 () = watch.closing() => return,
             };
             let Ok(accepted) = accepted else {

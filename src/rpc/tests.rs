@@ -298,7 +298,7 @@ async fn a_unix_socket_needs_no_keys() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("rpc.sock");
     let drain = Drain::default();
-    let (door, _socket) = Listener::unix(&path).unwrap();
+    let door = Listener::unix(&path).unwrap();
     let (_left, _calls) = listen(door, Keys::Nothing, &drain.watch());
     let keys = Arc::new(Keys::Nothing);
     let client: Client<Echo> = Links::new(keys, timeouts()).client(&[Address::Unix(path)]);

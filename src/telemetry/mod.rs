@@ -153,6 +153,12 @@ pub struct Metrics {
     pub api_requests: Family<StatusLabel, Counter>,
     /// 1 while draining.
     pub draining: Gauge,
+    /// Clients turned away before a session, by why.
+    pub turned_away: Family<WhyLabel, Counter>,
+    /// Bytes of memory of this process.
+    pub memory: Gauge,
+    /// Limits that are set, by name; 0 is none.
+    pub limits: Family<NameLabel, Gauge>,
     /// Events taken for the audit log.
     pub audit_events: Counter,
     /// Events that it has lost.
@@ -208,6 +214,20 @@ pub struct CodeLabel {
 pub struct StatusLabel {
     /// An HTTP status.
     pub status: u16,
+}
+
+/// `why="rate"`
+#[derive(Clone, Debug, Eq, Hash, PartialEq, EncodeLabelSet)]
+pub struct WhyLabel {
+    /// A word.
+    pub why: &'static str,
+}
+
+/// `name="max_sessions"`
+#[derive(Clone, Debug, Eq, Hash, PartialEq, EncodeLabelSet)]
+pub struct NameLabel {
+    /// A key of the config, without its section.
+    pub name: &'static str,
 }
 
 /// `result="ok"`
@@ -293,6 +313,14 @@ impl Metrics {
             self.certificates.clone(),
         );
         registry.register(
+            "turned_away",
+            "Clients turned away before a session",
+            self.turned_away.clone(),
+        );
+        let (help, memory) = ("Memory of this process", self.memory.clone());
+        registry.register_with_unit("memory_resident", help, Unit::Bytes, memory);
+        registry.register("limit", "Limits in force; 0 is none", self.limits.clone());
+        registry.register(
             "config_reloads",
             "How often the config was read again, and whether it was good",
             self.reloads.clone(),
@@ -349,6 +377,17 @@ impl Metrics {
             Some(is_up) => drop(self.hosts.get_or_create(&label).set(i64::from(is_up))),
             None => drop(self.hosts.remove(&label)),
         }
+    }
+
+    /// Counts a client that was turned away.
+    pub fn count_turned_away(&self, why: &'static str) {
+        self.turned_away.get_or_create(&WhyLabel { why }).inc();
+    }
+
+    /// Notes a limit that is in force.
+    pub fn note_limit(&self, name: &'static str, value: u64) {
+        let value = i64::try_from(value).unwrap_or(i64::MAX);
+        let _before = self.limits.get_or_create(&NameLabel { name }).set(value);
     }
 
     /// Counts the bytes of an ended session.

@@ -209,7 +209,7 @@ impl Connector {
 }
 
 impl Identity {
-    fn read(&self, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
+    pub(super) fn read(&self, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
         let chain = files::certificates(&self.certificate)?;
         let key = files::key(&self.key)?;
         CertifiedKey::from_der(chain, key, provider).map_err(|why| TlsError::Own {

@@ -37,7 +37,7 @@ fn expiry(path: &Path) -> Result<Expiry, BadFile> {
 }
 
 /// The end of a certificate's validity: RFC 5280 section 4.1, as far as that.
-fn not_after(certificate: &[u8]) -> Option<SystemTime> {
+pub fn not_after(certificate: &[u8]) -> Option<SystemTime> {
     let (_, certificate, _) = element(certificate)?;
     let (_, mut rest, _) = element(certificate)?;
     let (first, _, after) = element(rest)?;

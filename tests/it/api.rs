@@ -289,6 +289,10 @@ fn the_description_tells_the_truth_about_every_answer() {
     let mut seen = BTreeSet::new();
     let screen = "/v1/instances/{instance}/screenshot";
     let no_session = format!("/v1/sessions/{}", uuid::Uuid::nil());
+    let change = Request::new("PATCH", &session).json(r#"{"rights": "view"}"#);
+    let changed = gateway.http(&authorized(change));
+    assert_eq!(changed.status, 200, "{changed:?}");
+    seen.insert(description.hold("PATCH", "/v1/sessions/{id}", &changed));
     let log = "/v1/instances/{instance}/log";
     let huge = json!({ "instance": "x".repeat(1 << 21) });
     let text = Request::new("POST", "/v1/consoles").header("Content-Type", "text/plain");
@@ -315,6 +319,8 @@ fn the_description_tells_the_truth_about_every_answer() {
         ("/v1/sessions", "GET", "/v1/sessions", 200),
         ("/v1/sessions", "POST", "/v1/sessions", 405),
         ("/v1/sessions/{id}", "GET", &session, 200),
+        ("/v1/sessions/{id}", "PATCH", &session, 415),
+        ("/v1/sessions/{id}", "PATCH", &no_session, 404),
         ("/v1/sessions/{id}", "DELETE", &session, 200),
         ("/v1/sessions/{id}", "DELETE", "/v1/sessions/x", 400),
         ("/v1/sessions/{id}", "GET", &no_session, 404),

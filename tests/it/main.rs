@@ -4,6 +4,8 @@
 //! One module per theme; `rig` holds what they share. Nothing here calls into the crate.
 
 #[cfg(test)]
+mod abuse;
+#[cfg(test)]
 mod activation;
 #[cfg(test)]
 mod api;
@@ -14,7 +16,11 @@ mod cli;
 #[cfg(test)]
 mod consoles;
 #[cfg(test)]
+mod deploy;
+#[cfg(test)]
 mod directory;
+#[cfg(test)]
+mod doctor;
 #[cfg(test)]
 mod files;
 #[cfg(test)]
@@ -50,7 +56,11 @@ mod origins;
 #[cfg(test)]
 mod pages;
 #[cfg(test)]
+mod partition;
+#[cfg(test)]
 mod preamble;
+#[cfg(test)]
+mod proxy_protocol;
 #[cfg(test)]
 mod qmp;
 #[cfg(test)]
@@ -66,7 +76,11 @@ mod rig;
 #[cfg(test)]
 mod rights;
 #[cfg(test)]
+mod rights_live;
+#[cfg(test)]
 mod roles;
+#[cfg(test)]
+mod rounds;
 #[cfg(test)]
 mod secrets;
 #[cfg(test)]
@@ -84,6 +98,14 @@ mod standalone;
 #[cfg(test)]
 mod stores;
 #[cfg(test)]
+mod tls_viewer;
+#[cfg(test)]
 mod tokens;
+#[cfg(test)]
+mod topologies;
+#[cfg(test)]
+mod units;
+#[cfg(test)]
+mod upgrade;
 #[cfg(test)]
 mod websockify_file;

@@ -4,7 +4,7 @@ use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::{Duration, Instant};
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::rig::gateway::{Setup, bare};
 use crate::rig::wait::{PATIENCE, until};
@@ -116,4 +116,30 @@ fn the_process_leaves_no_core_and_gains_no_privileges() {
     let cores = limits.lines().find(|line| line.starts_with("Max core"));
     let words: Vec<_> = cores.unwrap().split_whitespace().collect();
     assert_eq!(words[4..6], ["0", "0"], "{cores:?}");
+}
+
+#[test]
+fn the_service_manager_is_told_which_process_took_over() {
+    let manager = Manager::listen("successor");
+    let mut gateway = Setup::new().start_with(|binary| {
+        let mut command = bare(binary);
+        command.env("NOTIFY_SOCKET", &manager.name);
+        command
+    });
+    assert!(manager.hear().starts_with("READY=1"));
+
+    gateway.signal(Signal::USR2);
+    let moved = manager.hear();
+    let next = manager.hear();
+
+    let pid = moved.lines().find_map(|line| line.strip_prefix("MAINPID="));
+    let pid: i32 = pid.expect(&moved).parse().unwrap();
+    assert!(next.starts_with("READY=1"), "{next}");
+    until("the end of the first process", || {
+        (!gateway.is_running()).then_some(())
+    });
+    kill_process(Pid::from_raw(pid).unwrap(), Signal::TERM).unwrap();
+    let last = manager.hear();
+    assert!(last.starts_with("STOPPING=1"), "{last}");
+    assert_eq!(gateway.wait(), 0);
 }

@@ -77,6 +77,8 @@ fn whoever_only_looks_in_chromium_sees_all_that_novnc_can_draw() {
                 ["--click", "320,240"],
                 ["--press", "d"],
                 ["--then-pixel", pixel],
+                ["--expect-style", "#bar .badge=display: block"],
+                ["--expect-style", "#ctrl-alt-del=display: none"],
             ]
             .concat(),
         );

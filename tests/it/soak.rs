@@ -31,6 +31,7 @@ fn sessions_that_end_in_every_way_leave_nothing_behind() {
     let (echo, brief) = (Peer::echo(), brief());
     let setup = Setup::new().instance("echo", &echo.address());
     let setup = setup.instance("brief", &brief.address());
+    let setup = setup.set("limits", "new_connections_per_address", 0);
     let gateway = setup.set("auth", "url_ttl", "1h").start();
     let doors = [gateway.upgrade("echo"), gateway.upgrade("brief")];
     let (seconds, held) = plan();

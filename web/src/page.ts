@@ -6,6 +6,7 @@ import type { Credentials } from "novnc/rfb.js";
 import type { Ended } from "./ending.js";
 import * as memory from "./memory.js";
 import * as password from "./password.js";
+import { mayType } from "./rights.js";
 import {
   namesConsole,
   readable,
@@ -33,6 +34,8 @@ export interface Session<Screen> {
   answer(given: Credentials): void;
   /** Ends it because the viewer wants so. */
   leave(): void;
+  /** Sends nothing any more: the gateway would drop it. */
+  lookOnly?(): void;
 }
 
 /** Starts connecting to the WebSocket's address; a console is drawn into the target. */
@@ -91,6 +94,17 @@ class Console<Screen extends Focusable> implements Watcher {
     show("connected", { message: "Connected" });
     this.#bar.attach(this.#session?.screen, this.#settings.viewOnly);
     this.#session?.screen.focus({ preventScroll: true });
+    void this.#learnRights(this.#session);
+  }
+
+  /** Shows it where the gateway lets the viewer do no more than look. */
+  async #learnRights(session: Session<Screen> | undefined): Promise<void> {
+    const { path, token, viewOnly } = this.#settings;
+    const allowed = viewOnly || (await mayType(location.href, path, token));
+    if (!allowed && session && session === this.#session) {
+      session.lookOnly?.();
+      this.#bar.attach(session.screen, true);
+    }
   }
 
   credentialsWanted(types: (keyof Credentials)[]): void {

@@ -42,6 +42,10 @@ export class VncSession implements Session<RFB> {
     this.screen.sendCredentials(given);
   }
 
+  lookOnly(): void {
+    this.screen.viewOnly = true;
+  }
+
   leave(): void {
     this.screen.disconnect();
     this.#ending.leave();

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::super::Api;
 use super::version::{NEWEST, OLDEST};
 use super::{CURRENT, Dialect, LEGACY, extend};
-use crate::http::{Body, Peer, json as answer};
+use crate::http::{Body, Peer, Secure, json as answer};
 
 /// Whether a request for the root is a client's that looks for versions, and no browser's.
 pub(super) fn is_wanted(headers: &HeaderMap) -> bool {
@@ -56,8 +56,8 @@ pub(super) fn choices(own: &str, path: &str) -> Response<Body> {
 
 /// How the client reached this API, without a slash at the end.
 ///
-/// What the config says; else the `Host` of the request, and the scheme that a trusted proxy
-/// names.
+/// What the config says; else the `Host` of the request, and https if it came inside TLS of ours or,
+/// as a trusted proxy says, of that proxy's.
 pub(super) fn own_url(api: &Api, request: &Request<Incoming>, peer: Peer) -> String {
     if let Some(url) = &api.nova.public_url {
         return url.as_str().trim_end_matches('/').to_owned();
@@ -66,7 +66,8 @@ pub(super) fn own_url(api: &Api, request: &Request<Incoming>, peer: Peer) -> Str
     let host = headers.get(HOST).and_then(|value| value.to_str().ok());
     let authority = host.and_then(|host| host.parse::<http::uri::Authority>().ok());
     let authority = authority.map_or_else(|| "localhost".to_owned(), |it| it.to_string());
-    let secure = api.nova.is_trusted(peer) && forwarded_https(headers);
+    let ours = request.extensions().get::<Secure>().is_some();
+    let secure = ours || api.nova.is_trusted(peer) && forwarded_https(headers);
     let scheme = if secure { "https" } else { "http" };
     format!("{scheme}://{authority}")
 }

@@ -23,6 +23,7 @@ use tokio::time::timeout;
 use url::Url;
 use uuid::Uuid;
 
+use super::Sender;
 use super::identity::Caller;
 use super::{Api, BODY};
 use crate::http::{Body, Peer, Reject, read_body};
@@ -89,10 +90,14 @@ fn is_some_version(path: &str) -> bool {
 }
 
 /// Answers one request.
-pub(super) async fn answer(api: &Api, request: Request<Incoming>, peer: Peer) -> Response<Body> {
+pub(super) async fn answer(
+    api: &Api,
+    request: Request<Incoming>,
+    sender: Sender<'_>,
+) -> Response<Body> {
     let path = request.uri().path().to_owned();
     let Some((dialect, rest)) = mounted(&path) else {
-        let own = discovery::own_url(api, &request, peer);
+        let own = discovery::own_url(api, &request, sender.peer);
         return match &*path {
             "/" => discovery::versions(&own),
             other => discovery::choices(&own, other),
@@ -102,8 +107,8 @@ pub(super) async fn answer(api: &Api, request: Request<Incoming>, peer: Peer) ->
     let accept = preferred_type(request.headers());
     let segments: Vec<&str> = rest.split('/').skip(1).collect();
     let mut response = match &*segments {
-        [] | [""] => document(api, &request, peer, dialect),
-        segments => respond(api, request, peer, (dialect, segments), &id).await,
+        [] | [""] => document(api, &request, sender.peer, dialect),
+        segments => respond(api, request, sender, (dialect, segments), &id).await,
     };
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(&id) {
@@ -177,16 +182,16 @@ struct Call<'a> {
 async fn respond(
     api: &Api,
     request: Request<Incoming>,
-    peer: Peer,
+    sender: Sender<'_>,
     (dialect, segments): (Dialect, &[&str]),
     id: &str,
 ) -> Response<Body> {
     let (method, headers) = (request.method().clone(), request.headers().clone());
-    let caller = match api.gatekeeper.admit(&headers, peer).await {
+    let caller = match api.admit(&headers, sender).await {
         Ok(caller) => caller,
         Err(reject) => {
-            api.note_refusal(&reject, peer);
-            return not_admitted(reject, (&peer, id));
+            api.note_refusal(&reject, sender);
+            return not_admitted(reject, (sender, id));
         }
     };
     let Some((project, route)) = route(&method, segments) else {
@@ -198,7 +203,7 @@ async fn respond(
     };
     let version = match version {
         Ok(version) => version,
-        Err(fault) => return refused(fault, &caller, (&peer, id)),
+        Err(fault) => return refused(fault, &caller, (sender, id)),
     };
     let query = request.uri().query().unwrap_or_default();
     let query = url::form_urlencoded::parse(query.as_bytes()).into_owned();
@@ -208,10 +213,10 @@ async fn respond(
         dialect,
         version,
         query: query.collect(),
-        own_url: discovery::own_url(api, &request, peer),
+        own_url: discovery::own_url(api, &request, sender.peer),
     };
     let outcome = call.answer(route, project, request).await;
-    let mut response = outcome.unwrap_or_else(|fault| refused(fault, &call.caller, (&peer, id)));
+    let mut response = outcome.unwrap_or_else(|fault| refused(fault, &call.caller, (sender, id)));
     if dialect == Dialect::Current {
         version::tell(version, response.headers_mut());
     }
@@ -342,16 +347,29 @@ fn extend(object: &mut Value, more: Value) {
     }
 }
 
-fn refused(fault: Fault, caller: &Caller, (peer, id): (&Peer, &str)) -> Response<Body> {
+fn refused(fault: Fault, caller: &Caller, (sender, id): (Sender<'_>, &str)) -> Response<Body> {
+    let peer = sender.address;
     let (status, detail) = (fault.status.as_u16(), fault.message.as_ref());
-    tracing::info!(%peer, %caller, status, request = id, detail, "request refused");
+    // Clients ask for what they do not know yet, such as a name where an id stands.
+    if fault.status == StatusCode::NOT_FOUND {
+        tracing::debug!(peer, %caller, status, request = id, detail, "request refused");
+    } else {
+        tracing::info!(peer, %caller, status, request = id, detail, "request refused");
+    }
     fault.into_response()
 }
 
 /// 401 in the shape of Keystone's own middleware; all else as any fault.
-fn not_admitted(reject: Reject, (peer, id): (&Peer, &str)) -> Response<Body> {
+fn not_admitted(reject: Reject, (sender, id): (Sender<'_>, &str)) -> Response<Body> {
+    let peer = sender.address;
     let (status, detail) = (reject.status, reject.detail.as_ref());
-    tracing::info!(%peer, status = status.as_u16(), request = id, detail, "request refused");
+    tracing::info!(
+        peer,
+        status = status.as_u16(),
+        request = id,
+        detail,
+        "request refused"
+    );
     if status != StatusCode::UNAUTHORIZED {
         return Fault::from(reject).into_response();
     }

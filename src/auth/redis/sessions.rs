@@ -6,15 +6,17 @@ use super::{Redis, unreadable};
 use crate::auth::AuthError;
 use crate::auth::registry::{Answer, Memory, Registry};
 use crate::auth::session::{Beat, Cause, LEASE, LiveSession, Order, Pulse, SessionRecord};
-use crate::model::{Browser, InstanceId, SessionId, TokenId, UnixTime};
+use crate::model::{Browser, InstanceId, Rights, SessionId, TokenId, UnixTime};
 
 // KEYS of every script: live (id to record), lease (id by last second), order (id to cause),
-// beat (id to figures), version (of what decisions are made by).
+// beat (id to figures), version (of what decisions are made by), rights (id to those it is to have,
+// where they were changed).
 
 /// All there is, at one moment.
 const LOAD: &str = "
     return { redis.call('GET', KEYS[5]) or '0', redis.call('HGETALL', KEYS[1]),
-             redis.call('HGETALL', KEYS[3]), redis.call('HGETALL', KEYS[4]) }";
+             redis.call('HGETALL', KEYS[3]), redis.call('HGETALL', KEYS[4]),
+             redis.call('HGETALL', KEYS[6]) }";
 
 /// Takes a session in, and has others ended for it, if nobody else was taken in since `ARGV[1]`.
 const BEGIN: &str = "
@@ -38,16 +40,20 @@ const RESTORE: &str = "
     end
     return 1";
 
-/// Renews leases: id and figures of each, after the lease. Answers with what is ordered, nothing,
-/// or a question mark for the unknown.
+/// Renews leases: id and figures of each, after the lease. Answers with two texts for each: what is
+/// ordered, nothing, or a question mark for the unknown; and the rights it is to have, if they were
+/// changed.
 const BEAT: &str = "
     local answers = {}
     for i = 2, #ARGV, 2 do
-      if redis.call('HEXISTS', KEYS[1], ARGV[i]) == 0 then table.insert(answers, '?')
+      if redis.call('HEXISTS', KEYS[1], ARGV[i]) == 0 then
+        table.insert(answers, '?')
+        table.insert(answers, '')
       else
         redis.call('ZADD', KEYS[2], ARGV[1], ARGV[i])
         redis.call('HSET', KEYS[4], ARGV[i], ARGV[i + 1])
         table.insert(answers, redis.call('HGET', KEYS[3], ARGV[i]) or '')
+        table.insert(answers, redis.call('HGET', KEYS[6], ARGV[i]) or '')
       end
     end
     return answers";
@@ -59,6 +65,7 @@ const END: &str = "
     redis.call('ZREM', KEYS[2], ARGV[1])
     redis.call('HDEL', KEYS[3], ARGV[1])
     redis.call('HDEL', KEYS[4], ARGV[1])
+    redis.call('HDEL', KEYS[6], ARGV[1])
     return record";
 
 /// Has a session ended; the first cause stands.
@@ -67,9 +74,16 @@ const ORDER: &str = "
     redis.call('HSETNX', KEYS[3], ARGV[1], ARGV[2])
     return redis.call('HGET', KEYS[3], ARGV[1])";
 
+/// Notes what rights a session is to have.
+const RIGHTS: &str = "
+    if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then return 0 end
+    redis.call('HSET', KEYS[6], ARGV[1], ARGV[2])
+    return 1";
+
 /// What [`LOAD`] answers.
 type Loaded = (
     String,
+    HashMap<String, Vec<u8>>,
     HashMap<String, Vec<u8>>,
     HashMap<String, Vec<u8>>,
     HashMap<String, Vec<u8>>,
@@ -79,8 +93,9 @@ type Loaded = (
 const ATTEMPTS: u32 = 16;
 
 impl Redis {
-    fn keys(&self) -> [String; 5] {
-        ["live", "lease", "order", "beat", "version"].map(|name| self.joint(name))
+    fn keys(&self) -> [String; 6] {
+        let names = ["live", "lease", "order", "beat", "version", "rights"];
+        names.map(|name| self.joint(name))
     }
 
     /// Everything, as a registry in memory, and its version.
@@ -89,11 +104,14 @@ impl Redis {
             .link
             .script(&Script::new(LOAD), &self.keys(), &[])
             .await?;
-        let (version, records, causes, beats): Loaded = loaded;
+        let (version, records, causes, beats, rights): Loaded = loaded;
         let memory = Memory::new(self.limits.clone());
         let mut sessions = Vec::with_capacity(records.len());
         for (id, record) in &records {
-            let record: SessionRecord = read(record)?;
+            let mut record: SessionRecord = read(record)?;
+            if let Some(rights) = rights.get(id) {
+                record.rights = read(rights)?;
+            }
             let beat = beats.get(id).map(|beat| read(beat)).transpose()?;
             sessions.push(LiveSession {
                 beat: beat.unwrap_or_else(|| Beat::first(&record)),
@@ -117,7 +135,8 @@ impl Redis {
             let mut arguments = vec![version.into_bytes(), name(record.id), write(&record)?];
             arguments.push(lease(now));
             for order in &orders {
-                arguments.extend([name(order.session), write(&order.cause)?]);
+                // Whoever comes in only ever has others taken over.
+                arguments.extend([name(order.session), write(&Cause::TakenOver)?]);
             }
             if self.link.script(&script, &self.keys(), &arguments).await? {
                 for order in &orders {
@@ -138,18 +157,39 @@ impl Redis {
         let script = Script::new(BEAT);
         let answers: Vec<Vec<u8>> = self.link.script(&script, &self.keys(), &arguments).await?;
         let mut pulse = Pulse::default();
-        for (beat, answer) in beats.iter().zip(answers) {
-            let session = beat.session;
-            match answer.as_slice() {
-                b"" => {}
-                b"?" => pulse.unknown.push(session),
-                cause => pulse.orders.push(Order {
-                    session,
-                    cause: read(cause)?,
-                }),
+        for (beat, answer) in beats.iter().zip(answers.chunks_exact(2)) {
+            let [cause, rights] = answer else {
+                continue;
+            };
+            match (cause.as_slice(), rights.as_slice()) {
+                (b"", b"") => {}
+                (b"?", _) => pulse.unknown.push(beat.session),
+                (b"", rights) => {
+                    let rights = Some(read(rights)?).filter(|rights| *rights != beat.rights);
+                    let order = rights.map(|rights| Order::rights(beat.session, rights));
+                    pulse.orders.extend(order);
+                }
+                (cause, _) => pulse.orders.push(Order::end(beat.session, read(cause)?)),
             }
         }
         Ok(pulse)
+    }
+
+    async fn wish(&self, id: SessionId, rights: Rights) -> Result<Option<Order>, AuthError> {
+        let (_, memory) = self.load(UnixTime::now()).await?;
+        let Some(live) = memory.find(id) else {
+            return Ok(None);
+        };
+        let rights = live.record.changeable(rights);
+        let arguments = [name(id), write(&rights)?];
+        let script = Script::new(RIGHTS);
+        let known: bool = self.link.script(&script, &self.keys(), &arguments).await?;
+        if !known {
+            return Ok(None);
+        }
+        let order = Order::rights(id, rights);
+        self.link.publish(&order).await;
+        Ok(Some(order))
     }
 
     async fn command_end(&self, id: SessionId, cause: Cause) -> Result<Option<Order>, AuthError> {
@@ -159,10 +199,7 @@ impl Redis {
         let Some(cause) = cause else {
             return Ok(None);
         };
-        let order = Order {
-            session: id,
-            cause: read(&cause)?,
-        };
+        let order = Order::end(id, read(&cause)?);
         self.link.publish(&order).await;
         Ok(Some(order))
     }
@@ -209,6 +246,10 @@ impl Registry for Redis {
 
     fn order(&self, id: SessionId, cause: Cause) -> Answer<'_, Option<Order>> {
         Box::pin(self.command_end(id, cause))
+    }
+
+    fn set_rights(&self, id: SessionId, rights: Rights) -> Answer<'_, Option<Order>> {
+        Box::pin(self.wish(id, rights))
     }
 
     fn order_all<'a>(&'a self, token: &'a TokenId, cause: Cause) -> Answer<'a, Vec<Order>> {

@@ -4,7 +4,7 @@ use super::{Redis, unreadable};
 use crate::auth::store::claim::Claim;
 use crate::auth::store::{Answer, Attempt, Store, sorted};
 use crate::auth::{AuthError, Entry};
-use crate::model::{Grant, InstanceId, TokenHash, TokenId, UnixTime};
+use crate::model::{Grant, InstanceId, Rights, TokenHash, TokenId, UnixTime};
 
 /// Keeps a grant until it expires. Twice the same is once.
 const INSERT: &str = "
@@ -27,6 +27,14 @@ const CLAIM: &str = "
     if known ~= ARGV[1] then return 0 end
     if ARGV[2] == '' then redis.call('HDEL', KEYS[1], 'claim')
     else redis.call('HSET', KEYS[1], 'claim', ARGV[2]) end
+    return 1";
+
+/// Changes a grant that nobody else has changed since it was read.
+const CHANGE: &str = "
+    local known = redis.call('HGET', KEYS[1], 'grant')
+    if not known then return -1 end
+    if known ~= ARGV[1] then return 0 end
+    redis.call('HSET', KEYS[1], 'grant', ARGV[2])
     return 1";
 
 impl Redis {
@@ -118,6 +126,25 @@ impl Redis {
         Ok(sorted(entries))
     }
 
+    async fn give(&self, id: &TokenId, rights: Rights) -> Result<(), AuthError> {
+        let script = Script::new(CHANGE);
+        loop {
+            let mut read = redis::cmd("HGET");
+            let _command = read.arg(self.token(id)).arg("grant");
+            let Some(known) = self.link.command::<Option<Vec<u8>>>(&read).await? else {
+                return Ok(());
+            };
+            let grant = serde_json::from_slice(&known).map_err(|error| unreadable(&error))?;
+            let grant = Grant { rights, ..grant };
+            let grant = serde_json::to_vec(&grant).map_err(|error| unreadable(&error))?;
+            let keys = [self.token(id)];
+            let changed: i64 = self.link.script(&script, &keys, &[known, grant]).await?;
+            if changed != 0 {
+                return Ok(());
+            }
+        }
+    }
+
     /// Changes a claim; nothing if the token is not there.
     async fn change<T>(
         &self,
@@ -184,6 +211,10 @@ impl Store for Redis {
             let take = |claim: &mut _| Claim::take(claim, &attempt, now);
             self.change(id, take).await
         })
+    }
+
+    fn set_rights<'a>(&'a self, id: &'a TokenId, rights: Rights, _now: UnixTime) -> Answer<'a, ()> {
+        Box::pin(self.give(id, rights))
     }
 
     fn leave<'a>(&'a self, id: &'a TokenId, opened: bool, now: UnixTime) -> Answer<'a, ()> {

@@ -8,7 +8,9 @@ use crate::auth::session::{
     Beat, Cause, LEASE, Limits, LiveSession, Order, Pulse, Reached, SessionRecord,
 };
 use crate::live::Live;
-use crate::model::{Browser, ConsoleKind, InstanceId, SecondViewer, SessionId, TokenId, UnixTime};
+use crate::model::{
+    Browser, ConsoleKind, InstanceId, Rights, SecondViewer, SessionId, TokenId, UnixTime, block_of,
+};
 
 /// Sessions in this process's memory. Lost with it; proxies then register theirs again.
 #[derive(Debug)]
@@ -30,6 +32,16 @@ struct Kept {
     lease: UnixTime,
     /// Told to end, and no longer counted.
     order: Option<Cause>,
+}
+
+impl Kept {
+    /// What its proxy has not done yet.
+    fn due(&self) -> Option<Order> {
+        let LiveSession { record, beat } = &self.live;
+        let end = self.order.map(|cause| Order::end(record.id, cause));
+        let differ = beat.rights != record.rights;
+        end.or_else(|| differ.then(|| Order::rights(record.id, record.rights)))
+    }
 }
 
 /// What sessions are counted and found by.
@@ -83,10 +95,7 @@ impl Memory {
                 Some(kept) => {
                     kept.live.beat = *beat;
                     kept.lease = now.plus(LEASE);
-                    pulse.orders.extend(kept.order.map(|cause| Order {
-                        session: beat.session,
-                        cause,
-                    }));
+                    pulse.orders.extend(kept.due());
                 }
             }
         }
@@ -118,6 +127,14 @@ impl Memory {
     /// Has one session ended.
     pub(in crate::auth) fn order(&self, id: SessionId, cause: Cause) -> Option<Order> {
         self.lock().order(id, cause)
+    }
+
+    /// Has the viewer of a session have other rights, as far as they can be changed.
+    pub(in crate::auth) fn set_rights(&self, id: SessionId, rights: Rights) -> Option<Order> {
+        let mut held = self.lock();
+        let record = &mut held.sessions.get_mut(&id)?.live.record;
+        record.rights = record.changeable(rights);
+        Some(Order::rights(id, record.rights))
     }
 
     /// Has all sessions of a token ended.
@@ -202,7 +219,7 @@ impl Held {
         if full(&Key::Caller(record.caller.clone()), limits.caller) {
             return Some(Reached::Caller);
         }
-        let address = record.viewer.map(Key::Address);
+        let address = record.viewer.map(|ip| Key::Address(block_of(ip)));
         let address = address.filter(|key| full(key, limits.address));
         address.map(|_| Reached::Address)
     }
@@ -244,7 +261,7 @@ impl Held {
     fn order(&mut self, id: SessionId, cause: Cause) -> Option<Order> {
         let kept = self.sessions.get_mut(&id)?;
         let cause = *kept.order.get_or_insert(cause);
-        Some(Order { session: id, cause })
+        Some(Order::end(id, cause))
     }
 
     fn insert(&mut self, live: LiveSession, now: UnixTime) {
@@ -310,6 +327,10 @@ impl Registry for Memory {
         at_once(Ok(self.order(id, cause)))
     }
 
+    fn set_rights(&self, id: SessionId, rights: Rights) -> Answer<'_, Option<Order>> {
+        at_once(Ok(self.set_rights(id, rights)))
+    }
+
     fn order_all<'a>(&'a self, token: &'a TokenId, cause: Cause) -> Answer<'a, Vec<Order>> {
         at_once(Ok(self.order_all(token, cause)))
     }
@@ -339,5 +360,6 @@ fn keys(record: &SessionRecord) -> impl Iterator<Item = Key> {
         Key::Caller(record.caller.clone()),
         Key::Token(record.token.clone()),
     ];
-    always.into_iter().chain(record.viewer.map(Key::Address))
+    let address = record.viewer.map(|ip| Key::Address(block_of(ip)));
+    always.into_iter().chain(address)
 }

@@ -6,7 +6,7 @@ use std::fmt;
 
 use super::session::{Beat, Cause, LiveSession, Order, Pulse, SessionRecord};
 use super::{AuthError, BoxFuture};
-use crate::model::{Browser, InstanceId, SessionId, TokenId, UnixTime};
+use crate::model::{Browser, InstanceId, Rights, SessionId, TokenId, UnixTime};
 
 pub(super) use memory::Memory;
 
@@ -35,6 +35,9 @@ pub(super) trait Registry: Send + Sync + fmt::Debug {
 
     /// Has one session ended.
     fn order(&self, id: SessionId, cause: Cause) -> Answer<'_, Option<Order>>;
+
+    /// Has the viewer of a session have other rights, as far as they can be changed.
+    fn set_rights(&self, id: SessionId, rights: Rights) -> Answer<'_, Option<Order>>;
 
     /// Has all sessions of a token ended.
     fn order_all<'a>(&'a self, token: &'a TokenId, cause: Cause) -> Answer<'a, Vec<Order>>;

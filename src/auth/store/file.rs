@@ -9,6 +9,7 @@ use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::thread::JoinHandle;
 
 use redb::backends::FileBackend;
 use redb::{Database, ReadableDatabase as _, ReadableTable as _, TableDefinition};
@@ -16,9 +17,9 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 
 use super::claim::Claim;
 use super::memory::Memory;
-use super::{Answer, Attempt, Store};
+use super::{Answer, Attempt, Keepsakes, Store};
 use crate::auth::{AuthError, Entry};
-use crate::model::{Grant, InstanceId, TokenHash, TokenId, UnixTime};
+use crate::model::{Grant, InstanceId, Rights, TokenHash, TokenId, UnixTime};
 
 /// Grants as JSON, by the hash of their token.
 const GRANTS: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("grants");
@@ -43,7 +44,8 @@ pub struct BadFile {
 #[derive(Debug)]
 pub(in crate::auth) struct File {
     memory: Memory,
-    journal: mpsc::Sender<Job>,
+    journal: Option<mpsc::Sender<Job>>,
+    writer: Option<JoinHandle<()>>,
     /// Held while a claim changes, so that the file hears of changes in their order.
     claims: Mutex<()>,
 }
@@ -77,10 +79,11 @@ impl File {
         let (journal, jobs) = mpsc::channel(QUEUE);
         let writer = std::thread::Builder::new().name("token file".to_owned());
         let writing = writer.spawn(move || write(&database, jobs));
-        writing.map_err(|error| bad(error.to_string()))?;
+        let writer = writing.map_err(|error| bad(error.to_string()))?;
         Ok(Self {
             memory,
-            journal,
+            journal: Some(journal),
+            writer: Some(writer),
             claims: Mutex::default(),
         })
     }
@@ -90,7 +93,8 @@ impl File {
         let (written, done) = oneshot::channel();
         let gone = || AuthError::Store("the file's writer has ended".to_owned());
         let job = Job { change, written };
-        self.journal.send(job).await.map_err(|_| gone())?;
+        let journal = self.journal.as_ref().ok_or_else(gone)?;
+        journal.send(job).await.map_err(|_| gone())?;
         let outcome = done.await.map_err(|_| gone())?;
         outcome.map_err(AuthError::Store)
     }
@@ -99,6 +103,14 @@ impl File {
         let claim = claim.map(|claim| serde_json::to_vec(&claim)).transpose();
         let claim = claim.map_err(|error| AuthError::Store(error.to_string()))?;
         self.record(Change::Claim(id.clone(), claim)).await
+    }
+}
+
+/// Waits until all is written and the file is free.
+impl Drop for File {
+    fn drop(&mut self) {
+        drop(self.journal.take());
+        let _ended = self.writer.take().map(JoinHandle::join);
     }
 }
 
@@ -211,6 +223,7 @@ impl Store for File {
 
     fn remove<'a>(&'a self, id: &'a TokenId, now: UnixTime) -> Answer<'a, Option<Entry>> {
         Box::pin(async move {
+            let _order = self.claims.lock().await;
             if let Some(hash) = self.memory.hash_of(id) {
                 self.record(Change::Forget(vec![hash])).await?;
             }
@@ -238,6 +251,19 @@ impl Store for File {
         })
     }
 
+    fn set_rights<'a>(&'a self, id: &'a TokenId, rights: Rights, now: UnixTime) -> Answer<'a, ()> {
+        Box::pin(async move {
+            // Or a token that is being revoked would be written again behind that.
+            let _order = self.claims.lock().await;
+            let Some((hash, grant)) = self.memory.change(id, rights, now) else {
+                return Ok(());
+            };
+            let bytes = serde_json::to_vec(&grant);
+            let bytes = bytes.map_err(|error| AuthError::Store(error.to_string()))?;
+            self.record(Change::Grant(hash, bytes)).await
+        })
+    }
+
     fn leave<'a>(&'a self, id: &'a TokenId, opened: bool, now: UnixTime) -> Answer<'a, ()> {
         Box::pin(async move {
             let _order = self.claims.lock().await;
@@ -260,6 +286,28 @@ impl Store for File {
         Box::pin(async {
             // An empty change is a commit like any other: it shows whether the disk takes one.
             self.record(Change::Forget(Vec::new())).await
+        })
+    }
+
+    /// The grants are in the file.
+    fn keepsakes(&self) -> Keepsakes {
+        Keepsakes {
+            grants: Vec::new(),
+            claims: self.memory.all_claims(),
+        }
+    }
+
+    fn inherit(&self, keepsakes: Keepsakes, now: UnixTime) -> Answer<'_, ()> {
+        Box::pin(async move {
+            for (hash, grant) in keepsakes.grants {
+                self.insert(hash, grant, now).await?;
+            }
+            let _order = self.claims.lock().await;
+            for (id, claim) in keepsakes.claims {
+                self.memory.restore_claim(&id, claim.clone());
+                self.keep_claim(&id, Some(claim)).await?;
+            }
+            Ok(())
         })
     }
 }

@@ -5,9 +5,9 @@ use dashmap::DashMap;
 use dashmap::mapref::entry::Entry as Place;
 
 use super::claim::Claim;
-use super::{Answer, Attempt, Store, sorted};
+use super::{Answer, Attempt, Keepsakes, Store, sorted};
 use crate::auth::{AuthError, Entry};
-use crate::model::{Grant, InstanceId, TokenHash, TokenId, UnixTime};
+use crate::model::{Grant, InstanceId, Rights, TokenHash, TokenId, UnixTime};
 
 /// Grants in this process's memory, gone with it.
 ///
@@ -72,6 +72,13 @@ impl Memory {
             .insert(hash.clone());
         let _none = self.by_id.insert(hash.id(), hash.clone());
         let _none = self.grants.insert(hash, grant);
+    }
+
+    pub(super) fn all_claims(&self) -> Vec<(TokenId, Claim)> {
+        let claims = self.claims.iter();
+        claims
+            .map(|item| (item.key().clone(), item.value().clone()))
+            .collect()
     }
 
     /// The hash of a token that is there, valid or not.
@@ -147,6 +154,20 @@ impl Memory {
         Some(outcome)
     }
 
+    /// Changes what a token opens with. Its grant as it is now, if it is valid.
+    pub(super) fn change(
+        &self,
+        id: &TokenId,
+        rights: Rights,
+        now: UnixTime,
+    ) -> Option<(TokenHash, Grant)> {
+        let hash = self.hash_of(id)?;
+        let mut grant = self.grants.get_mut(&hash)?;
+        grant.rights = rights;
+        let grant = grant.clone();
+        (grant.expires > now).then_some((hash, grant))
+    }
+
     /// Forgets every grant that is dead at `now`, and tells which.
     pub(super) fn bury(&self, now: UnixTime) -> Vec<TokenHash> {
         let dead = self.grants.iter().filter(|item| item.expires <= now);
@@ -213,6 +234,11 @@ impl Store for Memory {
         at_once(Ok(self.claim(id, take)))
     }
 
+    fn set_rights<'a>(&'a self, id: &'a TokenId, rights: Rights, now: UnixTime) -> Answer<'a, ()> {
+        let _changed = self.change(id, rights, now);
+        at_once(Ok(()))
+    }
+
     fn leave<'a>(&'a self, id: &'a TokenId, opened: bool, now: UnixTime) -> Answer<'a, ()> {
         let leave = |claim: &mut _| Claim::leave(claim, opened, now);
         let _unless_gone = self.claim(id, leave);
@@ -225,6 +251,26 @@ impl Store for Memory {
     }
 
     fn ready(&self) -> Answer<'_, ()> {
+        at_once(Ok(()))
+    }
+
+    fn keepsakes(&self) -> Keepsakes {
+        let grants = self.grants.iter();
+        Keepsakes {
+            grants: grants
+                .map(|item| (item.key().clone(), item.value().clone()))
+                .collect(),
+            claims: self.all_claims(),
+        }
+    }
+
+    fn inherit(&self, keepsakes: Keepsakes, _now: UnixTime) -> Answer<'_, ()> {
+        for (hash, grant) in keepsakes.grants {
+            self.restore(hash, grant);
+        }
+        for (id, claim) in keepsakes.claims {
+            self.restore_claim(&id, claim);
+        }
         at_once(Ok(()))
     }
 }

@@ -10,8 +10,11 @@ mod memory;
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
+use self::claim::Claim;
 use super::{AuthError, BoxFuture, Entry};
-use crate::model::{Browser, Grant, InstanceId, TokenHash, TokenId, UnixTime};
+use crate::model::{Browser, Grant, InstanceId, Rights, TokenHash, TokenId, UnixTime};
 
 pub use file::BadFile;
 
@@ -47,6 +50,9 @@ pub(super) trait Store: Send + Sync + fmt::Debug {
         now: UnixTime,
     ) -> Answer<'a, Option<bool>>;
 
+    /// Changes what a token opens with; nothing for one that is not there.
+    fn set_rights<'a>(&'a self, id: &'a TokenId, rights: Rights, now: UnixTime) -> Answer<'a, ()>;
+
     /// Notes that a session of a single-use token has ended, or never came about.
     fn leave<'a>(&'a self, id: &'a TokenId, opened: bool, now: UnixTime) -> Answer<'a, ()>;
 
@@ -55,6 +61,28 @@ pub(super) trait Store: Send + Sync + fmt::Debug {
 
     /// Whether it works.
     fn ready(&self) -> Answer<'_, ()>;
+
+    /// What goes with this process, if nobody is told.
+    fn keepsakes(&self) -> Keepsakes {
+        Keepsakes::default()
+    }
+
+    /// Keeps what another store of the same tokens told.
+    fn inherit(&self, keepsakes: Keepsakes, now: UnixTime) -> Answer<'_, ()> {
+        Box::pin(async move {
+            for (hash, grant) in keepsakes.grants {
+                self.insert(hash, grant, now).await?;
+            }
+            Ok(())
+        })
+    }
+}
+
+/// What a store knows that only lives in its process's memory.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Keepsakes {
+    pub(super) grants: Vec<(TokenHash, Grant)>,
+    pub(super) claims: Vec<(TokenId, Claim)>,
 }
 
 /// Somebody wants to use a single-use token.

@@ -226,3 +226,54 @@ fn reopened(path: &std::path::Path) -> File {
         std::thread::yield_now();
     }
 }
+
+#[tokio::test]
+async fn what_a_token_opens_with_can_be_changed_while_it_lives() {
+    for Subject { store, .. } in subjects() {
+        let hash = Token::generate().hash();
+        let kept = store.insert(hash.clone(), grant(1, soon(100).0), soon(0));
+        kept.await.unwrap();
+
+        let id = hash.id();
+        let changed = store.set_rights(&id, Rights::VIEW, soon(0));
+        changed.await.unwrap();
+        let nobody = Token::generate().hash().id();
+        store
+            .set_rights(&nobody, Rights::VIEW, soon(0))
+            .await
+            .unwrap();
+
+        let grant = store.get(&hash, soon(0)).await.unwrap().unwrap();
+        assert_eq!(grant.rights, Rights::VIEW);
+        assert_eq!(store.list(None, soon(0)).await.unwrap().len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn changed_rights_outlive_the_process_and_a_revoked_token_stays_gone() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tokens.redb");
+    let (kept, revoked) = (Token::generate().hash(), Token::generate().hash());
+    {
+        let store = File::open(&path, 2).unwrap();
+        for hash in [&kept, &revoked] {
+            let inserted = store.insert(hash.clone(), grant(1, soon(100).0), soon(0));
+            inserted.await.unwrap();
+        }
+        store
+            .set_rights(&kept.id(), Rights::VIEW, soon(0))
+            .await
+            .unwrap();
+        store.remove(&revoked.id(), soon(0)).await.unwrap();
+        store
+            .set_rights(&revoked.id(), Rights::VIEW, soon(0))
+            .await
+            .unwrap();
+    }
+
+    let store = reopened(&path);
+
+    let found = store.get(&kept, soon(0)).await.unwrap().unwrap();
+    assert_eq!(found.rights, Rights::VIEW);
+    assert!(store.get(&revoked, soon(0)).await.unwrap().is_none());
+}

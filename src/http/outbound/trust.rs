@@ -79,7 +79,7 @@ impl Trust {
     }
 
     /// Makes `stream` a TLS stream whose other end is `host`. Cancel-safe: it is closed.
-    pub(super) async fn shake_hands(
+    pub async fn shake_hands(
         &self,
         host: &Host,
         stream: TcpStream,

@@ -10,11 +10,13 @@ use http::header::{
     SEC_WEBSOCKET_PROTOCOL, SEC_WEBSOCKET_VERSION, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, Method, Request, Uri, Version};
-use ipnet::IpNet;
 use percent_encoding::percent_decode_str;
 use tungstenite::handshake::derive_accept_key;
 use url::{Host, Url};
 
+pub use crate::http::{Client, client};
+
+use crate::http::words;
 use crate::model::Token;
 
 /// Whether the request asks for a WebSocket at all; all else gets pages.
@@ -126,67 +128,6 @@ fn unquoted(value: &str) -> &str {
         .unwrap_or(value)
 }
 
-/// Who the client is and how it came, after what trusted proxies say.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Client {
-    /// The viewer's address; `None` behind a socket that has none.
-    pub ip: Option<IpAddr>,
-    /// What the nearest trusted proxy said the viewer's scheme was, in lower case.
-    pub forwarded_scheme: Option<String>,
-}
-
-/// Reads `X-Forwarded-For` and `X-Forwarded-Proto`, if `peer` is within `trusted`.
-///
-/// The address is the last one in `X-Forwarded-For` that no trusted proxy has. A list of unlike
-/// schemes means nothing and counts as a scheme that matches none.
-pub fn client(peer: Option<IpAddr>, headers: &HeaderMap, trusted: &[IpNet]) -> Client {
-    let is_trusted = |ip: IpAddr| trusted.iter().any(|net| net.contains(&ip.to_canonical()));
-    let Some(peer) = peer.filter(|peer| is_trusted(*peer)) else {
-        return Client {
-            ip: peer,
-            forwarded_scheme: None,
-        };
-    };
-    let hops: Vec<&str> = words(headers, &FORWARDED_FOR).collect();
-    let mut ip = peer;
-    for hop in hops.iter().rev() {
-        let Some(address) = forwarded_address(hop) else {
-            break;
-        };
-        ip = address;
-        if !is_trusted(address) {
-            break;
-        }
-    }
-    let mut schemes: Vec<String> = words(headers, &FORWARDED_PROTO)
-        .map(str::to_ascii_lowercase)
-        .collect();
-    schemes.dedup();
-    let forwarded_scheme = (!schemes.is_empty()).then(|| schemes.join(", "));
-    Client {
-        ip: Some(ip),
-        forwarded_scheme,
-    }
-}
-
-/// An address with or without a port: `192.0.2.1`, `192.0.2.1:80`, `[2001:db8::1]:80`.
-fn forwarded_address(hop: &str) -> Option<IpAddr> {
-    let address = hop.parse().ok().or_else(|| {
-        hop.parse::<std::net::SocketAddr>()
-            .ok()
-            .map(|address| address.ip())
-            .or_else(|| {
-                hop.strip_prefix('[')
-                    .and_then(|hop| hop.strip_suffix(']'))
-                    .and_then(|v6| v6.parse().ok())
-            })
-    })?;
-    Some(IpAddr::to_canonical(&address))
-}
-
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-
 /// Why a page on this origin may not open the console.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum BadOrigin {
@@ -271,7 +212,9 @@ pub fn check_origin(
 fn own_host(headers: &HeaderMap) -> Option<String> {
     let authority: http::uri::Authority = sole(headers, &HOST)?.parse().ok()?;
     let host = authority.host();
-    (!host.is_empty()).then(|| host.to_owned())
+    let port = authority.as_str().strip_prefix(host)?;
+    let plain = port.is_empty() || authority.port_u16().is_some();
+    (!host.is_empty() && plain).then(|| host.to_owned())
 }
 
 /// Compares names without case, and addresses by what they are.
@@ -296,18 +239,6 @@ fn sole<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
     let mut values = headers.get_all(name).iter();
     let value = values.next()?.to_str().ok()?.trim();
     values.next().is_none().then_some(value)
-}
-
-/// The comma-separated words of all headers of a name.
-fn words<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a str> {
-    let lines = headers
-        .get_all(name)
-        .into_iter()
-        .filter_map(|value| value.to_str().ok());
-    lines
-        .flat_map(|line| line.split(','))
-        .map(str::trim)
-        .filter(|word| !word.is_empty())
 }
 
 fn has_word(headers: &HeaderMap, name: &HeaderName, word: &str) -> bool {

@@ -162,6 +162,25 @@ fn forwarded_addresses_may_carry_ports_and_garbage_ends_the_walk() {
     assert_eq!(seen("192.0.2.7, unknown, 10.0.0.2"), "10.0.0.2");
 }
 
+#[test]
+fn a_host_with_a_port_that_is_none_is_no_host() {
+    for (host, known) in [
+        ("console.example", true),
+        ("console.example:6080", true),
+        ("[::1]:80", true),
+        ("console.example:", false),
+        ("console.example:abc", false),
+        ("console.example:70000", false),
+        ("user@console.example", false),
+    ] {
+        assert_eq!(
+            own_host(&headers(&[("host", host)])).is_some(),
+            known,
+            "{host}"
+        );
+    }
+}
+
 struct Asked<'a> {
     host: Option<&'a str>,
     origin: Option<&'a str>,

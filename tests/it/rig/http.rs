@@ -121,6 +121,17 @@ impl Response {
         parsed.unwrap_or_else(|error| panic!("{error} in {self:?}"))
     }
 
+    /// The same of a server that may hang up instead.
+    pub(crate) fn try_read_head(stream: &mut impl Read) -> Option<Self> {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).ok()?;
+            head.extend(byte);
+        }
+        Some(Self::read_head(&mut &head[..]))
+    }
+
     /// Reads the status line and the headers, and leaves the stream just behind them.
     pub(crate) fn read_head(stream: &mut impl Read) -> Self {
         let mut head = Vec::new();

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 
 use super::http::{Response, connect, read_exactly};
+use super::wait::PATIENCE;
 
 /// Opcodes of RFC 6455 section 5.2.
 pub(crate) const CONTINUATION: u8 = 0;
@@ -126,7 +127,43 @@ impl Upgrade {
 
     /// Sends it without adding anything.
     pub(crate) fn open_as_is(self, address: SocketAddr) -> Result<Ws, Response> {
-        let mut stream = connect(address);
+        self.open_on(connect(address))
+    }
+
+    /// Opens it where connections may be turned away at any moment.
+    pub(crate) fn try_ws(self, address: SocketAddr) -> Option<Ws> {
+        let mut stream = TcpStream::connect_timeout(&address, PATIENCE).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(&self.head(&address.to_string())).ok()?;
+        let response = Response::try_read_head(&mut stream)?;
+        (response.status == 101).then(|| Ws {
+            stream,
+            pending: Vec::new(),
+            response,
+        })
+    }
+
+    /// The same, for the status alone.
+    pub(crate) fn try_open(self, address: SocketAddr) -> Option<u16> {
+        let mut stream = TcpStream::connect_timeout(&address, PATIENCE).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(&self.head(&address.to_string())).ok()?;
+        Response::try_read_head(&mut stream).map(|response| response.status)
+    }
+
+    fn head(&self, host: &str) -> Vec<u8> {
+        let mut text = format!("GET {} HTTP/1.1\r\nHost: {host}\r\n", self.path);
+        text.extend(
+            self.headers
+                .iter()
+                .map(|(name, value)| format!("{name}: {value}\r\n")),
+        );
+        text += "\r\n";
+        text.into_bytes()
+    }
+
+    /// Sends it as it is on a connection of the test's own, with some `Host`.
+    pub(crate) fn open_on(self, mut stream: TcpStream) -> Result<Ws, Response> {
         let lines = self
             .headers
             .iter()

@@ -30,7 +30,7 @@ pub(super) const VMWARE_LEDS: i32 = 0x574d_5668;
 const XVP: i32 = -309;
 const FENCE: i32 = -312;
 const CONTINUOUS_UPDATES: i32 = -313;
-const EXTENDED_BUTTONS: i32 = -316;
+pub(super) const EXTENDED_BUTTONS: i32 = -316;
 const EXTENDED_CLIPBOARD: i32 = 0xc0a1_e5ce_u32.cast_signed();
 
 /// Stands where a viewer asked for something that it does not get. Nobody has given it a meaning;

@@ -5,10 +5,16 @@
 //! be told apart ends the session: a filter that guesses is none. So that the server's messages
 //! can be told apart, it is only ever offered encodings whose length is known here; whatever else
 //! the viewer asks for is replaced by a number that means nothing. RFC 6143 section 7, rfbproto.
+//!
+//! Rights may change while a session lives, from the next message of the viewer's on. For that a
+//! viewer with all rights is followed too, but nothing of it is held or changed, and one that sends
+//! what nobody knows is let go on until it is to have less. What the viewer may see (the console's
+//! clipboard) stays as it began: to follow a server one must have chosen what it may send.
 
 mod down;
 mod encodings;
 mod format;
+mod pressed;
 mod rectangle;
 mod up;
 
@@ -45,12 +51,21 @@ pub struct Filter {
 }
 
 impl Filter {
-    /// A filter before `ClientInit`; none where the viewer may do everything.
-    pub fn new(rights: Rights) -> Option<Self> {
-        rights.are_limited().then(|| Self {
+    /// A filter before `ClientInit`.
+    pub fn new(rights: Rights) -> Self {
+        Self {
             up: Upward::new(rights),
             down: (!rights.clipboard_out).then(Downward::new),
-        })
+        }
+    }
+
+    /// Other rights, from the viewer's next message on; but for the console's clipboard, which
+    /// stays as it was.
+    pub fn change(&mut self, rights: Rights) {
+        self.up.change(Rights {
+            clipboard_out: self.down.is_none(),
+            ..rights
+        });
     }
 
     /// Appends to `kept` what of the viewer's bytes the server gets, up to 20 bytes later than it

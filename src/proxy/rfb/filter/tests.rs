@@ -9,7 +9,7 @@ const INPUT_ONLY: Rights = Rights {
 };
 
 fn up(rights: Rights, bytes: &[u8], cut: usize) -> Result<Vec<u8>, Unfiltered> {
-    let mut filter = Filter::new(rights).unwrap();
+    let mut filter = Filter::new(rights);
     let mut kept = Vec::new();
     for piece in bytes.chunks(cut) {
         filter.up(piece, &mut kept)?;
@@ -19,7 +19,7 @@ fn up(rights: Rights, bytes: &[u8], cut: usize) -> Result<Vec<u8>, Unfiltered> {
 
 /// What a viewer who may only look gets of a server's bytes, after a `ServerInit`.
 fn down(bytes: &[u8], cut: usize) -> Result<Vec<u8>, Unfiltered> {
-    let mut filter = Filter::new(Rights::VIEW).unwrap();
+    let mut filter = Filter::new(Rights::VIEW);
     let start = server_init(&RGB);
     let mut start_copy = start.clone();
     assert_eq!(filter.down(&mut start_copy)?, start.len());
@@ -123,9 +123,111 @@ fn input_without_a_clipboard_lets_everything_through_but_cut_texts() {
     assert_eq!(up(pasting, &whole, 3).unwrap(), expected);
 }
 
+/// A filter whose viewer has said what comes before its messages.
+fn live(rights: Rights) -> Filter {
+    let mut filter = Filter::new(rights);
+    filter.up(&[1], &mut Vec::new()).unwrap();
+    filter
+}
+
+fn say(filter: &mut Filter, bytes: &[u8]) -> Vec<u8> {
+    let mut kept = Vec::new();
+    filter.up(bytes, &mut kept).unwrap();
+    kept
+}
+
 #[test]
-fn all_rights_need_no_filter() {
-    assert!(Filter::new(Rights::CONTROL).is_none());
+fn whoever_may_do_everything_is_held_up_by_not_a_byte() {
+    let mut filter = Filter::new(Rights::CONTROL);
+    let odd = encodings(&[-316, 21, 7]);
+    let all = [&[0], &odd[..], KEY, CUT_TEXT, QEMU_KEY, b"\x4dwhatever"].concat();
+    for byte in &all {
+        assert_eq!(say(&mut filter, &[*byte]), [*byte]);
+    }
+    assert_eq!(filter.down(&mut [77; 9]), Ok(9));
+}
+
+#[test]
+fn rights_that_are_taken_are_gone_with_the_next_message_and_come_back_as_they_were() {
+    let mut filter = live(Rights::CONTROL);
+    let (first, rest) = CUT_TEXT.split_at(5);
+    assert_eq!(say(&mut filter, first), first);
+
+    filter.change(Rights::VIEW);
+
+    assert_eq!(say(&mut filter, &[rest, KEY, CUT_TEXT].concat()), rest);
+    let (half, other) = KEY.split_at(3);
+    assert_eq!(say(&mut filter, half), b"");
+    filter.change(Rights::CONTROL);
+    assert_eq!(say(&mut filter, &[other, KEY].concat()), KEY);
+    let typing = Rights {
+        clipboard_in: false,
+        ..Rights::CONTROL
+    };
+    filter.change(typing);
+    assert_eq!(say(&mut filter, &[CUT_TEXT, KEY].concat()), KEY);
+}
+
+#[test]
+fn what_is_held_down_is_let_go_when_input_is_taken() {
+    let mut filter = live(Rights::CONTROL);
+    let released = [4, 0, 0, 0, 0, 0, 0, 97];
+    let other_key = [4, 1, 0, 0, 0, 0, 0, 98];
+    let pressed = [
+        KEY,
+        QEMU_KEY,
+        POINTER,
+        &other_key,
+        &[4, 0, 0, 0, 0, 0, 0, 98],
+    ]
+    .concat();
+    say(&mut filter, &pressed);
+
+    filter.change(Rights::VIEW);
+    let kept = say(&mut filter, &[5, 0, 0, 9, 0, 9]);
+
+    let qemu = [255, 0, 0, 0, 0, 0, 0, 97, 0, 0, 0, 30];
+    let pointer = [5, 0, 0, 1, 0, 1];
+    assert_eq!(kept, [&released[..], &qemu, &pointer].concat());
+    assert_eq!(say(&mut filter, KEY), b"");
+}
+
+#[test]
+fn a_viewer_that_cannot_be_followed_goes_on_until_it_is_to_have_less() {
+    let mut filter = live(Rights::CONTROL);
+    let strange = [KEY, &[77, 1, 2, 3], KEY].concat();
+    assert_eq!(say(&mut filter, &strange), strange);
+
+    filter.change(Rights::VIEW);
+
+    let refused = filter.up(KEY, &mut Vec::new());
+    assert_eq!(refused, Err(Unfiltered::Viewer(77)));
+}
+
+#[test]
+fn pointer_events_with_many_buttons_are_followed_where_the_viewer_said_so() {
+    let mut filter = live(Rights::CONTROL);
+    let long = [5, 0x80, 0, 1, 0, 1, 4];
+    say(&mut filter, &[&encodings(&[-316])[..], &long].concat());
+
+    filter.change(Rights::VIEW);
+
+    let kept = say(&mut filter, &[&long[..], KEY, UPDATE].concat());
+    assert_eq!(kept, [&[5, 0, 0, 1, 0, 1], UPDATE].concat());
+}
+
+#[test]
+fn what_a_viewer_may_see_stays_as_it_began() {
+    let secret = b"\x03\0\0\0\0\0\0\x06secret";
+    let mut filter = Filter::new(Rights::VIEW);
+    let mut start = server_init(&RGB);
+    filter.down(&mut start).unwrap();
+    filter.change(Rights::CONTROL);
+    assert_eq!(filter.down(&mut secret.to_vec()), Ok(0));
+
+    let mut filter = live(Rights::CONTROL);
+    filter.change(Rights::VIEW);
+    assert_eq!(filter.down(&mut secret.to_vec()), Ok(secret.len()));
 }
 
 #[test]
@@ -170,7 +272,7 @@ fn where_the_clipboard_is_readable_every_encoding_is_fine_but_those_that_change_
     let bytes = [&[1][..], &encodings(&[21, -316, -309])].concat();
     let expected = [&[1][..], &encodings(&[21, NOTHING, -309])].concat();
     assert_eq!(up(reading, &bytes, 5).unwrap(), expected);
-    assert_eq!(Filter::new(reading).unwrap().down(&mut [77; 9]), Ok(9));
+    assert_eq!(Filter::new(reading).down(&mut [77; 9]), Ok(9));
 }
 
 /// A rectangle of 20 by 20 pixels.
@@ -305,7 +407,7 @@ fn what_was_not_offered_ends_the_session() {
 
 #[test]
 fn new_pixels_count_from_the_next_update_on() {
-    let mut filter = Filter::new(Rights::VIEW).unwrap();
+    let mut filter = Filter::new(Rights::VIEW);
     filter.down(&mut server_init(&RGB)).unwrap();
     let rgb = update(&[rectangle(0, &[3; 1600])]);
     let (begun, rest) = rgb.split_at(100);

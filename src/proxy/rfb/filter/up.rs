@@ -1,19 +1,28 @@
 //! From the viewer to the server: every message that noVNC, TigerVNC and QEMU's own clients send.
 
-use super::encodings::offered;
+use super::encodings::{EXTENDED_BUTTONS, offered};
 use super::format::Format;
+use super::pressed::Pressed;
 use super::{Unfiltered, be16, be32, cut_text_length, gii_length};
 use crate::model::Rights;
 
-/// Follows a viewer's messages. Heads are held until they are whole; bodies pass as they come.
+/// Follows a viewer's messages. Where its rights are limited, heads are held until they are whole;
+/// bodies pass as they come. Where they are not, everything passes at once and is only looked at.
 pub(super) struct Upward {
     rights: Rights,
+    /// In force from the next message on.
+    next: Rights,
     state: State,
     held: Vec<u8>,
     /// Bytes of the body still to come, and whether the server gets them.
     body: u64,
     keep: bool,
     format: Option<Format>,
+    pressed: Pressed,
+    /// The viewer may send pointer events of seven bytes: it told the server that it can.
+    long_pointer: bool,
+    /// Where an unlimited viewer could not be followed any further.
+    lost: Option<Unfiltered>,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -39,24 +48,60 @@ impl Upward {
     pub(super) fn new(rights: Rights) -> Self {
         Self {
             rights,
+            next: rights,
             state: State::Init,
             held: Vec::new(),
             body: 0,
             keep: true,
             format: None,
+            pressed: Pressed::default(),
+            long_pointer: false,
+            lost: None,
         }
+    }
+
+    pub(super) fn change(&mut self, rights: Rights) {
+        self.next = rights;
     }
 
     pub(super) fn filter(&mut self, bytes: &[u8], kept: &mut Vec<u8>) -> Result<(), Unfiltered> {
         let mut rest = bytes;
         while !rest.is_empty() {
-            rest = if self.body > 0 {
+            self.settle(kept)?;
+            rest = if self.lost.is_some() {
+                kept.extend_from_slice(rest);
+                &[]
+            } else if self.body > 0 {
                 self.pass_body(rest, kept)
             } else {
                 self.take_head(rest, kept)?
             };
         }
         Ok(())
+    }
+
+    /// Between two messages, puts the latest rights in force.
+    fn settle(&mut self, kept: &mut Vec<u8>) -> Result<(), Unfiltered> {
+        if self.next == self.rights {
+            return Ok(());
+        }
+        if let Some(lost) = self.lost {
+            return Err(lost);
+        }
+        let inside = self.body > 0 || !self.held.is_empty();
+        if inside || matches!(self.state, State::Encodings(_)) {
+            return Ok(());
+        }
+        if self.rights.input && !self.next.input {
+            self.pressed.release(kept);
+        }
+        self.rights = self.next;
+        Ok(())
+    }
+
+    /// Whether everything passes, as it is and when it comes.
+    fn is_open(&self) -> bool {
+        !self.rights.are_limited()
     }
 
     /// The pixel format that the viewer asked for since this was last looked at.
@@ -83,12 +128,26 @@ impl Upward {
         let missing = self.head_length()?.saturating_sub(self.held.len());
         let (piece, rest) = bytes.split_at(missing.min(bytes.len()));
         self.held.extend_from_slice(piece);
-        // A first byte or two may only tell how long the head is.
+        if self.is_open() {
+            kept.extend_from_slice(piece);
+        }
+        match self.look_at_head(kept) {
+            Err(unknown) if self.is_open() => {
+                self.lost = Some(unknown);
+                self.held = Vec::new();
+            }
+            looked => looked?,
+        }
+        Ok(rest)
+    }
+
+    /// A first byte or two may only tell how long the head is.
+    fn look_at_head(&mut self, kept: &mut Vec<u8>) -> Result<(), Unfiltered> {
         if self.held.len() == self.head_length()? {
             self.on_head(kept)?;
             self.held.clear();
         }
-        Ok(rest)
+        Ok(())
     }
 
     fn head_length(&self) -> Result<usize, Unfiltered> {
@@ -98,6 +157,11 @@ impl Upward {
             (State::Encodings(_), _) => 4,
             (State::Head, Some(kind)) => match kind {
                 0 => 20,
+                5 if self.long_pointer => match byte(1) {
+                    None => 2,
+                    Some(buttons) if buttons & 0x80 != 0 => 7,
+                    Some(_) => 6,
+                },
                 1 | 5 => 6,
                 2 | 250 | 253 => 4,
                 3 | 150 => 10,
@@ -115,7 +179,7 @@ impl Upward {
             State::Head => self.on_message()?,
             State::Encodings(left) => self.on_encoding(left),
         }
-        if self.keep {
+        if self.keep && !self.is_open() {
             kept.extend_from_slice(&self.held);
         }
         Ok(())
@@ -137,6 +201,10 @@ impl Upward {
             4 | 5 | 250 | 251 | 253 | 255 => self.rights.input,
             _ => true,
         };
+        if self.keep {
+            self.pressed.note(&self.held);
+        }
+        let head = self.held.as_slice();
         self.body = match kind {
             1 => u64::from(be16(head, 4)).saturating_mul(6),
             6 => cut_text_length(head, 4),
@@ -157,7 +225,11 @@ impl Upward {
 
     fn on_encoding(&mut self, left: u16) {
         let wanted = be32(&self.held, 0).cast_signed();
-        self.held = offered(wanted, self.rights).to_be_bytes().to_vec();
+        if self.is_open() {
+            self.long_pointer |= wanted == EXTENDED_BUTTONS;
+        } else {
+            self.held = offered(wanted, self.rights).to_be_bytes().to_vec();
+        }
         self.expect_encodings(left.saturating_sub(1));
     }
 
