@@ -75,7 +75,7 @@ impl Roster {
     pub(super) fn rights_of(&self, token: &TokenId) -> Option<Rights> {
         let mut live = self.live.iter();
         let found = live.find(|live| live.record.token == *token)?;
-        Some(found.record.rights)
+        Some(found.rights.get())
     }
 
     /// Whether a session that is idle by itself is so altogether: SPICE has a session for each
