@@ -8,7 +8,6 @@
 #![expect(clippy::unwrap_used, reason = "a bench that cannot go on says where")]
 
 use std::fs;
-use std::future::Future;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -19,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tokio::runtime;
+use tokio::task::JoinSet;
 use vncgate::auth::redis::{self, Topology};
 use vncgate::auth::{Auth, Limits, NewGrant, Settings};
 use vncgate::drain::{Drain, Watch};
@@ -131,11 +131,11 @@ where
         let client = make(&drain.watch());
         until_ready(&client).await;
         let (started, used) = (Instant::now(), processor_time());
-        let callers = (0..CALLERS).map(|_| tokio::spawn(call(client.clone(), started + window)));
-        let mut took = Vec::new();
-        for caller in callers.collect::<Vec<_>>() {
-            took.extend(caller.await.unwrap());
+        let mut callers = JoinSet::new();
+        for _ in 0..CALLERS {
+            callers.spawn(call(client.clone(), started + window));
         }
+        let took = callers.join_all().await.concat();
         let (passed, used) = (started.elapsed(), processor_time().saturating_sub(used));
         let count = u32::try_from(took.len()).unwrap();
         let each = |time: Duration| f64::from(count) / time.as_secs_f64();
@@ -149,18 +149,16 @@ where
     });
 }
 
-fn call(client: Client<Auth>, end: Instant) -> impl Future<Output = Vec<Duration>> + Send {
-    async move {
-        let mut took = Vec::new();
-        while Instant::now() < end {
-            let begun = Instant::now();
-            let (token, _) = client.authorize(new_grant()).await.unwrap();
-            let grant = client.redeem(&token).await.unwrap();
-            took.push(begun.elapsed());
-            assert_eq!(grant.caller, "bench");
-        }
-        took
+async fn call(client: Client<Auth>, end: Instant) -> Vec<Duration> {
+    let mut took = Vec::new();
+    while Instant::now() < end {
+        let begun = Instant::now();
+        let (token, _) = client.authorize(new_grant()).await.unwrap();
+        let grant = client.redeem(&token).await.unwrap();
+        took.push(begun.elapsed());
+        assert_eq!(grant.caller, "bench");
     }
+    took
 }
 
 async fn until_ready(client: &Client<Auth>) {
@@ -209,7 +207,8 @@ fn make_certificates(place: &Path) -> std::path::PathBuf {
     let pki = place.join("pki");
     let mut command = Command::new(BINARY);
     let command = command.args(["pki", "init"]).arg(&pki);
-    let command = command.args(["--host", "127.0.0.1"]).stdout(Stdio::null());
+    let command = command.args(["--host", "127.0.0.1"]);
+    let command = command.stdout(Stdio::null()).stderr(Stdio::null());
     assert!(command.status().unwrap().success());
     pki
 }
@@ -218,50 +217,59 @@ fn make_certificates(place: &Path) -> std::path::PathBuf {
 /// process together.
 fn opened(proxies: usize, window: Duration) {
     let place = TempDir::new().unwrap();
-    let pki = make_certificates(place.path());
-    let display = display();
-    let rpc = free_port();
-    let config = |number: usize, listen: u16, monitor: u16, api: u16| {
-        let (place, pki) = (place.path().display(), pki.display());
-        format!(
-            "[proxy]\nlisten = ['127.0.0.1:{listen}']\n[api]\nlisten = ['127.0.0.1:{api}']\n\
-             [monitor]\nlisten = ['127.0.0.1:{monitor}']\n[admin]\nsocket = '{place}/{number}.sock'\n\
-             [log]\nlevel = 'warn'\n[[compute.instance]]\nname = 'web-1'\naddress = '{display}'\n\
-             [rpc]\nlisten = ['127.0.0.1:{rpc}']\nauth = ['127.0.0.1:{rpc}']\n\
-             compute = ['127.0.0.1:{rpc}']\nca = '{pki}/ca.pem'\n\
-             certificate = '{pki}/127.0.0.1.pem'\nkey = '{pki}/127.0.0.1.key'\n"
-        )
+    let _pki = make_certificates(place.path());
+    let ways = Ways {
+        rpc: free_port(),
+        display: display(),
     };
-    let start = |number: usize, roles: &str| {
-        let (listen, api) = (free_port(), free_port());
-        let path = place.path().join(format!("{number}.toml"));
-        fs::write(&path, config(number, listen, free_port(), api)).unwrap();
-        let mut command = Command::new(BINARY);
-        command
-            .args(["serve", "--role", roles, "--config"])
-            .arg(path);
-        let child = Ended(command.stderr(Stdio::null()).spawn().unwrap());
-        let door = if roles == "proxy" { listen } else { api };
-        wait_for(([127, 0, 0, 1], door).into());
-        (child, listen)
-    };
-    let (_core, _) = start(0, "api,auth,compute");
-    let doors: Vec<_> = (1..=proxies).map(|number| start(number, "proxy")).collect();
+    let (_core, _) = start(place.path(), &ways, "api,auth,compute", 0);
+    let doors = (1..=proxies).map(|number| start(place.path(), &ways, "proxy", number));
+    let doors: Vec<_> = doors.collect();
     let token = issue(&place.path().join("0.sock"));
     let end = Instant::now() + window;
-    let viewers = (0..VIEWERS).map(|viewer| {
-        let door = SocketAddr::from(([127, 0, 0, 1], doors[viewer % doors.len()].1));
-        let token = token.clone();
-        thread::spawn(move || view(door, &token, end))
-    });
-    let viewers: Vec<_> = viewers.collect();
-    let took: Vec<_> = viewers
-        .into_iter()
-        .flat_map(|viewer| viewer.join().unwrap())
-        .collect();
+    let mut viewers = Vec::new();
+    for (_, door) in doors.iter().cycle().take(VIEWERS) {
+        let (door, token) = (*door, token.clone());
+        viewers.push(thread::spawn(move || view(door, &token, end)));
+    }
+    let mut took = Vec::new();
+    for viewer in viewers {
+        took.extend(viewer.join().unwrap());
+    }
     let rate = f64::from(u32::try_from(took.len()).unwrap()) / window.as_secs_f64();
     let [p50, p99] = percentiles(took);
     println!("| {proxies} proxy processes | {rate:.0} | {p50:.1?} | {p99:.1?} |");
+}
+
+/// Where the processes find each other and the console.
+struct Ways {
+    rpc: u16,
+    display: SocketAddr,
+}
+
+/// A process with these roles, and where its pages and WebSockets are.
+fn start(place: &Path, ways: &Ways, roles: &str, number: usize) -> (Ended, SocketAddr) {
+    let [listen, api, monitor] = [(); 3].map(|()| free_port());
+    let Ways { rpc, display } = ways;
+    let here = place.display();
+    let config = format!(
+        "[proxy]\nlisten = ['127.0.0.1:{listen}']\npublic_url = 'http://127.0.0.1:{listen}'\n[api]\nlisten = ['127.0.0.1:{api}']\n\
+         [monitor]\nlisten = ['127.0.0.1:{monitor}']\n[admin]\nsocket = '{here}/{number}.sock'\n\
+         [log]\nlevel = 'warn'\n[[compute.instance]]\nname = 'web-1'\naddress = '{display}'\n\
+         [rpc]\nlisten = ['127.0.0.1:{rpc}']\nauth = ['127.0.0.1:{rpc}']\n\
+         compute = ['127.0.0.1:{rpc}']\nca = '{here}/pki/ca.pem'\n\
+         certificate = '{here}/pki/127.0.0.1.pem'\nkey = '{here}/pki/127.0.0.1.key'\n"
+    );
+    let path = place.join(format!("{number}.toml"));
+    fs::write(&path, config).unwrap();
+    let mut command = Command::new(BINARY);
+    command
+        .args(["serve", "--role", roles, "--config"])
+        .arg(path);
+    let child = Ended(command.stderr(Stdio::null()).spawn().unwrap());
+    let door = if roles == "proxy" { listen } else { api };
+    wait_for(([127, 0, 0, 1], door).into());
+    (child, ([127, 0, 0, 1], listen).into())
 }
 
 fn issue(socket: &Path) -> String {
@@ -343,13 +351,16 @@ fn wait_for(door: SocketAddr) {
     let deadline = Instant::now() + Duration::from_secs(20);
     while TcpStream::connect(door).is_err() {
         assert!(Instant::now() < deadline, "nobody listens at {door}");
-        thread::sleep(Duration::from_millis(20));
+        thread::park_timeout(Duration::from_millis(20));
     }
 }
 
 fn percentiles(mut took: Vec<Duration>) -> [Duration; 2] {
     took.sort_unstable();
-    [50, 99].map(|percent| took[took.len() * percent / 100])
+    [50, 99].map(|percent| {
+        let place = took.len() * percent / 100;
+        took.get(place).copied().unwrap_or_default()
+    })
 }
 
 fn processor_time() -> Duration {

@@ -151,7 +151,7 @@ fn every_example_of_the_page_is_carried_out_by_a_test() {
         .collect();
     assert_eq!(sections.len(), 4, "{sections:?}");
     let blocks = PAGE.matches("\n```").count();
-    let steps = sections.iter().map(|title| steps(&title[3..]).len());
+    let steps = sections.iter().map(|title| steps(title).len());
     assert_eq!(steps.sum::<usize>() * 2, blocks, "each block is a step");
 }
 
@@ -210,7 +210,8 @@ impl Site {
         write_scp(&bin.join("scp"), root.path());
         for (_, ip) in MACHINES {
             for directory in DIRECTORIES {
-                fs::create_dir_all(root.path().join(ip).join(&directory[1..])).unwrap();
+                let own = format!("{}/{ip}{directory}", root.path().display());
+                fs::create_dir_all(own).unwrap();
             }
         }
         Self {

@@ -120,7 +120,7 @@ fn a_way_to_redis_that_fails_refuses_in_time_ends_nothing_and_heals() {
     let mut live = proxy.open(&issued.url);
     shake_hands(&mut live);
 
-    for (fail, bound) in [(Crossing::cut as fn(&_), AT_ONCE), (Crossing::stall, BOUND)] {
+    let mut fails_and_heals = |fail: fn(&Crossing), bound| {
         fail(&crossing);
         let refused = in_time(bound, || ask_for(api, "web-1"));
         let closed = in_time(bound, || proxy.open(&issued.url).expect_close());
@@ -134,7 +134,9 @@ fn a_way_to_redis_that_fails_refuses_in_time_ends_nothing_and_heals() {
         shake_hands(&mut proxy.open(&issued.url));
         live.send(b"still here");
         assert_eq!(live.read(10), b"still here");
-    }
+    };
+    fails_and_heals(Crossing::cut, AT_ONCE);
+    fails_and_heals(Crossing::stall, BOUND);
 }
 
 /// Four processes, with a crossing between one role and each of those that call it.
@@ -203,12 +205,12 @@ impl Cloud {
         assert_ne!(ready.json()[role], "ok", "{ready:?}");
         assert_eq!(echoed, b"unhurt");
         within(BACK, "all to work again", || {
-            let issues = ask_for(self.node("api"), "web-1").status == 201;
+            let made = ask_for(self.node("api"), "web-1").status == 201;
             let opens = || {
                 let first = self.node("proxy").open(&issued.url).answer();
                 first.payload == b"RFB 003.008\n"
             };
-            (issues && opens()).then_some(())
+            (made && opens()).then_some(())
         });
         live.send(b"still here");
         assert_eq!(live.read(10), b"still here");
