@@ -267,7 +267,7 @@ mod tests {
 
     #[test]
     fn a_directory_of_hosts_says_where_compute_is() {
-        let there = format!("{PEERS}compute_dir = '/hosts.d'");
+        let there = format!("{PEERS}compute_dir = '/hosts.d'\nsecret_file = '/s'");
         let proxy = plan(&[RoleName::Proxy], &there).unwrap();
         let words = proxy.to_string();
         assert!(

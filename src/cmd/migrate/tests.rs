@@ -164,7 +164,7 @@ fn nova_that_spoke_tls_speaks_it_with_the_same_files() {
     assert_eq!(config.proxy.listen, ["0.0.0.0:6080".parse().unwrap()]);
     assert_eq!(config.tls.certificate, Some("/c.pem".into()));
     assert_eq!(config.tls.key, Some("/k.pem".into()));
-    assert!(warnings.is_empty(), "{warnings:?}");
+    assert!(!warnings.concat().contains("TLS"), "{warnings:?}");
 
     let (printed, config, _) = migrated("[DEFAULT]\ncert = /c.pem\n", &[]);
     assert_eq!(config.tls.key, Some("/c.pem".into()));
@@ -177,7 +177,7 @@ fn a_certificate_that_cannot_be_named_is_asked_for() {
 
     assert_eq!(config.tls.certificate, None);
     assert!(printed.contains("#certificate = \"self.pem\""), "{printed}");
-    assert!(warnings[0].contains("until [tls] names its files"));
+    assert!(warnings.concat().contains("until [tls] names its files"));
 }
 
 #[test]
