@@ -45,6 +45,8 @@ pub(crate) enum Make {
 #[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) make: Make,
+    /// From its start until it took connections.
+    pub(crate) took: Duration,
     doors: Vec<(Kind, Door)>,
     child: Option<Child>,
     _directory: TempDir,
@@ -71,6 +73,7 @@ impl Make {
     /// Starts it in front of the backends.
     pub(crate) fn start(&self, backends: &Backends) -> Result<Peer> {
         let directory = TempDir::with_prefix("bench-")?;
+        let began = Instant::now();
         let started = match self {
             Self::Vncgate => vncgate(directory.path(), backends),
             Self::Relay => plain(Way::Relay, backends),
@@ -80,9 +83,11 @@ impl Make {
             Self::Websockify(program) => websockify(program, directory.path(), backends),
             Self::Direct => Ok(direct(backends)),
         };
-        let (child, doors) = started.with_context(|| format!("cannot start {}", self.name()))?;
+        let started = started.with_context(|| format!("cannot start {}", self.name()))?;
+        let Started { child, doors, ready } = started;
         Ok(Peer {
             make: self.clone(),
+            took: ready.saturating_duration_since(began),
             doors,
             child,
             _directory: directory,
@@ -125,7 +130,12 @@ fn end(child: &mut Child) {
     let _status = child.wait();
 }
 
-type Started = (Option<Child>, Vec<(Kind, Door)>);
+/// A process that takes connections, and since when.
+struct Started {
+    child: Option<Child>,
+    doors: Vec<(Kind, Door)>,
+    ready: Instant,
+}
 
 fn direct(backends: &Backends) -> Started {
     let doors = backends.addresses.iter().map(|(kind, address)| {
@@ -138,7 +148,11 @@ fn direct(backends: &Backends) -> Started {
             },
         )
     });
-    (None, doors.collect())
+    Started {
+        child: None,
+        doors: doors.collect(),
+        ready: Instant::now(),
+    }
 }
 
 /// `vncgate serve --all`, with one instance per backend.
@@ -162,13 +176,18 @@ fn vncgate(directory: &Path, backends: &Backends) -> Result<Started> {
     let mut command = Command::new(BINARY);
     command.args(["serve", "--all", "--config"]).arg(&config);
     let mut child = command.stderr(Stdio::piped()).spawn()?;
-    let address = ready(&mut child)?;
+    let address = await_ready(&mut child)?;
+    let ready = Instant::now();
     let door = |(kind, _): &(Kind, _)| {
         let path = Some(issue(&socket, *kind)?);
         Ok((*kind, Door { address, path }))
     };
-    let doors = backends.addresses.iter().map(door).collect::<Result<_>>()?;
-    Ok((Some(child), doors))
+    let doors = backends.addresses.iter().map(door);
+    Ok(Started {
+        doors: doors.collect::<Result<_>>()?,
+        child: Some(child),
+        ready,
+    })
 }
 
 /// This program itself, as a child.
@@ -190,7 +209,7 @@ fn plain(way: Way, backends: &Backends) -> Result<Started> {
             Ok((*kind, Door { address, path }))
         });
     let doors = doors.collect::<Result<_>>()?;
-    Ok((Some(child), doors))
+    Ok(started(child, doors))
 }
 
 /// TCP mode with one thread and splice(2), which is its best.
@@ -225,7 +244,7 @@ fn haproxy(program: &Path, directory: &Path, backends: &Backends) -> Result<Star
         .spawn()?;
     let last = doors.last().context("no backends")?;
     await_listener(last.1.address)?;
-    Ok((Some(child), doors))
+    Ok(started(child, doors))
 }
 
 /// With a token file, on a listening socket that is handed over.
@@ -247,7 +266,18 @@ fn websockify(program: &Path, directory: &Path, backends: &Backends) -> Result<S
         let path = Some(format!("/?token={}", kind.name()));
         (*kind, Door { address, path })
     };
-    Ok((Some(child), backends.addresses.iter().map(door).collect()))
+    Ok(started(
+        child,
+        backends.addresses.iter().map(door).collect(),
+    ))
+}
+
+fn started(child: Child, doors: Vec<(Kind, Door)>) -> Started {
+    Started {
+        child: Some(child),
+        doors,
+        ready: Instant::now(),
+    }
 }
 
 /// A port for a program that cannot choose one itself.
@@ -259,13 +289,13 @@ fn await_listener(address: SocketAddr) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(10);
     while TcpStream::connect(address).is_err() {
         ensure!(Instant::now() < deadline, "nobody listens on {address}");
-        thread::park_timeout(Duration::from_millis(10));
+        thread::park_timeout(Duration::from_millis(1));
     }
     Ok(())
 }
 
 /// Waits for the ready line, and keeps reading so that the log never blocks.
-fn ready(child: &mut Child) -> Result<SocketAddr> {
+fn await_ready(child: &mut Child) -> Result<SocketAddr> {
     let log = child.stderr.take().context("no log")?;
     let mut lines = BufReader::new(log).lines();
     for line in lines.by_ref() {
