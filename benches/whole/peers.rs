@@ -84,7 +84,11 @@ impl Make {
             Self::Direct => Ok(direct(backends)),
         };
         let started = started.with_context(|| format!("cannot start {}", self.name()))?;
-        let Started { child, doors, ready } = started;
+        let Started {
+            child,
+            doors,
+            ready,
+        } = started;
         Ok(Peer {
             make: self.clone(),
             took: ready.saturating_duration_since(began),
