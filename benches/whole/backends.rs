@@ -1,4 +1,4 @@
-//! What stands behind the relays: servers that greet like VNC servers and then do one thing.
+//! What stands behind the relays: servers that let in like VNC servers and then do one thing.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -14,10 +14,17 @@ use crate::process::hurry;
 /// What both sides say first (RFC 6143 section 7.1.1).
 pub(crate) const GREETING: &[u8; 12] = b"RFB 003.008\n";
 
+/// The one security type that there is: none; its list, and the choice of it (section 7.1.2).
+pub(crate) const NONE: u8 = 1;
+pub(crate) const TYPES: [u8; 2] = [1, NONE];
+
+/// That all is well (section 7.1.3).
+pub(crate) const WELL: [u8; 4] = [0; 4];
+
 /// The most bytes of one answer of the burst.
 const BURST: usize = 256 << 10;
 
-/// What a backend does after the greetings.
+/// What a backend does once somebody is in.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Kind {
     /// Writes the pattern without a pause.
@@ -106,8 +113,10 @@ fn stream_all(kind: Kind, listener: &TcpListener, counts: &Counts) {
 fn stream_one(kind: Kind, mut stream: TcpStream, counts: Counts) -> io::Result<()> {
     stream.set_nodelay(true)?;
     stream.write_all(GREETING)?;
-    let mut answer = [0; GREETING.len()];
-    stream.read_exact(&mut answer)?;
+    stream.read_exact(&mut [0; GREETING.len()])?;
+    stream.write_all(&TYPES)?;
+    stream.read_exact(&mut [0])?;
+    stream.write_all(&WELL)?;
     if kind == Kind::Down {
         let pattern = pattern();
         loop {
@@ -148,8 +157,10 @@ fn echo_all(listener: TcpListener) -> Result<()> {
 async fn echo_one(mut stream: tokio::net::TcpStream, pattern: &[u8]) -> io::Result<()> {
     stream.set_nodelay(true)?;
     stream.write_all(GREETING).await?;
-    let mut answer = [0; GREETING.len()];
-    stream.read_exact(&mut answer).await?;
+    stream.read_exact(&mut [0; GREETING.len()]).await?;
+    stream.write_all(&TYPES).await?;
+    stream.read_exact(&mut [0]).await?;
+    stream.write_all(&WELL).await?;
     let mut bytes = [0; 64];
     loop {
         let count = stream.read(&mut bytes).await?;

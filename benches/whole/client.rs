@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Result, bail, ensure};
 use socket2::SockRef;
 
-use crate::backends::GREETING;
+use crate::backends::{GREETING, NONE, TYPES, WELL};
 
 const MASK: [u8; 4] = [0x5a, 0xc3, 0x0f, 0x96];
 
@@ -21,7 +21,7 @@ pub(crate) struct Door {
     pub(crate) path: Option<String>,
 }
 
-/// A connection whose backend has greeted.
+/// A connection whose backend has let it in.
 #[derive(Debug)]
 pub(crate) struct Client {
     stream: BufReader<TcpStream>,
@@ -31,8 +31,8 @@ pub(crate) struct Client {
 }
 
 impl Door {
-    /// Connects, upgrades, and reads the backend's greeting. The buffer takes this many bytes.
-    pub(crate) fn open(&self, buffer: usize) -> Result<Client> {
+    /// Connects, upgrades, and has the backend let it in. The buffer takes this many bytes.
+    fn open(&self, buffer: usize) -> Result<Client> {
         let stream = TcpStream::connect(self.address)?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(Duration::from_secs(30)))?;
@@ -46,24 +46,18 @@ impl Door {
         if let Some(path) = &self.path {
             client.upgrade(self.address, path)?;
         }
-        let mut greeting = [0; GREETING.len()];
-        client.read_payload(&mut greeting)?;
-        ensure!(&greeting == GREETING, "no greeting came");
+        client.enter()?;
         Ok(client)
     }
 
-    /// The same, for streams at full speed, the backend greeted.
+    /// The same, for streams at full speed.
     pub(crate) fn open_wide(&self) -> Result<Client> {
-        let mut client = self.open(1 << 18)?;
-        client.send(GREETING)?;
-        Ok(client)
+        self.open(1 << 18)
     }
 
-    /// The same, for single messages, the backend greeted.
+    /// The same, for single messages.
     pub(crate) fn open_narrow(&self) -> Result<Client> {
-        let mut client = self.open(64)?;
-        client.send(GREETING)?;
-        Ok(client)
+        self.open(64)
     }
 
     /// The bytes that carry `payload` up in one message.
@@ -89,6 +83,22 @@ impl Client {
         }
         let status = head.split(|byte| *byte == b' ').nth(1);
         ensure!(status == Some(b"101"), "the upgrade was refused");
+        Ok(())
+    }
+
+    /// RFB's first steps, as far as every viewer takes them.
+    fn enter(&mut self) -> Result<()> {
+        self.expect(GREETING)?;
+        self.send(GREETING)?;
+        self.expect(&TYPES)?;
+        self.send(&[NONE])?;
+        self.expect(&WELL)
+    }
+
+    fn expect(&mut self, what: &[u8]) -> Result<()> {
+        let mut got = vec![0; what.len()];
+        self.read_payload(&mut got)?;
+        ensure!(got == what, "{got:?} came in place of {what:?}");
         Ok(())
     }
 

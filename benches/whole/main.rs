@@ -110,6 +110,8 @@ fn hold_all(plan: &Plan, backends: &Backends, table: &mut Table) -> Result<()> {
             let peer = start(plan, make, backends)?;
             let memory = peer.tree().memory_kib()? / 1024.0;
             let figures = measure::idle(&peer, count)?;
+            let took = peer.took.as_secs_f64() * 1e3;
+            table.add(make, vec![("start to ready, ms", took)]);
             table.add(make, vec![("memory at start, MiB", memory)]);
             table.add(make, names.into_iter().zip(figures).collect());
             if make.forks() {

@@ -47,6 +47,8 @@ pub(crate) enum Make {
 #[derive(Debug)]
 pub(crate) struct Peer {
     pub(crate) make: Make,
+    /// From its start until it took connections.
+    pub(crate) took: Duration,
     doors: Vec<(Kind, Door)>,
     child: Option<Child>,
     /// Where the other end of a tunnel is.
@@ -77,6 +79,7 @@ impl Make {
     pub(crate) fn start(&self, backends: &Backends) -> Result<Peer> {
         let directory = TempDir::with_prefix("bench-")?;
         let mut host = None;
+        let began = Instant::now();
         let started = match self {
             Self::Vncgate => vncgate(directory.path(), backends),
             Self::Tunnel => tunnel(directory.path(), backends).map(|(child, started)| {
@@ -90,9 +93,15 @@ impl Make {
             Self::Websockify(program) => websockify(program, directory.path(), backends),
             Self::Direct => Ok(direct(backends)),
         };
-        let (child, doors) = started.with_context(|| format!("cannot start {}", self.name()))?;
+        let started = started.with_context(|| format!("cannot start {}", self.name()))?;
+        let Started {
+            child,
+            doors,
+            ready,
+        } = started;
         Ok(Peer {
             make: self.clone(),
+            took: ready.saturating_duration_since(began),
             doors,
             child,
             host,
@@ -136,7 +145,12 @@ fn end(child: &mut Child) {
     let _status = child.wait();
 }
 
-type Started = (Option<Child>, Vec<(Kind, Door)>);
+/// A process that takes connections, and since when.
+struct Started {
+    child: Option<Child>,
+    doors: Vec<(Kind, Door)>,
+    ready: Instant,
+}
 
 fn direct(backends: &Backends) -> Started {
     let doors = backends.addresses.iter().map(|(kind, address)| {
@@ -149,7 +163,11 @@ fn direct(backends: &Backends) -> Started {
             },
         )
     });
-    (None, doors.collect())
+    Started {
+        child: None,
+        doors: doors.collect(),
+        ready: Instant::now(),
+    }
 }
 
 /// `vncgate serve --all`, with one instance per backend.
@@ -167,9 +185,13 @@ fn vncgate(directory: &Path, backends: &Backends) -> Result<Started> {
     let mut command = Command::new(BINARY);
     command.args(["serve", "--all", "--config"]).arg(&config);
     let mut child = command.stderr(Stdio::piped()).spawn()?;
-    let address = ready(&mut child, "/listen")?;
-    let doors = issue_all(&socket, address, backends)?;
-    Ok((Some(child), doors))
+    let address = await_ready(&mut child, "/listen")?;
+    let ready = Instant::now();
+    Ok(Started {
+        doors: issue_all(&socket, address, backends)?,
+        child: Some(child),
+        ready,
+    })
 }
 
 /// The proxy and what else is needed in one process, compute in another, mutual TLS in between.
@@ -201,15 +223,24 @@ fn tunnel(directory: &Path, backends: &Backends) -> Result<(Child, Started)> {
     let listen = "listen = [\"127.0.0.1:0\"]\n";
     let text = format!("{keys}{listen}{}", instances(backends)?);
     let mut host = start("host", text, "compute")?;
-    let there = ready(&mut host, "/rpc")?;
+    let there = await_ready(&mut host, "/rpc")?;
     let text = format!(
         "{keys}tunnel = \"only\"\ncompute = [\"{there}\"]\n[proxy]\n{listen}\
          [auth]\nurl_ttl = \"1h\"\n"
     );
     let mut front = start("front", text, "api,auth,proxy")?;
-    let address = ready(&mut front, "/listen")?;
+    let address = await_ready(&mut front, "/listen")?;
+    let ready = Instant::now();
     let doors = issue_all(&directory.join("front.sock"), address, backends)?;
-    Ok((host, (Some(front), doors)))
+    let child = Some(front);
+    Ok((
+        host,
+        Started {
+            child,
+            doors,
+            ready,
+        },
+    ))
 }
 
 fn instances(backends: &Backends) -> Result<String> {
@@ -251,7 +282,7 @@ fn plain(way: Way, backends: &Backends) -> Result<Started> {
             Ok((*kind, Door { address, path }))
         });
     let doors = doors.collect::<Result<_>>()?;
-    Ok((Some(child), doors))
+    Ok(started(child, doors))
 }
 
 /// TCP mode with one thread and splice(2), which is its best.
@@ -286,7 +317,7 @@ fn haproxy(program: &Path, directory: &Path, backends: &Backends) -> Result<Star
         .spawn()?;
     let last = doors.last().context("no backends")?;
     await_listener(last.1.address)?;
-    Ok((Some(child), doors))
+    Ok(started(child, doors))
 }
 
 /// With a token file, on a listening socket that is handed over.
@@ -308,7 +339,18 @@ fn websockify(program: &Path, directory: &Path, backends: &Backends) -> Result<S
         let path = Some(format!("/?token={}", kind.name()));
         (*kind, Door { address, path })
     };
-    Ok((Some(child), backends.addresses.iter().map(door).collect()))
+    Ok(started(
+        child,
+        backends.addresses.iter().map(door).collect(),
+    ))
+}
+
+fn started(child: Child, doors: Vec<(Kind, Door)>) -> Started {
+    Started {
+        child: Some(child),
+        doors,
+        ready: Instant::now(),
+    }
 }
 
 /// A port for a program that cannot choose one itself.
@@ -320,13 +362,13 @@ fn await_listener(address: SocketAddr) -> Result<()> {
     let deadline = Instant::now() + Duration::from_secs(10);
     while TcpStream::connect(address).is_err() {
         ensure!(Instant::now() < deadline, "nobody listens on {address}");
-        thread::park_timeout(Duration::from_millis(10));
+        thread::park_timeout(Duration::from_millis(1));
     }
     Ok(())
 }
 
 /// Waits for the ready line, which tells `which` address, and keeps reading so that the log never blocks.
-fn ready(child: &mut Child, which: &str) -> Result<SocketAddr> {
+fn await_ready(child: &mut Child, which: &str) -> Result<SocketAddr> {
     let log = child.stderr.take().context("no log")?;
     let mut lines = BufReader::new(log).lines();
     for line in lines.by_ref() {

@@ -1,6 +1,7 @@
 //! The JSON of `/v1`, as `openapi.json` describes it. Commands read it back.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -197,6 +198,7 @@ pub struct SessionView {
 
 impl From<LiveSession> for SessionView {
     fn from(LiveSession { record, beat }: LiveSession) -> Self {
+        let record = Arc::unwrap_or_clone(record);
         Self {
             id: record.id,
             instance: InstanceName {

@@ -190,7 +190,7 @@ async fn auth_keeps_sessions_alike_near_and_far() {
         assert_eq!(gone, AuthError::NoSession(second.id), "{way:?}");
         let restored = LiveSession {
             beat: Beat::first(&second),
-            record: second.clone(),
+            record: second.clone().into(),
         };
         assert_eq!(auth.restore(vec![restored]).await, Ok(()), "{way:?}");
         let rights = Rights::VIEW;

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use super::{
     Auth, AuthError, Beat, Entry, LiveSession, NewGrant, Order, Pulse, Reply, Request,
     SessionRecord,
@@ -52,8 +54,8 @@ impl Client<Auth> {
 
     /// Registers a session that is about to open. Errors: [`AuthError::Unknown`] if the token was
     /// revoked meanwhile, [`AuthError::Used`], [`AuthError::Occupied`], [`AuthError::Limit`].
-    pub async fn begin(&self, record: SessionRecord) -> Result<(), AuthError> {
-        self.done(Request::Begin(Box::new(record))).await
+    pub async fn begin(&self, record: impl Into<Arc<SessionRecord>>) -> Result<(), AuthError> {
+        self.done(Request::Begin(record.into())).await
     }
 
     /// Renews the leases of sessions.

@@ -15,6 +15,7 @@ mod role;
 mod session;
 pub mod store;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -86,7 +87,7 @@ pub enum Request {
     /// Can tokens be redeemed just now?
     Ready,
     /// A session is about to open.
-    Begin(Box<SessionRecord>),
+    Begin(Arc<SessionRecord>),
     /// Sessions live.
     Beat(Vec<Beat>),
     /// Sessions live that auth does not know.

@@ -303,7 +303,7 @@ impl Inner {
             Request::Show(id) => one(tokens.store()?.find(&id, now).await?),
             Request::Revoke(id) => self.revoke(tokens, &id, now).await,
             Request::Ready => tokens.ready().await,
-            Request::Begin(record) => self.begin(tokens, *record, now).await,
+            Request::Begin(record) => self.begin(tokens, record, now).await,
             Request::Beat(beats) => self.registry.beat(beats, now).await.map(Reply::Pulse),
             Request::Restore(sessions) => {
                 self.registry.restore(sessions, now).await?;
@@ -361,7 +361,7 @@ impl Inner {
     async fn begin(
         &self,
         tokens: &Tokens,
-        record: SessionRecord,
+        record: Arc<SessionRecord>,
         now: UnixTime,
     ) -> Result<Reply, AuthError> {
         let Tokens::Own(store) = tokens else {
@@ -372,7 +372,7 @@ impl Inner {
             self.claim(&**store, &record, now).await?;
         }
         let (token, id) = (record.token.clone(), record.id);
-        if let Err(error) = self.register(record.clone(), now).await {
+        if let Err(error) = self.register(Arc::clone(&record), now).await {
             release(tokens, &record, false, now).await?;
             return Err(error);
         }
@@ -384,7 +384,7 @@ impl Inner {
         Ok(Reply::Done)
     }
 
-    async fn register(&self, record: SessionRecord, now: UnixTime) -> Result<(), AuthError> {
+    async fn register(&self, record: Arc<SessionRecord>, now: UnixTime) -> Result<(), AuthError> {
         for order in self.registry.begin(record, now).await? {
             self.orders.tell(order);
         }
@@ -446,7 +446,7 @@ impl Inner {
         now: UnixTime,
     ) -> Result<Reply, AuthError> {
         let live = self.registry.find(id).await?;
-        let token = live.ok_or(AuthError::NoSession(id))?.record.token;
+        let token = live.ok_or(AuthError::NoSession(id))?.record.token.clone();
         match tokens {
             Tokens::Own(store) => store.set_rights(&token, rights, now).await?,
             Tokens::Foreign(_) => self.overrule(token, rights)?,

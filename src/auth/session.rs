@@ -7,6 +7,7 @@
 //! [`Client::orders`]: crate::rpc::Client::orders
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -58,8 +59,8 @@ pub struct SessionRecord {
 /// A session and how it goes.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct LiveSession {
-    /// What does not change.
-    pub record: SessionRecord,
+    /// What does not change. Shared with the proxy that holds the session, if that is near.
+    pub record: Arc<SessionRecord>,
     /// What does, as of the last beat.
     pub beat: Beat,
 }

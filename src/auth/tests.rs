@@ -177,6 +177,7 @@ async fn a_session_is_listed_from_its_begin_to_its_end() {
     auth.end(record.id, true).await.unwrap();
 
     assert_eq!(pulse, Pulse::default());
+    let record = record.into();
     assert_eq!(listed, [LiveSession { record, beat }]);
     assert_eq!(elsewhere, []);
     assert_eq!(auth.sessions(None).await.unwrap(), []);
@@ -381,7 +382,7 @@ async fn an_auth_that_knows_nothing_is_told_again() {
     let record = record(&token, 1, Terms::default(), "a");
     let live = LiveSession {
         beat: Beat::first(&record),
-        record,
+        record: record.into(),
     };
 
     auth.restore(vec![live.clone()]).await.unwrap();
@@ -398,7 +399,7 @@ fn every_request_and_reply_survives_the_wire() {
     let record = record(&Token::generate(), 1, Terms::default(), "a");
     let live = LiveSession {
         beat: Beat::first(&record),
-        record: record.clone(),
+        record: record.clone().into(),
     };
     let order = Order::end(record.id, Cause::Operator);
     let pulse = Pulse {
@@ -413,7 +414,7 @@ fn every_request_and_reply_survives_the_wire() {
         Request::Show(entry.id.clone()),
         Request::Revoke(entry.id.clone()),
         Request::Ready,
-        Request::Begin(Box::new(record.clone())),
+        Request::Begin(record.clone().into()),
         Request::Beat(vec![live.beat]),
         Request::Restore(vec![live.clone()]),
         Request::End(record.id, true),

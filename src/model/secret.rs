@@ -85,27 +85,63 @@ impl TokenHash {
 
     /// The name people call this token by.
     pub fn id(&self) -> TokenId {
-        TokenId(self.0.chars().take(TokenId::LENGTH).collect())
+        TokenId(Short::of(&self.0))
     }
 }
 
 /// A token's public name: the first 16 hex digits of its hash. Opens nothing.
 #[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct TokenId(String);
+pub struct TokenId(Short);
 
 impl TokenId {
-    const LENGTH: usize = 16;
-
     /// Its 16 hex digits.
     pub fn as_str(&self) -> &str {
-        &self.0
+        self.0.as_str()
+    }
+}
+
+/// The first 16 hex digits of a hash, in place: thousands are held.
+#[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub(super) struct Short([u8; Self::LENGTH]);
+
+impl Short {
+    const LENGTH: usize = 16;
+
+    /// Of a hash in hex digits.
+    pub(super) fn of(hash: &str) -> Self {
+        Self(hash.as_bytes().first_chunk().copied().unwrap_or_default())
+    }
+
+    fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+impl TryFrom<String> for Short {
+    type Error = BadHash;
+
+    fn try_from(text: String) -> Result<Self, BadHash> {
+        hex_of_length(&text, Self::LENGTH).map(|text| Self::of(&text))
+    }
+}
+
+impl From<Short> for String {
+    fn from(short: Short) -> Self {
+        short.as_str().to_owned()
+    }
+}
+
+impl fmt::Debug for Short {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.as_str().fmt(f)
     }
 }
 
 impl fmt::Display for TokenId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        f.write_str(self.as_str())
     }
 }
 
@@ -126,7 +162,7 @@ impl FromStr for TokenId {
     type Err = BadHash;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        hex_of_length(text, Self::LENGTH).map(Self)
+        Short::try_from(text.to_owned()).map(Self)
     }
 }
 

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::secret::hex_sha256;
+use super::secret::{Short, hex_sha256};
 
 /// On what terms a token opens sessions.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
@@ -61,7 +61,7 @@ impl std::str::FromStr for SecondViewer {
 /// what it calls itself. Decides nothing but whether somebody comes back.
 #[derive(Clone, Debug, Eq, Hash, PartialEq, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Browser(String);
+pub struct Browser(Short);
 
 impl Browser {
     /// The browser at `address` that calls itself `agent`.
@@ -70,7 +70,7 @@ impl Browser {
         let mut words = address.into_bytes();
         words.push(b'\n');
         words.extend(agent);
-        Self(hex_sha256(&words).chars().take(16).collect())
+        Self(Short::of(&hex_sha256(&words)))
     }
 }
 

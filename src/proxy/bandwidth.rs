@@ -6,7 +6,7 @@ use std::sync::{Arc, Weak};
 use dashmap::DashMap;
 
 use super::relay::Cap;
-use crate::model::Grant;
+use crate::auth::SessionRecord;
 
 /// Tenants known before those without sessions are forgotten.
 const KNOWN: usize = 1024;
@@ -27,14 +27,16 @@ pub(super) struct Tenants {
 }
 
 impl Tenants {
-    /// The caps of a session that `grant` opened.
-    pub(super) fn caps(&self, grant: &Grant, bandwidth: Bandwidth) -> Vec<Arc<Cap>> {
+    /// The caps of a session.
+    pub(super) fn caps(&self, session: &SessionRecord, bandwidth: Bandwidth) -> Vec<Arc<Cap>> {
         let own = bandwidth.session.map(|rate| Arc::new(Cap::new(rate)));
-        let tenant = grant.project.as_ref().map_or_else(
-            || format!("caller {}", grant.caller),
-            |project| format!("project {project}"),
-        );
-        let shared = bandwidth.tenant.map(|rate| self.shared(tenant, rate));
+        let shared = bandwidth.tenant.map(|rate| {
+            let tenant = session.project.as_ref().map_or_else(
+                || format!("caller {}", session.caller),
+                |project| format!("project {project}"),
+            );
+            self.shared(tenant, rate)
+        });
         own.into_iter().chain(shared).collect()
     }
 

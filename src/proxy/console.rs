@@ -18,6 +18,7 @@ use super::entry::Entered;
 use super::request::{self, BadHandshake, Client as Viewer, Handshake};
 use super::roster::Seat;
 use super::session::{self, Session};
+use super::workers::{Desk, Load};
 use super::{Proxy, Workers};
 use crate::audit::{Event, What};
 use crate::auth::{AuthError, SessionRecord};
@@ -29,8 +30,6 @@ const REFUSALS: usize = 512;
 
 /// A console that is open, and whose.
 struct Opened {
-    /// With the target it is at now.
-    grant: Grant,
     entered: Entered,
     seat: Seat,
 }
@@ -52,6 +51,13 @@ pub(super) struct Places {
 /// Counts as a session as long as it lives.
 #[derive(Debug)]
 struct Place(Arc<AtomicUsize>);
+
+/// What a session takes up among others, given back when dropped.
+#[derive(Debug)]
+pub(super) struct Held {
+    _place: Place,
+    _load: Option<Load>,
+}
 
 impl Default for Places {
     fn default() -> Self {
@@ -114,7 +120,7 @@ impl Proxy {
         let upgrade = hyper::upgrade::on(&mut request);
         let mut wanted = Wanted::default();
         match self.open(&request, &viewer, &mut wanted).await {
-            Ok(opened) => self.begin(opened, upgrade, &viewer, correlation, place),
+            Ok(opened) => self.begin(opened, upgrade, correlation, place),
             Err(refusal) => {
                 drop(place);
                 if matches!(refusal, Refusal::Auth(AuthError::Unknown)) {
@@ -140,29 +146,24 @@ impl Proxy {
         let headers = request.headers();
         let token = request::token(request.uri(), headers).ok_or(Refusal::NoToken)?;
         let id = wanted.token.insert(token.hash().id()).clone();
-        let grant = self.auth.redeem(&token).await?;
-        wanted.grant = Some(grant.clone());
+        let grant = wanted.grant.insert(self.auth.redeem(&token).await?);
         if !self.audit.accepts() {
             return Err(Refusal::Unwritten);
         }
         let origins = &self.settings.now().allowed_origins;
         request::check_origin(headers, viewer, &grant.base, origins)?;
-        let target = self.compute.current(&grant).await?;
-        let grant = Grant { target, ..grant };
+        grant.target = self.compute.current(grant).await?;
+        let grant = &*grant;
         let browser = browser(viewer, headers);
-        let record = self.record(&grant, id, viewer, browser);
+        let record = self.record(grant, id, viewer, browser);
         let seat = self.enter(record).await?;
         let started = Instant::now();
-        let entered = self.reach(&grant, &grant.target).await?;
+        let entered = self.reach(grant, &grant.target).await?;
         self.metrics
             .connect_seconds
             .0
             .observe(started.elapsed().as_secs_f64());
-        Ok(Opened {
-            grant,
-            entered,
-            seat,
-        })
+        Ok(Opened { entered, seat })
     }
 
     fn record(
@@ -190,32 +191,19 @@ impl Proxy {
         }
     }
 
-    fn begin(
-        self: &Arc<Self>,
-        opened: Opened,
-        upgrade: OnUpgrade,
-        viewer: &Viewer,
-        correlation: CorrelationId,
-        place: Place,
-    ) {
-        let Opened {
-            grant,
-            entered,
-            seat,
-        } = opened;
+    fn begin(&self, opened: Opened, upgrade: OnUpgrade, id: CorrelationId, place: Place) {
+        let Opened { entered, seat } = opened;
+        let desk = self.workers.as_ref().and_then(Workers::desk);
+        let (runtime, load) = desk.map(|Desk { runtime, load }| (runtime, load)).unzip();
         let session = Session {
             seat,
-            correlation,
-            grant: Box::new(grant),
-            viewer: viewer.ip,
+            correlation: id,
+            held: Held {
+                _place: place,
+                _load: load,
+            },
         };
-        let proxy = Arc::clone(self);
-        let desk = self.workers.as_ref().and_then(Workers::desk);
-        let runtime = desk.as_ref().map(|desk| desk.runtime.clone());
-        let session = async move {
-            session::run(&proxy, session, upgrade, entered).await;
-            drop((place, desk));
-        };
+        let session = session::run(session, upgrade, entered);
         self.watch.spawn_session_on(runtime.as_ref(), session);
     }
 

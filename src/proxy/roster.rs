@@ -5,7 +5,7 @@
 //! renews leases, one hears what auth wants ended, one what compute says has stopped. An auth or a
 //! compute that cannot be asked ends nothing.
 
-use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -47,7 +47,7 @@ pub(super) struct Roster {
 /// One live session, as all may look at it.
 #[derive(Debug)]
 pub(super) struct Live {
-    pub(super) record: SessionRecord,
+    pub(super) record: Arc<SessionRecord>,
     pub(super) meter: Arc<Meter>,
     /// How its console is reached, once it is.
     way: OnceLock<Way>,
@@ -94,7 +94,7 @@ impl Roster {
 }
 
 impl Live {
-    fn new(record: SessionRecord) -> Self {
+    fn new(record: Arc<SessionRecord>) -> Self {
         let is_input = input::of(record.console_type.kind());
         Self {
             rights: Arc::new(InForce::new(record.rights)),
@@ -165,14 +165,13 @@ impl Live {
 
     /// An auth that has forgotten all learns of the rights in force, not of those at the start.
     fn snapshot(&self) -> LiveSession {
+        let mut record = Arc::clone(&self.record);
         let rights = self.rights.get();
-        LiveSession {
-            record: SessionRecord {
-                rights,
-                ..self.record.clone()
-            },
-            beat: self.beat(),
+        if record.rights != rights {
+            Arc::make_mut(&mut record).rights = rights;
         }
+        let beat = self.beat();
+        LiveSession { record, beat }
     }
 }
 
@@ -192,10 +191,26 @@ impl Seat {
         }
     }
 
-    /// Waits until somebody ends the session. Cancel-safe; one may wait at a time.
-    pub(super) async fn ended(&self) -> Ending {
-        let live = &self.live;
-        close::ending(poll_fn(|cx| live.poll_verdict(cx)).await)
+    /// Whose session it is.
+    pub(super) fn proxy(&self) -> &Arc<Proxy> {
+        &self.proxy
+    }
+
+    /// Waits until somebody ends the session. One may wait at a time.
+    pub(super) fn ended(&self) -> Ended {
+        Ended(Arc::clone(&self.live))
+    }
+}
+
+/// Waits for a session's end. Cancel-safe.
+#[derive(Debug)]
+pub(super) struct Ended(Arc<Live>);
+
+impl Future for Ended {
+    type Output = Ending;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Ending> {
+        self.0.poll_verdict(cx).map(close::ending)
     }
 }
 
@@ -216,7 +231,9 @@ impl Drop for Seat {
 impl Proxy {
     /// Registers a session. Errors: as [`Client::begin`](crate::rpc::Client::begin).
     pub(super) async fn enter(self: &Arc<Self>, record: SessionRecord) -> Result<Seat, AuthError> {
-        let live = Arc::new(Live::new(record.clone()));
+        // One copy for auth, too, if it is in this process.
+        let record = Arc::new(record);
+        let live = Arc::new(Live::new(Arc::clone(&record)));
         // Before auth knows it, so that an order that comes at once finds it.
         let _none = self.roster.live.insert(record.id, Arc::clone(&live));
         let seat = Seat {

@@ -1,14 +1,17 @@
 //! One viewer's time at a console, from its first line in the log to its last.
 
-use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hyper::upgrade::OnUpgrade;
 use socket2::SockRef;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
 use super::close::{ABNORMAL, ENDED, LOST, NO_CODE};
+use super::console::Held;
 use super::entry::Entered;
 use super::reception::receive;
 use super::relay::{self, End, Ending, Opening, Report};
@@ -16,11 +19,11 @@ use super::rights;
 use super::roster::Seat;
 use super::target::Stream;
 use super::workers::{adopt, adopt_tcp};
-use super::{Proxy, Settings};
 use crate::audit::{Event, What};
+use crate::auth::SessionRecord;
 use crate::compute::Display;
 use crate::http::{Upgraded, upgraded_stream};
-use crate::model::{CorrelationId, Grant, Scheme, SessionId, TokenId, Way};
+use crate::model::{CorrelationId, Rights, Scheme, Way};
 use crate::resolve;
 use crate::telemetry::TypeLabel;
 
@@ -31,19 +34,17 @@ const REFUSAL: Duration = Duration::from_secs(2);
 /// them. It costs a fast viewer nothing; see docs/performance.md.
 const UNSENT: u32 = 128 << 10;
 
-/// Who looks at what.
+/// A session that is about to begin.
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) seat: Seat,
     pub(super) correlation: CorrelationId,
-    /// With the target it is at now. Boxed, as what is large is all over here: a session is held for
-    /// hours, and there are thousands.
-    pub(super) grant: Box<Grant>,
-    pub(super) viewer: Option<IpAddr>,
+    pub(super) held: Held,
 }
 
-/// Relays until somebody leaves. A line in both logs at the start and one at the end.
-pub(super) async fn run(proxy: &Proxy, session: Session, upgrade: OnUpgrade, mut entered: Entered) {
+/// Begins a session, and leaves it to a task of its own: what is needed to begin is over here, and
+/// a session is held for hours. A line in both logs at the start and one at the end.
+pub(super) async fn run(session: Session, upgrade: OnUpgrade, mut entered: Entered) {
     let Some((mut viewer, viewer_bytes)) = take_stream(upgrade).await else {
         return;
     };
@@ -52,79 +53,155 @@ pub(super) async fn run(proxy: &Proxy, session: Session, upgrade: OnUpgrade, mut
         tracing::warn!(%error, "a session ended before it began");
         return;
     }
-    let Session {
-        mut seat,
-        correlation,
-        grant,
-        viewer: peer,
-    } = session;
-    seat.open(entered.way);
-    let story = Story {
-        id: seat.live().record.id,
-        token: seat.live().record.token.clone(),
-        correlation,
-        peer,
-        way: entered.way,
-        scheme: entered.scheme,
-        started: Instant::now(),
-    };
-    story.begin(proxy, &grant);
-    let settings = proxy.settings.now();
-
-    let opening = Opening {
-        viewer_bytes,
-        meter: Arc::clone(&seat.live().meter),
-        filter: rights::filter(grant.console_type.kind(), &seat.live().rights),
-        signature: format!(" [{correlation}]").into(),
-        caps: proxy.bandwidth.caps(&grant, settings.bandwidth),
-        ..Opening::default()
-    };
-    let report = serve(&settings, &seat, (viewer, entered), opening).await;
-    let mut grant = grant;
-    grant.rights = seat.live().rights.get();
-    drop(seat);
-    story.end(proxy, &grant, &report);
+    let story = Story::begin(session, &entered);
+    let opening = story.opening(viewer_bytes);
+    match admit(&story, &mut viewer, &mut entered, opening).await {
+        Ok(opening) => story.relay(viewer, entered.stream, opening),
+        Err(end) => {
+            story.refuse(viewer, &end).await;
+            let (up, down) = (0, 0);
+            story.end(&Report { up, down, end });
+        }
+    }
 }
 
-/// What the logs tell of a session, beside its grant.
+/// Lets the viewer in, where there is something to shake hands on.
+async fn admit(
+    story: &Story,
+    viewer: &mut Upgraded,
+    entered: &mut Entered,
+    mut opening: Opening,
+) -> Result<Opening, End> {
+    if entered.scheme.is_some() {
+        let early = std::mem::take(&mut opening.viewer_bytes);
+        let settings = story.seat.proxy().settings.now();
+        let (frames, limit) = (&settings.relay, settings.connect_timeout);
+        let received = tokio::select! {
+            biased;
+            ending = story.seat.ended() => return Err(End::Stopped(ending)),
+            received = receive(viewer, early, entered, frames, limit) => received?,
+        };
+        opening.decoder = Some(received.decoder);
+        opening.viewer_payload = received.payload;
+    }
+    opening.target_bytes = std::mem::take(&mut entered.early);
+    Ok(opening)
+}
+
+/// A session that lives: its place, and what the logs tell of it beside its record.
 struct Story {
-    id: SessionId,
-    token: TokenId,
+    seat: Seat,
     correlation: CorrelationId,
-    peer: Option<IpAddr>,
     way: Way,
     scheme: Option<Scheme>,
     started: Instant,
+    _held: Held,
 }
 
 impl Story {
-    fn begin(&self, proxy: &Proxy, grant: &Grant) {
-        let (correlation, peer) = (self.correlation, self.peer.map(tracing::field::display));
+    fn begin(session: Session, entered: &Entered) -> Self {
+        let Session {
+            mut seat,
+            correlation,
+            held,
+        } = session;
+        seat.open(entered.way);
+        let story = Self {
+            seat,
+            correlation,
+            way: entered.way,
+            scheme: entered.scheme,
+            started: Instant::now(),
+            _held: held,
+        };
+        story.tell_begin();
+        story
+    }
+
+    fn record(&self) -> &SessionRecord {
+        &self.seat.live().record
+    }
+
+    fn opening(&self, viewer_bytes: Vec<u8>) -> Opening {
+        let (live, proxy) = (self.seat.live(), self.seat.proxy());
+        let bandwidth = proxy.settings.now().bandwidth;
+        Opening {
+            viewer_bytes,
+            meter: Arc::clone(&live.meter),
+            filter: rights::filter(live.record.console_type.kind(), &live.rights),
+            signature: format!(" [{}]", self.correlation).into(),
+            caps: proxy.bandwidth.caps(&live.record, bandwidth),
+            ..Opening::default()
+        }
+    }
+
+    /// Relays until somebody leaves.
+    fn relay(self, viewer: Upgraded, target: Stream, opening: Opening) {
+        match target {
+            Stream::Tcp(target) => self.relay_to(viewer, target, opening),
+            Stream::Unix(target) | Stream::Handed(Display::Socket(target)) => {
+                self.relay_to(viewer, target, opening);
+            }
+            Stream::Handed(Display::Line(target)) | Stream::Tls(target) => {
+                self.relay_to(viewer, target, opening);
+            }
+            Stream::Handed(Display::Tunnel(target)) => {
+                self.relay_to(viewer, target.stream, opening);
+            }
+        }
+    }
+
+    fn relay_to<T>(self, viewer: Upgraded, target: T, opening: Opening)
+    where
+        T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let (proxy, stop) = (Arc::clone(self.seat.proxy()), self.seat.ended());
+        let settings = proxy.settings.now();
+        let relay = relay::run(viewer, target, opening, &settings.relay, stop);
+        proxy.watch.spawn_session(Life(Some((relay, self))));
+    }
+
+    async fn refuse(&self, viewer: Upgraded, end: &End) {
+        if let End::Stopped(Ending { code, reason }) = end {
+            let reason = format!("{reason} [{}]", self.correlation);
+            relay::refuse(viewer, *code, &reason, REFUSAL).await;
+        }
+    }
+
+    fn tell_begin(&self) {
+        let (record, proxy) = (self.record(), self.seat.proxy());
+        let correlation = self.correlation;
         tracing::info!(
-            session = %self.id, %correlation, instance = %grant.instance, name = grant.instance_name,
-            r#type = %grant.console_type, address = %grant.target, caller = grant.caller, peer,
-            rights = %grant.rights, "session started"
+            session = %record.id, %correlation, instance = %record.instance,
+            name = record.instance_name, r#type = %record.console_type, address = record.host,
+            caller = record.caller, peer = record.viewer.map(tracing::field::display),
+            rights = %record.rights, "session started"
         );
-        proxy.audit.note(&self.event(What::Opened, grant));
-        let label = TypeLabel::from(grant.console_type);
+        proxy.audit.note(&self.event(What::Opened, record.rights));
+        let label = TypeLabel::from(record.console_type);
         proxy.metrics.sessions.get_or_create(&label).inc();
         proxy.metrics.sessions_active.get_or_create(&label).inc();
     }
 
-    fn end(&self, proxy: &Proxy, grant: &Grant, report: &Report) {
-        let label = TypeLabel::from(grant.console_type);
+    fn end(self, report: &Report) {
+        let (proxy, live) = (Arc::clone(self.seat.proxy()), Arc::clone(self.seat.live()));
+        let record = &live.record;
+        let label = TypeLabel::from(record.console_type);
         proxy.metrics.sessions_active.get_or_create(&label).dec();
         proxy.metrics.count_bytes(report.up, report.down);
         let (code, why) = outcome(&report.end);
         proxy.metrics.count_close(code);
         let seconds = (self.started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
-        let (correlation, peer) = (self.correlation, self.peer.map(tracing::field::display));
+        let (correlation, rights) = (self.correlation, live.rights.get());
         let (way, security) = (self.way.as_str(), self.scheme.map(tracing::field::display));
+        let event = self.event(What::Ended, rights);
+        drop(self);
         tracing::info!(
-            session = %self.id, %correlation, instance = %grant.instance, name = grant.instance_name,
-            r#type = %grant.console_type, address = %grant.target, caller = grant.caller, peer,
-            way, security, rights = %grant.rights, code, why, up = report.up, down = report.down,
-            seconds, "session ended"
+            session = %record.id, %correlation, instance = %record.instance,
+            name = record.instance_name, r#type = %record.console_type, address = record.host,
+            caller = record.caller, peer = record.viewer.map(tracing::field::display),
+            way, security, %rights, code, why, up = report.up, down = report.down, seconds,
+            "session ended"
         );
         proxy.audit.note(&Event {
             code: Some(code),
@@ -132,86 +209,49 @@ impl Story {
             up: Some(report.up),
             down: Some(report.down),
             seconds: Some(seconds),
-            ..self.event(What::Ended, grant)
+            ..event
         });
     }
 
-    fn event(&self, what: What, grant: &Grant) -> Event {
+    fn event(&self, what: What, rights: Rights) -> Event {
+        let record = self.record();
         Event {
-            address: self.peer,
-            session: Some(self.id),
-            token: Some(self.token.clone()),
-            ..Event::new(what)
-                .of_grant(grant)
-                .correlated(self.correlation)
+            caller: Some(record.caller.clone()),
+            instance: Some(record.instance),
+            name: Some(record.instance_name.clone()),
+            project: record.project.clone(),
+            r#type: Some(record.console_type),
+            rights: Some(rights),
+            address: record.viewer,
+            session: Some(record.id),
+            token: Some(record.token.clone()),
+            ..Event::new(what).correlated(self.correlation)
         }
     }
 }
 
-/// Lets the viewer in, where there is something to shake hands on, and relays.
-async fn serve(
-    settings: &Settings,
-    seat: &Seat,
-    (mut viewer, mut entered): (Upgraded, Entered),
-    mut opening: Opening,
-) -> Report {
-    if entered.scheme.is_none() {
-        opening.target_bytes = entered.early;
-        return relay(settings, seat, viewer, entered.stream, opening).await;
-    }
-    let early = std::mem::take(&mut opening.viewer_bytes);
-    let (frames, limit) = (&settings.relay, settings.connect_timeout);
-    let received = tokio::select! {
-        biased;
-        ending = seat.ended() => Err(End::Stopped(ending)),
-        // Boxed: what the handshake needs is not to be held for the session.
-        received = Box::pin(receive(&mut viewer, early, &mut entered, frames, limit)) => received,
-    };
-    match received {
-        Ok(received) => {
-            opening.decoder = Some(received.decoder);
-            opening.viewer_payload = received.payload;
-            opening.target_bytes = entered.early;
-            relay(settings, seat, viewer, entered.stream, opening).await
+/// A relay and its story, until both end. No `async` block, which would hold room for each twice.
+struct Life<R>(Option<(R, Story)>);
+
+impl<R: Future<Output = Report> + Unpin> Future for Life<R> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let Some((relay, _)) = &mut self.0 else {
+            return Poll::Ready(());
+        };
+        let report = ready!(Pin::new(relay).poll(cx));
+        if let Some((relay, story)) = self.0.take() {
+            // The streams end before the place is free.
+            drop(relay);
+            story.end(&report);
         }
-        Err(end) => {
-            if let End::Stopped(Ending { code, reason }) = &end {
-                let reason = format!("{reason}{}", opening.signature);
-                relay::refuse(viewer, *code, &reason, REFUSAL).await;
-            }
-            Report {
-                up: 0,
-                down: 0,
-                end,
-            }
-        }
+        Poll::Ready(())
     }
 }
 
-async fn relay(
-    settings: &Settings,
-    seat: &Seat,
-    viewer: Upgraded,
-    target: Stream,
-    opening: Opening,
-) -> Report {
-    let settings = &settings.relay;
-    let stop = seat.ended();
-    match target {
-        Stream::Tcp(target) => Box::pin(relay::run(viewer, target, opening, settings, stop)).await,
-        Stream::Unix(target) => Box::pin(relay::run(viewer, target, opening, settings, stop)).await,
-        Stream::Handed(Display::Socket(target)) => {
-            Box::pin(relay::run(viewer, target, opening, settings, stop)).await
-        }
-        Stream::Handed(Display::Line(target)) => {
-            Box::pin(relay::run(viewer, target, opening, settings, stop)).await
-        }
-        Stream::Handed(Display::Tunnel(target)) => {
-            Box::pin(relay::run(viewer, target.stream, opening, settings, stop)).await
-        }
-        Stream::Tls(target) => Box::pin(relay::run(viewer, target, opening, settings, stop)).await,
-    }
-}
+// Neither is pinned in place.
+impl<R> Unpin for Life<R> {}
 
 /// Completes the upgrade only to close it with a sentence.
 pub(super) async fn refuse(upgrade: OnUpgrade, code: u16, reason: &str) {

@@ -31,12 +31,16 @@ struct Worker {
     _work: oneshot::Sender<()>,
 }
 
-/// A thread with room for one more session; the session counts as long as this lives.
+/// A thread with room for one more session.
 #[derive(Debug)]
 pub(super) struct Desk {
     pub(super) runtime: Handle,
-    _load: Arc<()>,
+    pub(super) load: Load,
 }
+
+/// A session counts as its thread's as long as this lives.
+#[derive(Debug)]
+pub(super) struct Load(#[expect(dead_code, reason = "it is counted")] Arc<()>);
 
 impl Workers {
     /// Starts one thread for each processor that this process may use.
@@ -62,7 +66,7 @@ impl Workers {
             .min_by_key(|worker| Arc::strong_count(&worker.load))?;
         Some(Desk {
             runtime: idlest.runtime.clone(),
-            _load: Arc::clone(&idlest.load),
+            load: Load(Arc::clone(&idlest.load)),
         })
     }
 }

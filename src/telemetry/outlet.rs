@@ -15,6 +15,10 @@ use tracing_subscriber::fmt::MakeWriter;
 /// What may wait to be written, in bytes: some ten thousand lines.
 const LIMIT: usize = 4 << 20;
 
+/// How long lines gather after some were written: in a rush, one write and one waking of the thread
+/// do for many.
+const GATHER: Duration = Duration::from_millis(5);
+
 /// Where lines go. Cheap to clone: all clones are one.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Outlet(Arc<Shared>);
@@ -22,7 +26,9 @@ pub(super) struct Outlet(Arc<Shared>);
 #[derive(Debug, Default)]
 struct Shared {
     state: Mutex<State>,
-    changed: Condvar,
+    /// Rung for the thread where it sleeps.
+    lines: Condvar,
+    written: Condvar,
 }
 
 #[derive(Debug, Default)]
@@ -30,6 +36,7 @@ struct State {
     waiting: Vec<u8>,
     lost: u64,
     writing: bool,
+    asleep: bool,
 }
 
 impl Outlet {
@@ -49,8 +56,8 @@ impl Outlet {
     /// Waits until all is written, at most for `limit`.
     pub(super) fn finish(&self, limit: Duration) {
         let busy = |state: &mut State| state.writing || !state.waiting.is_empty();
-        let changed = &self.0.changed;
-        let _last = changed.wait_timeout_while(self.0.lock(), limit, busy);
+        let written = &self.0.written;
+        let _last = written.wait_timeout_while(self.0.lock(), limit, busy);
     }
 }
 
@@ -64,9 +71,11 @@ impl Shared {
         let mut state = self.lock();
         loop {
             while state.waiting.is_empty() {
-                let woken = self.changed.wait(state);
+                state.asleep = true;
+                let woken = self.lines.wait(state);
                 state = woken.unwrap_or_else(PoisonError::into_inner);
             }
+            state.asleep = false;
             let mut lines = mem::take(&mut state.waiting);
             let lost = mem::take(&mut state.lost);
             state.writing = true;
@@ -76,9 +85,10 @@ impl Shared {
             }
             // There is nowhere to say that a log cannot be written.
             let _unread = to.write_all(&lines).and_then(|()| to.flush()).is_err();
+            self.lock().writing = false;
+            self.written.notify_all();
+            thread::park_timeout(GATHER);
             state = self.lock();
-            state.writing = false;
-            self.changed.notify_all();
         }
     }
 }
@@ -91,7 +101,9 @@ impl Write for &Outlet {
             state.lost = state.lost.saturating_add(1);
         } else {
             state.waiting.extend_from_slice(line);
-            self.0.changed.notify_all();
+            if mem::take(&mut state.asleep) {
+                self.0.lines.notify_one();
+            }
         }
         Ok(line.len())
     }
@@ -131,6 +143,31 @@ mod tests {
         let mut got = [0; 8];
         io::Read::read_exact(&mut &ours, &mut got).unwrap();
         assert_eq!(&got, b"one\ntwo\n");
+    }
+
+    #[test]
+    fn a_rush_of_lines_is_a_few_writes() {
+        struct Counted(std::sync::mpsc::Sender<usize>);
+        impl Write for Counted {
+            fn write(&mut self, lines: &[u8]) -> io::Result<usize> {
+                self.0.send(lines.len()).map_err(io::Error::other)?;
+                Ok(lines.len())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Ok(())
+            }
+        }
+        let (sender, writes) = std::sync::mpsc::channel();
+        let outlet = Outlet::start(Counted(sender), regret).unwrap();
+
+        for _ in 0..10_000 {
+            (&outlet).write_all(b"a line\n").unwrap();
+        }
+        outlet.finish(Duration::from_secs(30));
+
+        let writes: Vec<usize> = writes.try_iter().collect();
+        assert_eq!(writes.iter().sum::<usize>(), 70_000);
+        assert!(writes.len() < 1000, "{} writes", writes.len());
     }
 
     #[test]

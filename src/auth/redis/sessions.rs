@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use redis::Script;
 
@@ -115,7 +116,7 @@ impl Redis {
             let beat = beats.get(id).map(|beat| read(beat)).transpose()?;
             sessions.push(LiveSession {
                 beat: beat.unwrap_or_else(|| Beat::first(&record)),
-                record,
+                record: Arc::new(record),
             });
         }
         memory.restore(sessions, now);
@@ -127,12 +128,16 @@ impl Redis {
         Ok((version, memory))
     }
 
-    async fn enter(&self, record: SessionRecord, now: UnixTime) -> Result<Vec<Order>, AuthError> {
+    async fn enter(
+        &self,
+        record: Arc<SessionRecord>,
+        now: UnixTime,
+    ) -> Result<Vec<Order>, AuthError> {
         let script = Script::new(BEGIN);
         for _attempt in 0..ATTEMPTS {
             let (version, memory) = self.load(now).await?;
-            let orders = memory.begin(record.clone(), now)?;
-            let mut arguments = vec![version.into_bytes(), name(record.id), write(&record)?];
+            let orders = memory.begin(Arc::clone(&record), now)?;
+            let mut arguments = vec![version.into_bytes(), name(record.id), write(&*record)?];
             arguments.push(lease(now));
             for order in &orders {
                 // Whoever comes in only ever has others taken over.
@@ -204,7 +209,7 @@ impl Redis {
         Ok(Some(order))
     }
 
-    async fn take_out(&self, id: SessionId) -> Result<Option<SessionRecord>, AuthError> {
+    async fn take_out(&self, id: SessionId) -> Result<Option<Arc<SessionRecord>>, AuthError> {
         let script = Script::new(END);
         let record: Option<Vec<u8>> = self.link.script(&script, &self.keys(), &[name(id)]).await?;
         record.map(|record| read(&record)).transpose()
@@ -212,7 +217,7 @@ impl Redis {
 }
 
 impl Registry for Redis {
-    fn begin(&self, record: SessionRecord, now: UnixTime) -> Answer<'_, Vec<Order>> {
+    fn begin(&self, record: Arc<SessionRecord>, now: UnixTime) -> Answer<'_, Vec<Order>> {
         Box::pin(self.enter(record, now))
     }
 
@@ -220,7 +225,7 @@ impl Registry for Redis {
         Box::pin(async move {
             let mut arguments = vec![lease(now)];
             for LiveSession { record, beat } in &sessions {
-                arguments.extend([name(record.id), write(record)?, write(beat)?]);
+                arguments.extend([name(record.id), write(&**record)?, write(beat)?]);
             }
             let script = Script::new(RESTORE);
             let _done: bool = self.link.script(&script, &self.keys(), &arguments).await?;
@@ -232,7 +237,7 @@ impl Registry for Redis {
         Box::pin(self.renew(beats, now))
     }
 
-    fn end(&self, id: SessionId) -> Answer<'_, Option<SessionRecord>> {
+    fn end(&self, id: SessionId) -> Answer<'_, Option<Arc<SessionRecord>>> {
         Box::pin(self.take_out(id))
     }
 
@@ -267,7 +272,7 @@ impl Registry for Redis {
         Box::pin(async move { Ok(self.load(UnixTime::now()).await?.1.lives(token, browser)) })
     }
 
-    fn sweep(&self, now: UnixTime) -> Answer<'_, Vec<SessionRecord>> {
+    fn sweep(&self, now: UnixTime) -> Answer<'_, Vec<Arc<SessionRecord>>> {
         Box::pin(async move {
             let mut dead = redis::cmd("ZRANGEBYSCORE");
             let _command = dead.arg(self.joint("lease")).arg("-inf").arg(now.0);

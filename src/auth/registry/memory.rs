@@ -1,6 +1,6 @@
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{Answer, Registry};
 use crate::auth::AuthError;
@@ -65,7 +65,7 @@ impl Memory {
     /// Takes a session in, and tells which others have to go for it. Errors: `Occupied`, `Limit`.
     pub(in crate::auth) fn begin(
         &self,
-        record: SessionRecord,
+        record: Arc<SessionRecord>,
         now: UnixTime,
     ) -> Result<Vec<Order>, AuthError> {
         let mut held = self.lock();
@@ -103,7 +103,7 @@ impl Memory {
     }
 
     /// Takes a session out.
-    fn end(&self, id: SessionId) -> Option<SessionRecord> {
+    fn end(&self, id: SessionId) -> Option<Arc<SessionRecord>> {
         let kept = self.lock().remove(id)?;
         Some(kept.live.record)
     }
@@ -132,7 +132,7 @@ impl Memory {
     /// Has the viewer of a session have other rights, as far as they can be changed.
     pub(in crate::auth) fn set_rights(&self, id: SessionId, rights: Rights) -> Option<Order> {
         let mut held = self.lock();
-        let record = &mut held.sessions.get_mut(&id)?.live.record;
+        let record = Arc::make_mut(&mut held.sessions.get_mut(&id)?.live.record);
         record.rights = record.changeable(rights);
         Some(Order::rights(id, record.rights))
     }
@@ -152,7 +152,7 @@ impl Memory {
     }
 
     /// Forgets sessions whose proxy has not been heard of for too long.
-    fn sweep(&self, now: UnixTime) -> Vec<SessionRecord> {
+    fn sweep(&self, now: UnixTime) -> Vec<Arc<SessionRecord>> {
         let mut held = self.lock();
         let mut removed = Vec::new();
         while let Some(id) = held.first_dead(now) {
@@ -298,7 +298,7 @@ fn at_once<'a, T: Send + 'a>(answer: Result<T, AuthError>) -> Answer<'a, T> {
 }
 
 impl Registry for Memory {
-    fn begin(&self, record: SessionRecord, now: UnixTime) -> Answer<'_, Vec<Order>> {
+    fn begin(&self, record: Arc<SessionRecord>, now: UnixTime) -> Answer<'_, Vec<Order>> {
         at_once(self.begin(record, now))
     }
 
@@ -311,7 +311,7 @@ impl Registry for Memory {
         at_once(Ok(self.beat(&beats, now)))
     }
 
-    fn end(&self, id: SessionId) -> Answer<'_, Option<SessionRecord>> {
+    fn end(&self, id: SessionId) -> Answer<'_, Option<Arc<SessionRecord>>> {
         at_once(Ok(self.end(id)))
     }
 
@@ -339,12 +339,12 @@ impl Registry for Memory {
         at_once(Ok(self.lives(token, browser)))
     }
 
-    fn sweep(&self, now: UnixTime) -> Answer<'_, Vec<SessionRecord>> {
+    fn sweep(&self, now: UnixTime) -> Answer<'_, Vec<Arc<SessionRecord>>> {
         at_once(Ok(self.sweep(now)))
     }
 }
 
-fn first(record: SessionRecord) -> LiveSession {
+fn first(record: Arc<SessionRecord>) -> LiveSession {
     let beat = Beat::first(&record);
     LiveSession { record, beat }
 }

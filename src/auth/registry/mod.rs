@@ -3,6 +3,7 @@
 mod memory;
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::session::{Beat, Cause, LiveSession, Order, Pulse, SessionRecord};
 use super::{AuthError, BoxFuture};
@@ -16,7 +17,7 @@ pub(super) type Answer<'a, T> = BoxFuture<'a, Result<T, AuthError>>;
 /// Keeps sessions under leases. Every call is cancel-safe.
 pub(super) trait Registry: Send + Sync + fmt::Debug {
     /// Takes a session in, and tells which others have to go for it. Errors: `Occupied`, `Limit`.
-    fn begin(&self, record: SessionRecord, now: UnixTime) -> Answer<'_, Vec<Order>>;
+    fn begin(&self, record: Arc<SessionRecord>, now: UnixTime) -> Answer<'_, Vec<Order>>;
 
     /// Takes sessions in that live already, whatever the limits say.
     fn restore(&self, sessions: Vec<LiveSession>, now: UnixTime) -> Answer<'_, ()>;
@@ -25,7 +26,7 @@ pub(super) trait Registry: Send + Sync + fmt::Debug {
     fn beat(&self, beats: Vec<Beat>, now: UnixTime) -> Answer<'_, Pulse>;
 
     /// Takes a session out.
-    fn end(&self, id: SessionId) -> Answer<'_, Option<SessionRecord>>;
+    fn end(&self, id: SessionId) -> Answer<'_, Option<Arc<SessionRecord>>>;
 
     /// One session.
     fn find(&self, id: SessionId) -> Answer<'_, Option<LiveSession>>;
@@ -46,5 +47,5 @@ pub(super) trait Registry: Send + Sync + fmt::Debug {
     fn lives<'a>(&'a self, token: &'a TokenId, browser: &'a Browser) -> Answer<'a, bool>;
 
     /// Forgets sessions whose proxy has not been heard of for too long.
-    fn sweep(&self, now: UnixTime) -> Answer<'_, Vec<SessionRecord>>;
+    fn sweep(&self, now: UnixTime) -> Answer<'_, Vec<Arc<SessionRecord>>>;
 }

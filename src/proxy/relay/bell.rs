@@ -12,13 +12,11 @@ use std::time::Duration;
 use tokio::time::{Sleep, sleep};
 
 /// A decision and a timer behind one bell.
-pub(super) struct Rare<S: Future> {
-    stop: Option<Pin<Box<S>>>,
+pub(super) struct Rare<S> {
+    stop: Option<S>,
     timer: Option<Pin<Box<Sleep>>>,
     timer_runs: bool,
     bell: Arc<Bell>,
-    /// The bell, as what it hangs on sees it.
-    rope: Waker,
     /// The task the bell wakes, to notice when it changes.
     task: Waker,
 }
@@ -34,7 +32,7 @@ struct Bell {
     task: Mutex<Waker>,
 }
 
-impl<S: Future> Rare<S> {
+impl<S: Future + Unpin> Rare<S> {
     pub(super) fn new(stop: S) -> Self {
         let bell = Arc::new(Bell {
             // Nothing has been polled yet, so nothing could ring.
@@ -42,10 +40,9 @@ impl<S: Future> Rare<S> {
             task: Mutex::new(Waker::noop().clone()),
         });
         Self {
-            stop: Some(Box::pin(stop)),
+            stop: Some(stop),
             timer: None,
             timer_runs: false,
-            rope: Waker::from(Arc::clone(&bell)),
             bell,
             task: Waker::noop().clone(),
         }
@@ -81,9 +78,10 @@ impl<S: Future> Rare<S> {
     }
 
     fn poll_both(&mut self) -> Option<Ring<S::Output>> {
-        let mut cx = Context::from_waker(&self.rope);
+        let rope = Waker::from(Arc::clone(&self.bell));
+        let mut cx = Context::from_waker(&rope);
         if let Some(stop) = &mut self.stop
-            && let Poll::Ready(decision) = stop.as_mut().poll(&mut cx)
+            && let Poll::Ready(decision) = Pin::new(stop).poll(&mut cx)
         {
             self.stop = None;
             return Some(Ring::Stop(decision));

@@ -147,7 +147,7 @@ pub fn run<V, T, S>(
 where
     V: AsyncRead + AsyncWrite + Unpin,
     T: AsyncRead + AsyncWrite + Unpin,
-    S: Future<Output = Ending>,
+    S: Future<Output = Ending> + Unpin,
 {
     Relay::new(viewer, target, opening, settings, stop)
 }

@@ -31,7 +31,7 @@ const PING_INTERVAL: Duration = Duration::from_secs(1);
 const READS: u32 = 16;
 
 /// A session as a future. See [`run`](super::run).
-pub struct Relay<V, T, S: Future> {
+pub struct Relay<V, T, S> {
     viewer: V,
     target: T,
     decoder: Decoder,
@@ -52,7 +52,8 @@ pub struct Relay<V, T, S: Future> {
     place: Place,
     /// A half-stream moved on since it was last polled.
     moved: bool,
-    end: Option<End>,
+    /// Boxed: a session lives long before it has one.
+    end: Option<Box<End>>,
     grace: Grace,
     rare: Rare<S>,
     meter: Arc<Meter>,
@@ -115,7 +116,7 @@ impl<V, T, S> Relay<V, T, S>
 where
     V: AsyncRead + AsyncWrite + Unpin,
     T: AsyncRead + AsyncWrite + Unpin,
-    S: Future<Output = Ending>,
+    S: Future<Output = Ending> + Unpin,
 {
     pub(super) fn new(
         v: V,
@@ -539,7 +540,7 @@ where
 
     /// The close frame for a viewer whose session ended on its own.
     fn goodbye(&self) -> Vec<u8> {
-        if matches!(self.end, Some(End::TargetFailed(_))) {
+        if matches!(self.end.as_deref(), Some(End::TargetFailed(_))) {
             return self.last_words(4005, "the connection to the console was lost");
         }
         self.last_words(1000, "the console ended")
@@ -580,7 +581,7 @@ where
     fn begin_end(&mut self, end: End, patience: Duration) {
         self.moved = true;
         if self.end.is_none() {
-            self.end = Some(end);
+            self.end = Some(Box::new(end));
             self.grace = Grace::Some;
             self.rare.set_timer(patience);
         }
@@ -611,7 +612,7 @@ where
         Poll::Ready(Report {
             up: self.meter.up(),
             down: self.meter.down(),
-            end: self.end.take().unwrap_or(End::ViewerGone),
+            end: self.end.take().map_or(End::ViewerGone, |end| *end),
         })
     }
 }
@@ -620,7 +621,7 @@ impl<V, T, S> Future for Relay<V, T, S>
 where
     V: AsyncRead + AsyncWrite + Unpin,
     T: AsyncRead + AsyncWrite + Unpin,
-    S: Future<Output = Ending>,
+    S: Future<Output = Ending> + Unpin,
 {
     type Output = Report;
 
@@ -646,10 +647,7 @@ where
     }
 }
 
-// Nothing in it is pinned in place: the decision is boxed.
-impl<V: Unpin, T: Unpin, S: Future> Unpin for Relay<V, T, S> {}
-
-impl<V, T, S: Future> fmt::Debug for Relay<V, T, S> {
+impl<V, T, S> fmt::Debug for Relay<V, T, S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Relay")
             .field("viewer", &(self.viewer_in, self.viewer_out))

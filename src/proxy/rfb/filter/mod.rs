@@ -47,7 +47,7 @@ pub enum Unfiltered {
 pub struct Filter {
     up: Upward,
     /// Only where something must be kept from the viewer.
-    down: Option<Downward>,
+    down: Option<Box<Downward>>,
 }
 
 impl Filter {
@@ -55,7 +55,7 @@ impl Filter {
     pub fn new(rights: Rights) -> Self {
         Self {
             up: Upward::new(rights),
-            down: (!rights.clipboard_out).then(Downward::new),
+            down: (!rights.clipboard_out).then(|| Box::new(Downward::new())),
         }
     }
 

@@ -1,6 +1,7 @@
 //! Client frames to payload and control frames, RFC 6455 sections 5 and 7.
 
 use std::io::Cursor;
+use std::mem;
 use std::ops::Range;
 
 use tungstenite::protocol::frame::FrameHeader;
@@ -16,7 +17,6 @@ const CONTROL: usize = 125;
 const HEADER: usize = 14;
 
 /// Reads a viewer's frames, however they are cut into reads.
-#[derive(Debug)]
 pub struct Decoder {
     limit: usize,
     state: State,
@@ -27,6 +27,8 @@ pub struct Decoder {
     /// A message has begun and its final fragment has not.
     in_message: bool,
     held: Held,
+    /// The payload of a control frame under way, at most [`CONTROL`] bytes.
+    control: Vec<u8>,
 }
 
 /// A control frame that does not end the connection.
@@ -66,9 +68,9 @@ enum State {
     Ended,
 }
 
-/// Bytes kept from one read to the next: part of a header, or part of a control payload.
+/// Bytes kept from one read to the next: part of a header.
 struct Held {
-    bytes: [u8; CONTROL],
+    bytes: [u8; HEADER],
     length: usize,
 }
 
@@ -83,6 +85,7 @@ impl Decoder {
             mask: [0; 4],
             in_message: false,
             held: Held::new(),
+            control: Vec::new(),
         }
     }
 
@@ -130,7 +133,7 @@ impl Decoder {
 
     fn take_header(&mut self, rest: &[u8]) -> Result<usize, Violation> {
         let before = self.held.length;
-        let taken = self.held.fill(rest, HEADER);
+        let taken = self.held.fill(rest);
         let Some((header, length, size)) = parse(self.held.as_slice())? else {
             return Ok(taken);
         };
@@ -191,10 +194,10 @@ impl Decoder {
     }
 
     fn take_control(&mut self, rest: &[u8]) -> usize {
-        let end = self.held.length.saturating_add(self.remaining);
-        let taken = self.held.fill(rest, end);
-        self.remaining = self.remaining.saturating_sub(taken);
-        taken
+        let (piece, _next) = rest.split_at(rest.len().min(self.remaining));
+        self.control.extend_from_slice(piece);
+        self.remaining = self.remaining.saturating_sub(piece.len());
+        piece.len()
     }
 
     /// Ends the frame whose last payload byte was taken; nothing if none has begun.
@@ -207,14 +210,14 @@ impl Decoder {
             return Ok(());
         };
         self.state = State::Header;
-        unmask(self.held.as_mut_slice(), self.mask);
+        let mut payload = mem::take(&mut self.control);
+        unmask(&mut payload, self.mask);
         match kind {
-            ControlCode::Ping => control(Control::Ping(self.held.as_slice())),
+            ControlCode::Ping => control(Control::Ping(&payload)),
             ControlCode::Pong => control(Control::Pong),
-            ControlCode::Close => return Err(End::Close(Close::parse(self.held.as_slice())?)),
+            ControlCode::Close => return Err(End::Close(Close::parse(&payload)?)),
             ControlCode::Reserved(_) => return Err(Violation::ReservedOpcode.into()),
         }
-        self.held.clear();
         Ok(())
     }
 }
@@ -222,14 +225,14 @@ impl Decoder {
 impl Held {
     fn new() -> Self {
         Self {
-            bytes: [0; CONTROL],
+            bytes: [0; HEADER],
             length: 0,
         }
     }
 
-    /// Takes bytes from `source` until `end` are held; returns how many it took.
-    fn fill(&mut self, source: &[u8], end: usize) -> usize {
-        let room = self.bytes.get_mut(self.length..end).unwrap_or_default();
+    /// Takes bytes from `source` while there is room; returns how many it took.
+    fn fill(&mut self, source: &[u8]) -> usize {
+        let room = self.bytes.get_mut(self.length..).unwrap_or_default();
         let taken = room.len().min(source.len());
         for (to, from) in room.iter_mut().zip(source) {
             *to = *from;
@@ -240,10 +243,6 @@ impl Held {
 
     fn as_slice(&self) -> &[u8] {
         self.bytes.get(..self.length).unwrap_or_default()
-    }
-
-    fn as_mut_slice(&mut self) -> &mut [u8] {
-        self.bytes.get_mut(..self.length).unwrap_or_default()
     }
 
     fn clear(&mut self) {
@@ -257,10 +256,13 @@ impl From<Violation> for End {
     }
 }
 
-impl std::fmt::Debug for Held {
-    /// Says how much is held, never what: it may be what somebody typed.
+impl std::fmt::Debug for Decoder {
+    /// Never tells what is held: it may be what somebody typed.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Held").field(&self.length).finish()
+        f.debug_struct("Decoder")
+            .field("state", &self.state)
+            .field("remaining", &self.remaining)
+            .finish_non_exhaustive()
     }
 }
 
