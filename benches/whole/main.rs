@@ -176,7 +176,7 @@ impl Plan {
             window: Duration::from_millis(1500),
             held: vec![2000, 9500],
             measures: Measure::ALL.to_vec(),
-            makes: vec![Make::Vncgate],
+            makes: vec![Make::Vncgate, Make::Tunnel],
             pinned: process::processors() > 1,
             write: None,
         }

@@ -27,6 +27,8 @@ const BINARY: &str = env!("CARGO_BIN_EXE_vncgate");
 pub(crate) enum Make {
     /// This program, at its defaults.
     Vncgate,
+    /// The same on two machines, as it were: consoles come through a tunnel from the second.
+    Tunnel,
     /// Its relay alone.
     Relay,
     /// The same without fairness.
@@ -49,6 +51,8 @@ pub(crate) struct Peer {
     pub(crate) took: Duration,
     doors: Vec<(Kind, Door)>,
     child: Option<Child>,
+    /// Where the other end of a tunnel is.
+    host: Option<Child>,
     _directory: TempDir,
 }
 
@@ -56,6 +60,7 @@ impl Make {
     pub(crate) const fn name(&self) -> &'static str {
         match self {
             Self::Vncgate => "vncgate",
+            Self::Tunnel => "tunnel",
             Self::Relay => "relay alone",
             Self::Greedy => "no fairness",
             Self::Haproxy(_) => "HAProxy",
@@ -74,8 +79,13 @@ impl Make {
     pub(crate) fn start(&self, backends: &Backends) -> Result<Peer> {
         let directory = TempDir::with_prefix("bench-")?;
         let began = Instant::now();
+        let mut host = None;
         let started = match self {
             Self::Vncgate => vncgate(directory.path(), backends),
+            Self::Tunnel => tunnel(directory.path(), backends).map(|(child, started)| {
+                host = Some(child);
+                started
+            }),
             Self::Relay => plain(Way::Relay, backends),
             Self::Greedy => plain(Way::Greedy, backends),
             Self::Copy => plain(Way::Copy, backends),
@@ -94,6 +104,7 @@ impl Make {
             took: ready.saturating_duration_since(began),
             doors,
             child,
+            host,
             _directory: directory,
         })
     }
@@ -108,15 +119,15 @@ impl Peer {
 
     /// Its processes.
     pub(crate) fn tree(&self) -> Tree {
-        Tree(self.child.as_ref().map(Child::id))
+        let id = |child: &Option<Child>| child.as_ref().map(Child::id);
+        Tree([id(&self.child), id(&self.host)])
     }
 }
 
 impl Drop for Peer {
     fn drop(&mut self) {
-        if let Some(child) = &mut self.child {
-            end(child);
-        }
+        let children = [&mut self.child, &mut self.host];
+        children.into_iter().flatten().for_each(end);
     }
 }
 
@@ -169,6 +180,68 @@ fn vncgate(directory: &Path, backends: &Backends) -> Result<Started> {
          [auth]\nurl_ttl = \"1h\"\n[admin]\nsocket = \"{}\"\n",
         socket.display()
     );
+    text.push_str(&instances(backends)?);
+    fs::write(&config, text)?;
+    let mut command = Command::new(BINARY);
+    command.args(["serve", "--all", "--config"]).arg(&config);
+    let mut child = command.stderr(Stdio::piped()).spawn()?;
+    let address = await_ready(&mut child, "/listen")?;
+    let ready = Instant::now();
+    Ok(Started {
+        doors: issue_all(&socket, address, backends)?,
+        child: Some(child),
+        ready,
+    })
+}
+
+/// The proxy and what else is needed in one process, compute in another, mutual TLS in between.
+fn tunnel(directory: &Path, backends: &Backends) -> Result<(Child, Started)> {
+    let pki = directory.join("pki");
+    let mut command = Command::new(BINARY);
+    command.args(["pki", "init"]).arg(&pki);
+    command.args(["--host", "127.0.0.1=api,auth,proxy,compute"]);
+    ensure!(command.output()?.status.success(), "no certificates");
+    let file = |name: &str| pki.join(name).display().to_string();
+    let stem = "127.0.0.1-api-auth-compute-proxy";
+    let keys = format!(
+        "[rpc]\nca = \"{}\"\ncertificate = \"{}\"\nkey = \"{}\"\n",
+        file("ca.pem"),
+        file(&format!("{stem}.pem")),
+        file(&format!("{stem}.key"))
+    );
+    let start = |name: &str, text: String, roles: &str| -> Result<Child> {
+        let (config, socket) = (directory.join(name), directory.join(format!("{name}.sock")));
+        let admin = format!("[admin]\nsocket = \"{}\"\n", socket.display());
+        let monitor = "[monitor]\nlisten = []\n";
+        fs::write(&config, format!("{text}{admin}{monitor}"))?;
+        let mut command = Command::new(BINARY);
+        command
+            .args(["serve", "--role", roles, "--config"])
+            .arg(&config);
+        Ok(command.stderr(Stdio::piped()).spawn()?)
+    };
+    let listen = "listen = [\"127.0.0.1:0\"]\n";
+    let text = format!("{keys}{listen}{}", instances(backends)?);
+    let mut host = start("host", text, "compute")?;
+    let there = await_ready(&mut host, "/rpc")?;
+    let text = format!(
+        "{keys}tunnel = \"only\"\ncompute = [\"{there}\"]\n[proxy]\n{listen}\
+         [auth]\nurl_ttl = \"1h\"\n"
+    );
+    let mut front = start("front", text, "api,auth,proxy")?;
+    let address = await_ready(&mut front, "/listen")?;
+    let ready = Instant::now();
+    let doors = issue_all(&directory.join("front.sock"), address, backends)?;
+    let front = Started {
+        child: Some(front),
+        doors,
+        ready,
+    };
+    Ok((host, front))
+}
+
+fn instances(backends: &Backends) -> Result<String> {
+    let mut text = String::new();
     for (kind, address) in &backends.addresses {
         let name = kind.name();
         writeln!(
@@ -176,22 +249,15 @@ fn vncgate(directory: &Path, backends: &Backends) -> Result<Started> {
             "[[compute.instance]]\nname = \"{name}\"\naddress = \"{address}\""
         )?;
     }
-    fs::write(&config, text)?;
-    let mut command = Command::new(BINARY);
-    command.args(["serve", "--all", "--config"]).arg(&config);
-    let mut child = command.stderr(Stdio::piped()).spawn()?;
-    let address = await_ready(&mut child)?;
-    let ready = Instant::now();
+    Ok(text)
+}
+
+fn issue_all(socket: &Path, address: SocketAddr, backends: &Backends) -> Result<Vec<(Kind, Door)>> {
     let door = |(kind, _): &(Kind, _)| {
-        let path = Some(issue(&socket, *kind)?);
+        let path = Some(issue(socket, *kind)?);
         Ok((*kind, Door { address, path }))
     };
-    let doors = backends.addresses.iter().map(door);
-    Ok(Started {
-        doors: doors.collect::<Result<_>>()?,
-        child: Some(child),
-        ready,
-    })
+    backends.addresses.iter().map(door).collect()
 }
 
 /// This program itself, as a child.
@@ -298,8 +364,8 @@ fn await_listener(address: SocketAddr) -> Result<()> {
     Ok(())
 }
 
-/// Waits for the ready line, and keeps reading so that the log never blocks.
-fn await_ready(child: &mut Child) -> Result<SocketAddr> {
+/// Waits for the ready line, which tells `which` address, and keeps reading so that the log never blocks.
+fn await_ready(child: &mut Child, which: &str) -> Result<SocketAddr> {
     let log = child.stderr.take().context("no log")?;
     let mut lines = BufReader::new(log).lines();
     for line in lines.by_ref() {
@@ -308,7 +374,7 @@ fn await_ready(child: &mut Child) -> Result<SocketAddr> {
         let message = event.pointer("/message");
         if message.is_some_and(|message| message == "ready") {
             thread::spawn(move || lines.count());
-            let listen = event.pointer("/listen").and_then(Value::as_str);
+            let listen = event.pointer(which).and_then(Value::as_str);
             return Ok(listen.context("ready tells no address")?.parse()?);
         }
         writeln!(std::io::stderr(), "{line}")?;

@@ -6,9 +6,9 @@ use anyhow::{Context, Result};
 use rustix::process::{Resource, getrlimit, setpriority_process, setrlimit};
 use rustix::thread::{CpuSet, sched_setaffinity};
 
-/// A process and all its children; or none, which costs nothing.
+/// Two processes at most and all their children; or none, which costs nothing.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Tree(pub(crate) Option<u32>);
+pub(crate) struct Tree(pub(crate) [Option<u32>; 2]);
 
 impl Tree {
     /// The seconds of processor used so far, by all children, living or waited for.
@@ -44,7 +44,7 @@ impl Tree {
             all.extend(process.and_then(Process::look));
         }
         let mut tree: Vec<Process> = Vec::new();
-        let mut wanted: Vec<u32> = self.0.into_iter().collect();
+        let mut wanted: Vec<u32> = self.0.into_iter().flatten().collect();
         while let Some(pid) = wanted.pop() {
             let children = all.iter().filter(|process| process.parent == pid);
             wanted.extend(children.map(|process| process.pid));

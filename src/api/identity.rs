@@ -309,7 +309,6 @@ mod tests {
             .await
             .unwrap();
 
-        assert_eq!(caller.address, Some([192, 0, 2, 1].into()));
         assert_eq!(caller.who, Who::Key("ops".to_owned()));
         assert_eq!((caller.role, caller.project), (Role::Admin, None));
     }

@@ -10,7 +10,7 @@ use crate::compute::Survey;
 use crate::config::Period;
 use crate::model::{
     AccessUrl, ConsoleKind, ConsoleType, Grant, Instance, InstanceId, Owner, PowerState, Rights,
-    SecondViewer, SessionId, Terms, Token, TokenId,
+    SecondViewer, SessionId, Terms, Token, TokenId, Way,
 };
 
 /// An instance, named.
@@ -172,6 +172,8 @@ pub struct SessionView {
     pub r#type: ConsoleType,
     /// Where that console is.
     pub host: String,
+    /// How it is reached: `tcp`, `unix`, `libvirt`, `tls` or `tunnel`; none in the first seconds.
+    pub way: Option<Way>,
     /// Which proxy holds the session.
     pub proxy: String,
     /// The token that opened it, by its public name.
@@ -206,6 +208,7 @@ impl From<LiveSession> for SessionView {
             r#type: record.console_type,
             rights: beat.rights,
             host: record.host,
+            way: beat.way,
             proxy: record.proxy,
             token: record.token,
             caller: record.caller,
@@ -253,6 +256,8 @@ pub struct InstanceView {
     pub owner: Option<Owner>,
     /// Where it was found.
     pub source: String,
+    /// The machine whose compute role found it; none where that is this one.
+    pub host: Option<String>,
 }
 
 /// A console of an instance.
@@ -285,6 +290,7 @@ impl From<Instance> for InstanceView {
             consoles: consoles.collect(),
             owner: instance.owner,
             source: instance.source,
+            host: instance.host,
         }
     }
 }

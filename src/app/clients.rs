@@ -6,14 +6,15 @@ use super::plan::{Place, Plan};
 use super::{StartError, tokens};
 use crate::api::Urls;
 use crate::auth::{Auth, Estate, Rules};
-use crate::compute::driver::{Driver, Elsewhere};
-use crate::compute::{Compute, Displays};
-use crate::config::{Config, Rpc, RpcDoor};
+use crate::compute::driver::Driver;
+use crate::compute::{Compute, Displays, Fleet, HandOut, HostNews, Told};
+use crate::config::{Config, Rpc, RpcDoor, Tunnel};
 use crate::drain::Watch;
 use crate::http::Listener;
 use crate::keystone::Keystone;
 use crate::model::{Address, Host};
 use crate::rpc::{self, Client, Desk, Keys, Links, Secret, Timeouts};
+use crate::telemetry::Metrics;
 use crate::tls::{Mutual, MutualFiles};
 
 /// What is called from here.
@@ -27,6 +28,8 @@ pub(super) struct Clients {
     pub(super) estate: Option<Estate>,
     /// What hypervisors hand over, if compute runs here.
     pub(super) displays: Option<Displays>,
+    /// The same for proxies elsewhere.
+    pub(super) hand_out: Option<HandOut>,
 }
 
 /// How this process shows who it is. Reads the files. Errors: `Mutual`, `Secret`.
@@ -79,6 +82,7 @@ pub(super) struct Means<'a> {
     pub(super) urls: &'a Urls,
     pub(super) keystone: Option<&'a Keystone>,
     pub(super) keys: &'a Arc<Keys>,
+    pub(super) metrics: &'a Metrics,
 }
 
 /// Starts the roles that run here, and finds the ways to the others. Errors: `Tokens`, `Password`.
@@ -103,36 +107,75 @@ pub(super) fn clients(
         Place::There(addresses) => (Some(links.client(addresses)), None),
         Place::Nowhere => (None, None),
     };
-    let (compute, displays) = match &plan.compute {
-        Place::Here => {
-            let compute = Compute::new(drivers);
-            let displays = compute.displays();
-            (Some(near(compute, watch)), Some(displays))
-        }
-        Place::There(addresses) => (Some(far_compute(addresses, &mut links, watch)), None),
-        Place::Nowhere => (None, None),
-    };
     let (rules, estate) = known.unzip();
-    Ok(Clients {
+    let mut clients = Clients {
         auth,
-        compute,
         rules,
         estate,
-        displays,
-    })
+        ..Clients::default()
+    };
+    match &plan.compute {
+        Place::Here => {
+            let compute = Compute::new(drivers);
+            if plan.is_called {
+                compute.observe(watch);
+            }
+            clients.displays = Some(compute.displays());
+            clients.hand_out = Some(compute.hand_out());
+            clients.compute = Some(near(compute, watch));
+        }
+        Place::There(addresses) => {
+            let ways = (links, means.metrics);
+            let (compute, displays) = far_compute(addresses, ways, rpc, watch);
+            (clients.compute, clients.displays) = (Some(compute), displays);
+        }
+        Place::Nowhere => {}
+    }
+    Ok(clients)
 }
 
-/// One is called as it is; of several, each is a source of what it knows.
-fn far_compute(addresses: &[Address], links: &mut Links, watch: &Watch) -> Client<Compute> {
-    if let [one] = addresses {
-        return links.client(std::slice::from_ref(one));
+/// One that is listed is called as it is; of several, each is a source of what it knows.
+fn far_compute(
+    addresses: &[Address],
+    (links, metrics): (Links, &Metrics),
+    config: &Rpc,
+    watch: &Watch,
+) -> (Client<Compute>, Option<Displays>) {
+    let mut links = links;
+    let alone = match addresses {
+        [one] if config.compute_dir.is_none() => Some(links.client(std::slice::from_ref(one))),
+        _ => None,
+    };
+    if let Some(client) = &alone
+        && config.tunnel == Tunnel::Off
+    {
+        return (client.clone(), None);
     }
-    let sources = addresses.iter().map(|address| {
-        let client = links.client(std::slice::from_ref(address));
-        let source: Box<dyn Driver> = Box::new(Elsewhere::new(address, client));
-        source
-    });
-    near(Compute::new(sources.collect()), watch)
+    let fleet = Fleet {
+        links,
+        listed: addresses.to_vec(),
+        directory: config.compute_dir.clone(),
+        tunnels: config.tunnel != Tunnel::Off,
+        told: told(metrics),
+    };
+    let compute = fleet.start(watch);
+    let displays = match config.tunnel {
+        Tunnel::Off => None,
+        Tunnel::Prefer => Some(compute.displays()),
+        Tunnel::Only => Some(compute.displays().only()),
+    };
+    let client = alone.unwrap_or_else(|| Client::Near(rpc::serve(compute, watch)));
+    (client, displays)
+}
+
+fn told(metrics: &Metrics) -> Told {
+    let metrics = metrics.clone();
+    Told::new(move |host, news| match news {
+        HostNews::Up => metrics.note_host(host, Some(true)),
+        HostNews::Down => metrics.note_host(host, Some(false)),
+        HostNews::Gone => metrics.note_host(host, None),
+        HostNews::Answered(took) => metrics.host_seconds.0.observe(took.as_secs_f64()),
+    })
 }
 
 fn near(compute: Compute, watch: &Watch) -> Client<Compute> {
@@ -154,6 +197,9 @@ pub(super) fn answer(
     }
     if let (Place::Here, Some(compute)) = (&plan.compute, &clients.compute) {
         desk = desk.with(compute.clone());
+    }
+    if let Some(hand_out) = &clients.hand_out {
+        desk = desk.handing_out(hand_out.clone());
     }
     let desk = Arc::new(desk);
     for door in doors {

@@ -11,7 +11,9 @@ use tempfile::TempDir;
 use crate::auth::{
     self, Auth, AuthError, Beat, Cause, LiveSession, NewGrant, Order, SessionRecord,
 };
-use crate::compute::driver::{BoxFuture, Driver, Ends, Fault, Logged, Met, Pictured, Survey};
+use crate::compute::driver::{
+    BoxFuture, Change, Changes, Driver, Fault, Logged, Met, Pictured, Survey,
+};
 use crate::compute::{Compute, ComputeError};
 use crate::drain::{Drain, Watch};
 use crate::http::Listener;
@@ -240,6 +242,7 @@ fn instance(id: InstanceId, name: &str, state: PowerState) -> Instance {
             target,
         }],
         source: "mock".to_owned(),
+        host: None,
     }
 }
 
@@ -256,8 +259,11 @@ impl Driver for Hypervisor {
         "mock"
     }
 
-    fn start(&self, _watch: &Watch, ends: &Ends) {
-        ends.tell(WEB);
+    fn start(&self, _watch: &Watch, changes: &Changes) {
+        changes.tell(Change {
+            instance: WEB,
+            ended: true,
+        });
     }
 
     fn survey(&self) -> BoxFuture<'_, Survey> {
@@ -332,7 +338,7 @@ async fn compute_answers_alike_near_and_far() {
         assert_eq!(taken.into_png(), picture(), "{way:?}");
         let log = compute.console_log(named(), Some(1)).await.unwrap();
         assert_eq!(log.into_text().trim(), "three", "{way:?}");
-        let start = compute.ended(None).await.unwrap();
+        let start = compute.changes(None).await.unwrap();
         assert!(start.items.is_empty() && !start.missed, "{way:?}");
 
         let off = compute.locate("db-1".into(), novnc).await.unwrap_err();

@@ -263,6 +263,7 @@ impl Parties {
             urls: &urls,
             keystone: keystone.as_ref(),
             keys: &self.keys,
+            metrics: &metrics,
         };
         let clients = clients::clients(&self.plan, &means, self.drivers, watch)?;
         let heir = inherit(bequest, &clients, addresses, watch).await?;

@@ -1,6 +1,7 @@
 //! Which roles run in a process, and where it finds the others.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::str::FromStr;
 
 use super::StartError;
@@ -114,6 +115,8 @@ pub(super) struct Plan {
     pub(super) here: Roles,
     pub(super) auth: Place,
     pub(super) compute: Place,
+    /// Where further computes are written down.
+    pub(super) compute_dir: Option<PathBuf>,
     /// Whether processes elsewhere may call what runs here.
     pub(super) is_called: bool,
     /// Whether the admin socket answers as the api does.
@@ -125,24 +128,27 @@ impl Plan {
     pub(super) fn new(config: &Config, wanted: &Roles) -> Result<Self, StartError> {
         let here = with_what_a_proxy_brings(config, wanted);
         let calls = here.has(RoleName::Api) || here.has(RoleName::Proxy);
-        let place = |role, key, addresses: &[Address]| {
+        let place = |role, key, addresses: &[Address], is_named: bool| {
             if here.has(role) {
                 return Ok(Place::Here);
             }
             if !calls {
                 return Ok(Place::Nowhere);
             }
-            if addresses.is_empty() {
+            if !is_named {
                 return Err(missing(key, role, wanted, config));
             }
             Ok(Place::There(addresses.to_vec()))
         };
-        let auth = place(RoleName::Auth, "rpc.auth", &config.rpc.auth)?;
-        let compute = place(RoleName::Compute, "rpc.compute", &config.rpc.compute)?;
+        let rpc = &config.rpc;
+        let auth = place(RoleName::Auth, "rpc.auth", &rpc.auth, !rpc.auth.is_empty())?;
+        let is_named = rpc.names_compute();
+        let compute = place(RoleName::Compute, "rpc.compute", &rpc.compute, is_named)?;
         let serves = wanted.has(RoleName::Auth) || wanted.has(RoleName::Compute);
         let near = auth == Place::Here && compute == Place::Here;
         let plan = Self {
-            is_called: serves && !config.rpc.listen.is_empty(),
+            is_called: serves && !rpc.listen.is_empty(),
+            compute_dir: rpc.compute_dir.clone(),
             has_admin_api: here.has(RoleName::Api) || near && here.has(RoleName::Proxy),
             here,
             auth,
@@ -184,7 +190,7 @@ fn with_what_a_proxy_brings(config: &Config, wanted: &Roles) -> Roles {
         if config.rpc.auth.is_empty() {
             here = here.with(RoleName::Auth);
         }
-        if config.rpc.compute.is_empty() {
+        if !config.rpc.names_compute() {
             here = here.with(RoleName::Compute);
         }
     }
@@ -193,7 +199,7 @@ fn with_what_a_proxy_brings(config: &Config, wanted: &Roles) -> Roles {
 
 fn missing(key: &'static str, role: RoleName, wanted: &Roles, config: &Config) -> StartError {
     let foreign = config.auth.source.is_foreign();
-    let named = !config.rpc.auth.is_empty() || !config.rpc.compute.is_empty();
+    let named = !config.rpc.auth.is_empty() || config.rpc.names_compute();
     let alone = *wanted == Roles::of(&[RoleName::Proxy]) && !named;
     if alone && !foreign {
         let why = "a proxy alone makes no tokens; name who does (nova-db, nova-api, \
@@ -213,7 +219,9 @@ impl fmt::Display for Plan {
         write!(f, "runs here: {}", self.here)?;
         for (role, place) in [("auth", &self.auth), ("compute", &self.compute)] {
             if let Place::There(addresses) = place {
-                let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+                let mut addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+                let directory = self.compute_dir.as_ref().filter(|_| role == "compute");
+                addresses.extend(directory.map(|it| format!("the hosts in {}", it.display())));
                 write!(f, "; calls {role} at {}", addresses.join(", "))?;
             }
         }
@@ -255,6 +263,17 @@ mod tests {
         assert!(refused(&[Api], PEERS).starts_with("api.listen: "));
         let door = format!("{PEERS}[api]\nlisten = ['127.0.0.1:0']");
         assert!(refused(&[Api], &door).starts_with("proxy.public_url: "));
+    }
+
+    #[test]
+    fn a_directory_of_hosts_says_where_compute_is() {
+        let there = format!("{PEERS}compute_dir = '/hosts.d'\nsecret_file = '/s'");
+        let proxy = plan(&[RoleName::Proxy], &there).unwrap();
+        let words = proxy.to_string();
+        assert!(
+            words.ends_with("compute at unix:/c, the hosts in /hosts.d"),
+            "{words}"
+        );
     }
 
     #[test]

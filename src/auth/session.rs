@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Browser, ConsoleType, InstanceId, Rights, SessionId, Terms, TokenId, UnixTime};
+use crate::model::{
+    Browser, ConsoleType, InstanceId, Rights, SessionId, Terms, TokenId, UnixTime, Way,
+};
 
 /// How often a proxy renews the leases of its sessions.
 pub const BEAT: Duration = Duration::from_secs(5);
@@ -74,6 +76,9 @@ pub struct Beat {
     pub down: u64,
     /// When the viewer last pressed or moved something.
     pub last_input: UnixTime,
+    /// How its console is reached, once it is.
+    #[serde(default)]
+    pub way: Option<Way>,
     /// What the viewer may do, as its proxy enforces it.
     #[serde(default)]
     pub rights: Rights,
@@ -87,6 +92,7 @@ impl Beat {
             up: 0,
             down: 0,
             last_input: record.started,
+            way: None,
             rights: record.rights,
         }
     }

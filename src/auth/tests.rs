@@ -1,6 +1,6 @@
 use super::*;
 use crate::drain::Drain;
-use crate::model::{Address, Binding, Browser, SecondViewer, UnixTime};
+use crate::model::{Address, Binding, Browser, SecondViewer, UnixTime, Way};
 use crate::rpc::{self, Client};
 
 pub(super) fn new_grant(instance: u8, ttl: u64) -> NewGrant {
@@ -168,6 +168,7 @@ async fn a_session_is_listed_from_its_begin_to_its_end() {
         up: 3,
         down: 5,
         last_input: UnixTime(7),
+        way: Some(Way::Tunnel),
         rights: record.rights,
     };
     let pulse = auth.beat(vec![beat]).await.unwrap();

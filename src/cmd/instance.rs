@@ -120,6 +120,9 @@ fn row(instance: &InstanceView) -> [String; 6] {
         instance.state.as_str().to_owned(),
         consoles.collect::<Vec<_>>().join(" "),
         owner.unwrap_or_else(|| "-".to_owned()),
-        instance.source.clone(),
+        match &instance.host {
+            Some(host) => format!("{host}: {}", instance.source),
+            None => instance.source.clone(),
+        },
     ]
 }

@@ -152,6 +152,7 @@ fn show(sessions: &[SessionView]) -> Result<(), Failure> {
         "TYPE",
         "RIGHTS",
         "HOST",
+        "WAY",
         "PROXY",
         "CALLER",
         "VIEWER",
@@ -163,7 +164,7 @@ fn show(sessions: &[SessionView]) -> Result<(), Failure> {
     output::table(head, &rows)
 }
 
-fn row(session: &SessionView) -> [String; 12] {
+fn row(session: &SessionView) -> [String; 13] {
     let viewer = session.viewer.map(|ip| ip.to_string());
     [
         session.id.to_string(),
@@ -171,6 +172,7 @@ fn row(session: &SessionView) -> [String; 12] {
         session.r#type.to_string(),
         session.rights.to_string(),
         session.host.clone(),
+        session.way.map(|way| way.to_string()).unwrap_or_default(),
         session.proxy.clone(),
         session.caller.clone(),
         viewer.unwrap_or_default(),

@@ -1,22 +1,22 @@
 //! Consoles that a hypervisor hands over, with no port and no address in between.
 //!
-//! Asked by a proxy in the same process right after it rechecked the grant. Never far: a stream
-//! cannot be sent to another machine. What is handed over belongs to the instance it was asked
-//! for, so no port can have been recycled under it.
+//! Asked by a proxy in the same process right after it rechecked the grant. What is handed over
+//! belongs to the instance it was asked for, so no port can have been recycled under it. Consoles of
+//! other machines come through a tunnel, opened there by `hand_out`.
 
 use std::fmt;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::ComputeError;
-use super::driver::{DEADLINE, Driver, silent};
-use crate::model::{ConsoleKind, InstanceId};
+use super::driver::silent;
+use super::{ComputeError, Drivers, Opened};
+use crate::model::{ConsoleKind, InstanceId, InstanceRef};
+use crate::rpc::Tunnel;
 
 /// A stream both ways.
 pub trait Line: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -29,6 +29,17 @@ pub enum Display {
     Socket(UnixStream),
     /// A serial line.
     Line(Box<dyn Line>),
+    /// Either, or a server that is still to be entered, on another machine.
+    Tunnel(Box<Tunnelled>),
+}
+
+/// A console of another machine.
+#[derive(Debug)]
+pub struct Tunnelled {
+    /// The way there.
+    pub stream: Tunnel,
+    /// What was opened there.
+    pub opened: Opened,
 }
 
 impl fmt::Debug for Display {
@@ -36,6 +47,7 @@ impl fmt::Debug for Display {
         f.write_str(match self {
             Self::Socket(_) => "Display::Socket",
             Self::Line(_) => "Display::Line",
+            Self::Tunnel(_) => "Display::Tunnel",
         })
     }
 }
@@ -49,6 +61,7 @@ impl AsyncRead for Display {
         match self.get_mut() {
             Self::Socket(stream) => Pin::new(stream).poll_read(context, into),
             Self::Line(stream) => Pin::new(stream).poll_read(context, into),
+            Self::Tunnel(tunnelled) => Pin::new(&mut tunnelled.stream).poll_read(context, into),
         }
     }
 }
@@ -62,6 +75,7 @@ impl AsyncWrite for Display {
         match self.get_mut() {
             Self::Socket(stream) => Pin::new(stream).poll_write(context, bytes),
             Self::Line(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Tunnel(tunnelled) => Pin::new(&mut tunnelled.stream).poll_write(context, bytes),
         }
     }
 
@@ -69,6 +83,7 @@ impl AsyncWrite for Display {
         match self.get_mut() {
             Self::Socket(stream) => Pin::new(stream).poll_flush(context),
             Self::Line(stream) => Pin::new(stream).poll_flush(context),
+            Self::Tunnel(tunnelled) => Pin::new(&mut tunnelled.stream).poll_flush(context),
         }
     }
 
@@ -76,21 +91,40 @@ impl AsyncWrite for Display {
         match self.get_mut() {
             Self::Socket(stream) => Pin::new(stream).poll_shutdown(context),
             Self::Line(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Tunnel(tunnelled) => Pin::new(&mut tunnelled.stream).poll_shutdown(context),
         }
     }
 }
 
 /// Opens what hypervisors hand over.
 #[derive(Clone, Debug)]
-pub struct Displays(Arc<[Arc<dyn Driver>]>);
+pub struct Displays {
+    drivers: Drivers,
+    /// Whether there is no other way to a console.
+    only: bool,
+}
 
 impl Displays {
-    pub(super) fn new(drivers: Arc<[Arc<dyn Driver>]>) -> Self {
-        Self(drivers)
+    pub(super) fn new(drivers: Drivers) -> Self {
+        Self {
+            drivers,
+            only: false,
+        }
+    }
+
+    /// The same where nothing may be dialled.
+    #[must_use]
+    pub fn only(self) -> Self {
+        Self { only: true, ..self }
+    }
+
+    /// Whether what is not handed over must not be dialled.
+    pub fn are_only(&self) -> bool {
+        self.only
     }
 
     /// The console of a running instance; nothing if no hypervisor hands it over, and it has to be
-    /// dialled. Errors: `Source`, if one could not be asked. Cancel-safe: what was opened is
+    /// dialled. Errors: `NotOpened`, if one could not be asked. Cancel-safe: what was opened is
     /// closed.
     pub async fn open(
         &self,
@@ -98,8 +132,10 @@ impl Displays {
         kind: ConsoleKind,
     ) -> Result<Option<Display>, ComputeError> {
         let mut fault = None;
-        for driver in &*self.0 {
-            let opened = timeout(DEADLINE, driver.open_display(instance, kind)).await;
+        let id = InstanceRef::Id(instance);
+        let drivers = self.drivers.now();
+        for driver in drivers.iter().filter(|it| it.knows(&id) != Some(false)) {
+            let opened = timeout(driver.patience(), driver.open_display(instance, kind)).await;
             match opened.unwrap_or_else(|_| Err(silent(driver.source()))) {
                 Ok(Some(display)) => return Ok(Some(display)),
                 Ok(None) => {}
@@ -107,6 +143,8 @@ impl Displays {
             }
         }
         let name = instance.to_string();
-        fault.map_or(Ok(None), |fault| Err(ComputeError::Source { name, fault }))
+        fault.map_or(Ok(None), |fault| {
+            Err(ComputeError::NotOpened { name, fault })
+        })
     }
 }

@@ -9,7 +9,10 @@ mod claim;
 mod display;
 pub mod domain;
 pub mod driver;
+mod fleet;
+mod hand_out;
 mod log;
+mod observer;
 mod picture;
 
 use std::sync::Arc;
@@ -18,25 +21,31 @@ use serde::{Deserialize, Serialize};
 use tokio::time::timeout;
 
 use crate::drain::Watch;
+use crate::live::Live;
 use crate::model::{
     Address, Binding, ConsoleKind, ConsoleType, Grant, Instance, InstanceId, InstanceRef, Meeting,
     PowerState, Target,
 };
 use crate::rpc::{Client, Cursor, Feed, HOLD, News, Role, Unreachable};
-use driver::{BoxFuture, Driver, Ends, ask_all, ask_until};
+use driver::{BoxFuture, Changes, Driver, ask_all, ask_until};
 
-pub use display::{Display, Displays, Line};
-pub use driver::{Fault, Survey};
+pub use display::{Display, Displays, Line, Tunnelled};
+pub use driver::{Change, Fault, Survey};
+pub use fleet::{Fleet, HostNews, Told};
+pub use hand_out::{HandOut, Opened};
 pub use log::ConsoleLog;
 pub use picture::{BadPicture, Picture};
 
 /// The role: some drivers, in the order in which they count.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Compute {
-    drivers: Arc<[Arc<dyn Driver>]>,
-    /// Instances of which a hypervisor said that they ended.
-    ends: Ends,
+    drivers: Drivers,
+    /// What became of instances, as far as sources tell.
+    changes: Changes,
 }
+
+/// Those of a [`Fleet`] come and go.
+type Drivers = Live<Vec<Arc<dyn Driver>>>;
 
 /// What compute can be asked.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -78,8 +87,9 @@ pub enum Request {
     },
     /// Which running instances hold a door of this target?
     Claimants(Target),
-    /// Which instances have ended? Held until there is one, or for a while.
-    Ended(Option<Cursor>),
+    /// Which instances came, went, started, stopped or changed? Held until there is one, or for a
+    /// while.
+    Changes(Option<Cursor>),
     /// What did it write to its serial line?
     ConsoleLog {
         /// Whose.
@@ -104,8 +114,8 @@ pub enum Reply {
     Screenshot(Picture),
     /// To `Meeting`.
     Meeting(Box<Meeting>),
-    /// To `Ended`.
-    Ended(News<InstanceId>),
+    /// To `Changes`.
+    Changes(News<Change>),
     /// To `ConsoleLog`.
     ConsoleLog(ConsoleLog),
 }
@@ -195,6 +205,14 @@ pub enum ComputeError {
         /// The first thing that could not be read.
         fault: Fault,
     },
+    /// Its hypervisor, or its own machine, cannot open it.
+    #[error("the console of `{name}` cannot be opened on its own machine: {fault}")]
+    NotOpened {
+        /// Its name.
+        name: String,
+        /// Where it should be, or whose hand it should come from, and why not.
+        fault: Fault,
+    },
     /// The role did not answer.
     #[error(transparent)]
     Unreachable(#[from] Unreachable),
@@ -204,20 +222,31 @@ impl Compute {
     /// `drivers` in the order in which they count when two know the same instance.
     pub fn new(drivers: Vec<Box<dyn Driver>>) -> Self {
         Self {
-            drivers: drivers.into_iter().map(Arc::from).collect(),
-            ends: Arc::new(Feed::default()),
+            drivers: Live::new(drivers.into_iter().map(Arc::from).collect()),
+            changes: Arc::new(Feed::default()),
         }
     }
 
     /// The consoles that its hypervisors hand over: for a proxy on the same machine.
     pub fn displays(&self) -> Displays {
-        Displays::new(Arc::clone(&self.drivers))
+        Displays::new(self.drivers.clone())
+    }
+
+    /// The same for proxies on other machines.
+    pub fn hand_out(&self) -> HandOut {
+        HandOut::new(self.clone())
     }
 
     /// Lets the drivers do what they do on their own. Ends with `watch`.
     pub fn start(&self, watch: &Watch) {
-        let start = |driver: &Arc<dyn Driver>| driver.start(watch, &self.ends);
-        self.drivers.iter().for_each(start);
+        let start = |driver: &Arc<dyn Driver>| driver.start(watch, &self.changes);
+        self.drivers.now().iter().for_each(start);
+    }
+
+    /// Looks all the time at sources that tell nothing by themselves, for the sake of other
+    /// processes that want to know. Ends with `watch`.
+    pub fn observe(&self, watch: &Watch) {
+        observer::start(self.drivers.clone(), Arc::clone(&self.changes), watch);
     }
 
     async fn locate(
@@ -245,22 +274,37 @@ impl Compute {
     }
 
     async fn instances(&self) -> Survey {
-        let survey = ask_all(&self.drivers, |driver| async move { driver.survey().await });
+        let drivers = self.drivers.now();
+        let survey = ask_all(&drivers, |driver| async move { driver.survey().await });
         merge(survey.await)
     }
 
+    /// Those that surely have it not are asked only where the others have none that runs: it may
+    /// have come there this moment.
     async fn instance(&self, wanted: &InstanceRef) -> Result<Instance, ComputeError> {
-        let asked = Arc::new(wanted.clone());
-        let named = Arc::clone(&asked);
-        let ask = |driver: Arc<dyn Driver>| {
-            let asked = Arc::clone(&asked);
-            async move { driver.find(&asked).await }
-        };
-        let survey = ask_until(&self.drivers, ask, move |survey| {
-            let mut found = survey.instances.iter();
-            found.any(|it| it.state != PowerState::Off && is(it, &named))
-        });
-        choose(wanted, merge(survey.await))
+        let drivers = self.drivers.now();
+        let (likely, others): (Vec<_>, Vec<_>) = drivers
+            .iter()
+            .cloned()
+            .partition(|driver| driver.knows(wanted) != Some(false));
+        let mut survey = find(&likely, wanted).await;
+        if !has_running(&survey, wanted) && !others.is_empty() {
+            survey.extend(find(&others, wanted).await);
+        }
+        choose(wanted, merge(survey))
+    }
+
+    /// Who told of the instance, and then all that may know of it.
+    fn about(&self, instance: &Instance) -> Vec<Arc<dyn Driver>> {
+        let id = InstanceRef::Id(instance.id);
+        let drivers = self.drivers.now();
+        let (mut home, others): (Vec<_>, Vec<_>) = drivers
+            .iter()
+            .cloned()
+            .partition(|driver| driver.is_home(instance));
+        let others = others.into_iter();
+        home.extend(others.filter(|driver| driver.knows(&id) != Some(false)));
+        home
     }
 
     async fn screenshot(&self, wanted: &InstanceRef) -> Result<Picture, ComputeError> {
@@ -269,7 +313,7 @@ impl Compute {
         if instance.state == PowerState::Off {
             return Err(ComputeError::Off { name });
         }
-        let taken = self.first(|driver| Box::pin(picture(driver, instance.id)));
+        let taken = self.first(&instance, |driver| Box::pin(picture(driver, instance.id)));
         match taken.await {
             Ok(Some(picture)) => Ok(picture),
             Ok(None) => Err(ComputeError::NoPicture { name }),
@@ -285,7 +329,7 @@ impl Compute {
     ) -> Result<ConsoleLog, ComputeError> {
         let instance = self.instance(wanted).await?;
         let name = instance.shown_name().to_owned();
-        let kept = self.first(|driver| Box::pin(kept(driver, instance.id)));
+        let kept = self.first(&instance, |driver| Box::pin(kept(driver, instance.id)));
         match kept.await {
             Ok(Some(bytes)) => Ok(ConsoleLog::new(&bytes, lines)),
             Ok(None) => Err(ComputeError::NoLog { name }),
@@ -296,11 +340,12 @@ impl Compute {
     /// What the first driver has that has something; else the first fault.
     async fn first<T>(
         &self,
+        instance: &Instance,
         ask: impl for<'a> Fn(&'a dyn Driver) -> BoxFuture<'a, Result<Option<T>, Fault>>,
     ) -> Result<Option<T>, Fault> {
         let mut fault = None;
-        for driver in &*self.drivers {
-            match ask(&**driver).await {
+        for driver in self.about(instance) {
+            match ask(&*driver).await {
                 Ok(Some(found)) => return Ok(Some(found)),
                 Ok(None) => {}
                 Err(failed) => fault = fault.or(Some(failed)),
@@ -312,12 +357,8 @@ impl Compute {
     /// Of the driver that knows where it is, else of the first that has something to say.
     async fn meeting(&self, id: InstanceId, kind: ConsoleKind) -> Result<Meeting, ComputeError> {
         let instance = self.instance(&InstanceRef::Id(id)).await?;
-        let (first, others): (Vec<_>, Vec<_>) = self
-            .drivers
-            .iter()
-            .partition(|driver| driver.source() == instance.source);
-        for driver in first.into_iter().chain(others) {
-            match meeting(&**driver, &instance, kind).await {
+        for driver in self.about(&instance) {
+            match meeting(&*driver, &instance, kind).await {
                 Ok(None) => {}
                 Ok(Some(meeting)) => return Ok(meeting),
                 Err(fault) => {
@@ -331,7 +372,8 @@ impl Compute {
 
     async fn claimants(&self, target: &Target) -> Survey {
         let asked = Arc::new(target.clone());
-        let claimants = ask_all(&self.drivers, |driver| {
+        let drivers = self.drivers.now();
+        let claimants = ask_all(&drivers, |driver| {
             let asked = Arc::clone(&asked);
             async move { driver.claimants(&asked).await }
         });
@@ -369,7 +411,7 @@ impl Role for Compute {
             | Request::Instances
             | Request::Instance { .. }
             | Request::Claimants(_)
-            | Request::Ended(_) => &["api", "proxy"],
+            | Request::Changes(_) => &["api", "proxy"],
         }
     }
 
@@ -400,7 +442,7 @@ impl Role for Compute {
                 meeting.map(|meeting| Reply::Meeting(Box::new(meeting)))
             }
             Request::Claimants(target) => Ok(Reply::Instances(self.claimants(&target).await)),
-            Request::Ended(cursor) => Ok(Reply::Ended(self.ends.after(cursor, HOLD).await)),
+            Request::Changes(cursor) => Ok(Reply::Changes(self.changes.after(cursor, HOLD).await)),
             Request::ConsoleLog { instance, lines } => {
                 let log = self.console_log(&instance, lines).await;
                 log.map(Reply::ConsoleLog)
@@ -494,11 +536,11 @@ impl Client<Compute> {
         }
     }
 
-    /// Instances that ended since `cursor`, as far as hypervisors tell: waits up to [`HOLD`] for
-    /// one. Each may be back already, or somewhere else. Errors: `Unreachable`.
-    pub async fn ended(&self, cursor: Option<Cursor>) -> Result<News<InstanceId>, ComputeError> {
-        match self.call(Request::Ended(cursor)).await? {
-            Reply::Ended(news) => Ok(news),
+    /// What became of instances since `cursor`, as far as sources tell: waits up to [`HOLD`] for
+    /// something. One that ended may be back already, or somewhere else. Errors: `Unreachable`.
+    pub async fn changes(&self, cursor: Option<Cursor>) -> Result<News<Change>, ComputeError> {
+        match self.call(Request::Changes(cursor)).await? {
+            Reply::Changes(news) => Ok(news),
             other => Err(stray(&other)),
         }
     }
@@ -527,8 +569,23 @@ impl Client<Compute> {
     }
 }
 
+async fn find(drivers: &[Arc<dyn Driver>], wanted: &InstanceRef) -> Survey {
+    let asked = Arc::new(wanted.clone());
+    let named = Arc::clone(&asked);
+    let ask = |driver: Arc<dyn Driver>| {
+        let asked = Arc::clone(&asked);
+        async move { driver.find(&asked).await }
+    };
+    ask_until(drivers, ask, move |survey| has_running(survey, &named)).await
+}
+
+fn has_running(survey: &Survey, wanted: &InstanceRef) -> bool {
+    let mut found = survey.instances.iter();
+    found.any(|it| it.state != PowerState::Off && is(it, wanted))
+}
+
 async fn picture(driver: &dyn Driver, id: InstanceId) -> Result<Option<Picture>, Fault> {
-    let taken = timeout(driver::DEADLINE, driver.screenshot(id)).await;
+    let taken = timeout(driver.patience(), driver.screenshot(id)).await;
     let taken = taken.unwrap_or_else(|_| Err(driver::silent(driver.source())))?;
     let picture = taken.map(Picture::from_hypervisor).transpose();
     picture.map_err(|bad| driver::fault(driver.source(), &bad))
@@ -539,12 +596,12 @@ async fn meeting(
     instance: &Instance,
     kind: ConsoleKind,
 ) -> Result<Option<Meeting>, Fault> {
-    let told = timeout(driver::DEADLINE, driver.meeting(instance, kind)).await;
+    let told = timeout(driver.patience(), driver.meeting(instance, kind)).await;
     told.unwrap_or_else(|_| Err(driver::silent(driver.source())))
 }
 
 async fn kept(driver: &dyn Driver, id: InstanceId) -> Result<Option<Vec<u8>>, Fault> {
-    let kept = timeout(driver::DEADLINE, driver.console_log(id)).await;
+    let kept = timeout(driver.patience(), driver.console_log(id)).await;
     kept.unwrap_or_else(|_| Err(driver::silent(driver.source())))
 }
 

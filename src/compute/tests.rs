@@ -342,6 +342,7 @@ async fn a_server_is_met_as_the_source_says_that_knows_where_it_is() {
         owner: None,
         consoles: Vec::new(),
         source: source.to_owned(),
+        host: None,
     };
     let stale = Knowing("stale", instance("stale", PowerState::Off));
     let live = Knowing("live", instance("live", PowerState::Running));

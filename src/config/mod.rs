@@ -28,7 +28,7 @@ pub use error::ConfigError;
 pub use keystone::{Interface, Keystone};
 pub use period::Period;
 pub use redis::Redis;
-pub use rpc::{BadDoor, Rpc, RpcDoor};
+pub use rpc::{BadDoor, Rpc, RpcDoor, Tunnel};
 pub use tls::{Pair, Tls, TlsListener};
 
 use crate::model::{

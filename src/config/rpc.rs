@@ -19,6 +19,11 @@ pub struct Rpc {
     pub auth: Vec<Address>,
     /// Where compute runs; several know different instances.
     pub compute: Vec<Address>,
+    /// A directory of files that say where compute runs, one for each host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub compute_dir: Option<PathBuf>,
+    /// Whether consoles come through the compute role of their own host.
+    pub tunnel: Tunnel,
     /// The CA of all our roles.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca: Option<PathBuf>,
@@ -35,6 +40,19 @@ pub struct Rpc {
     pub connect_timeout: Period,
     /// How long a call may take.
     pub timeout: Period,
+}
+
+/// How a proxy reaches consoles whose compute role is elsewhere.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tunnel {
+    /// It dials them.
+    #[default]
+    Off,
+    /// Through that role, or else it dials them.
+    Prefer,
+    /// Through that role alone.
+    Only,
 }
 
 /// Where calls come in: `127.0.0.1:6090` or `unix:/path`.
@@ -98,6 +116,8 @@ impl Default for Rpc {
             listen: Vec::new(),
             auth: Vec::new(),
             compute: Vec::new(),
+            compute_dir: None,
+            tunnel: Tunnel::Off,
             ca: None,
             certificate: None,
             key: None,
@@ -121,6 +141,7 @@ impl Rpc {
         let both = set != 0 && self.secret_file.is_some();
         let why = || "is of no use beside certificates; set one or the other".to_owned();
         refuse_if(both.then(why), "rpc.secret_file")?;
+        all_absolute("rpc.compute_dir", self.compute_dir.as_slice())?;
         all_absolute("rpc.ca", self.ca.as_slice())?;
         all_absolute("rpc.certificate", self.certificate.as_slice())?;
         all_absolute("rpc.key", self.key.as_slice())?;
@@ -138,10 +159,17 @@ impl Rpc {
         refuse_if(short.then(why), "rpc.timeout")
     }
 
+    /// Whether anything says where compute runs.
+    pub fn names_compute(&self) -> bool {
+        !self.compute.is_empty() || self.compute_dir.is_some()
+    }
+
     fn is_over_tcp(&self) -> bool {
         let tcp = |door: &RpcDoor| matches!(door, RpcDoor::Tcp(_));
         let mut peers = self.auth.iter().chain(&self.compute);
-        self.listen.iter().any(tcp) || peers.any(|peer| matches!(peer, Address::Tcp(..)))
+        self.compute_dir.is_some()
+            || self.listen.iter().any(tcp)
+            || peers.any(|peer| matches!(peer, Address::Tcp(..)))
     }
 
     /// The files with certificates.

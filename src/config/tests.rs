@@ -40,6 +40,7 @@ fn the_example_shows_every_key_there_is() {
     everything.keystone.application_credential_secret_file = Some("/s".into());
     everything.auth.token_file = Some("/t".into());
     let rpc = &mut everything.rpc;
+    rpc.compute_dir = Some("/d".into());
     rpc.ca = Some("/c".into());
     (rpc.certificate, rpc.key) = (rpc.ca.clone(), rpc.ca.clone());
     rpc.secret_file = Some("/s".into());

@@ -21,6 +21,9 @@ pub struct Instance {
     pub consoles: Vec<Console>,
     /// Which source knows it, for people: `config`, `demo`, a directory's path.
     pub source: String,
+    /// The machine whose compute role told of it, for people; none where that is this one.
+    #[serde(default)]
+    pub host: Option<String>,
 }
 
 impl Instance {

@@ -15,6 +15,7 @@ mod security;
 mod target;
 mod terms;
 mod time;
+mod way;
 
 pub use block::block_of;
 pub use console::{ConsoleKind, ConsoleType, UnknownConsoleType};
@@ -28,3 +29,4 @@ pub use security::{BadSchemes, Meeting, Password, Scheme, Schemes, Security, Ver
 pub use target::{AccessPath, Address, BadAccessPath, BadAddress, Host, Target};
 pub use terms::{BadSecondViewer, Browser, SecondViewer, Terms};
 pub use time::UnixTime;
+pub use way::Way;

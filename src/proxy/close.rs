@@ -111,7 +111,8 @@ impl Refusal {
             Self::Auth(AuthError::Used) => 4002,
             Self::Auth(AuthError::Occupied | AuthError::Limit(_)) => 4010,
             Self::Origin(_) => 4003,
-            Self::Compute(ComputeError::Source { .. }) | Self::Connect(_) => LOST,
+            Self::Compute(ComputeError::Source { .. } | ComputeError::NotOpened { .. })
+            | Self::Connect(_) => LOST,
             Self::Entry(_) => REFUSED,
             Self::Auth(AuthError::NoConsole(_)) => 4004,
             Self::Unwritten | Self::Auth(_) | Self::Compute(ComputeError::Unreachable(_)) => 4011,
@@ -179,6 +180,7 @@ fn compute_sentence(error: &ComputeError) -> &'static str {
         }
         ComputeError::Claimed { .. } => "the console's address belongs to another instance too",
         ComputeError::Source { .. } => "the instance's host cannot be asked where its console is",
+        ComputeError::NotOpened { .. } => "the console's host cannot open it",
         ComputeError::Unreachable(_) => INTERNAL,
     }
 }

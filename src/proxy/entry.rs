@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::rfb::{Challenge, Fault, Means, Negotiation, Next, Ready, Step, Turn};
 use super::target::{Connected, Stream};
-use crate::model::{Address, Host, Meeting, Password, Scheme, Schemes, Security, Verify};
+use crate::model::{Address, Host, Meeting, Password, Scheme, Schemes, Security, Verify, Way};
 use crate::tls::{Connector, Identity, Settings, TlsError};
 
 /// The longest password file, in bytes.
@@ -73,6 +73,8 @@ pub enum Why {
 pub struct Entered {
     /// Behind its security handshake; inside TLS if it has that.
     pub stream: Stream,
+    /// Which way leads there.
+    pub way: Way,
     /// What was read of what follows.
     pub early: Vec<u8>,
     /// How it was entered.
@@ -171,6 +173,7 @@ impl Entry {
     async fn shake_hands(&self, connected: Connected, limit: Duration) -> Result<Entered, Why> {
         let mut clock = Clock::new(limit);
         let mut stream = connected.stream;
+        let outer = stream.way();
         clock.early = connected.greeting;
         let (mut negotiation, mut turn) = Negotiation::new(self.means.clone());
         let mut tls = None;
@@ -197,6 +200,10 @@ impl Entry {
             };
         };
         let scheme = negotiation.scheme();
+        let way = match outer {
+            Way::Tunnel => outer,
+            _ => stream.way(),
+        };
         let asked = match ready {
             Ready::Open => None,
             Ready::Challenged(challenge) => Some(Asked {
@@ -206,6 +213,7 @@ impl Entry {
             }),
         };
         Ok(Entered {
+            way,
             stream,
             early: clock.early,
             scheme,

@@ -6,7 +6,7 @@
 //! compute that cannot be asked ends nothing.
 
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use super::{Proxy, input};
 use crate::auth::{AuthError, BEAT, Beat, LiveSession, Order, Pulse, SessionRecord, Wish};
 use crate::compute::ComputeError;
 use crate::model::{
-    ConsoleKind, InstanceId, InstanceRef, PowerState, Rights, SessionId, TokenId, UnixTime,
+    ConsoleKind, InstanceId, InstanceRef, PowerState, Rights, SessionId, TokenId, UnixTime, Way,
 };
 
 /// How often the clocks of sessions are looked at.
@@ -49,6 +49,8 @@ pub(super) struct Roster {
 pub(super) struct Live {
     pub(super) record: Arc<SessionRecord>,
     pub(super) meter: Arc<Meter>,
+    /// How its console is reached, once it is.
+    way: OnceLock<Way>,
     /// What the viewer may do by now.
     pub(super) rights: Arc<InForce>,
     gavel: Mutex<Gavel>,
@@ -75,7 +77,7 @@ impl Roster {
     pub(super) fn rights_of(&self, token: &TokenId) -> Option<Rights> {
         let mut live = self.live.iter();
         let found = live.find(|live| live.record.token == *token)?;
-        Some(found.record.rights)
+        Some(found.rights.get())
     }
 
     /// Whether a session that is idle by itself is so altogether: SPICE has a session for each
@@ -98,6 +100,7 @@ impl Live {
             rights: Arc::new(InForce::new(record.rights)),
             record,
             meter: Arc::new(Meter::new(is_input)),
+            way: OnceLock::new(),
             gavel: Mutex::default(),
         }
     }
@@ -155,6 +158,7 @@ impl Live {
             up: self.meter.up(),
             down: self.meter.down(),
             last_input: self.last_input(),
+            way: self.way.get().copied(),
             rights: self.rights.get(),
         }
     }
@@ -178,8 +182,9 @@ impl Seat {
     }
 
     /// The session has begun.
-    pub(super) fn open(&mut self) {
+    pub(super) fn open(&mut self, way: Way) {
         self.opened = true;
+        let _first = self.live.way.set(way);
         // It may have come too late to be told with the others.
         if self.proxy.watch.is_closing() {
             self.live.end(Verdict::Closing);
@@ -352,10 +357,11 @@ impl Proxy {
     async fn hear_of_ends(self: Arc<Self>) {
         let mut cursor = None;
         loop {
-            match self.compute.ended(cursor).await {
+            match self.compute.changes(cursor).await {
                 Ok(news) => {
                     cursor = Some(news.cursor);
-                    for instance in news.items {
+                    for ended in news.items.into_iter().filter(|change| change.ended) {
+                        let instance = ended.instance;
                         self.keep(|proxy| async move { proxy.end_all_of(instance).await });
                     }
                 }

@@ -23,7 +23,7 @@ use crate::audit::{Event, What};
 use crate::auth::SessionRecord;
 use crate::compute::Display;
 use crate::http::{Upgraded, upgraded_stream};
-use crate::model::{CorrelationId, Rights, Scheme};
+use crate::model::{CorrelationId, Rights, Scheme, Way};
 use crate::resolve;
 use crate::telemetry::TypeLabel;
 
@@ -92,7 +92,7 @@ async fn admit(
 struct Story {
     seat: Seat,
     correlation: CorrelationId,
-    way: &'static str,
+    way: Way,
     scheme: Option<Scheme>,
     started: Instant,
     _held: Held,
@@ -105,11 +105,11 @@ impl Story {
             correlation,
             held,
         } = session;
-        seat.open();
+        seat.open(entered.way);
         let story = Self {
             seat,
             correlation,
-            way: entered.stream.way(),
+            way: entered.way,
             scheme: entered.scheme,
             started: Instant::now(),
             _held: held,
@@ -141,6 +141,9 @@ impl Story {
             Stream::Tcp(target) => self.relay_to(viewer, target, opening),
             Stream::Unix(target) | Stream::Handed(Display::Socket(target)) => {
                 self.relay_to(viewer, target, opening);
+            }
+            Stream::Handed(Display::Tunnel(target)) => {
+                self.relay_to(viewer, target.stream, opening);
             }
             Stream::Handed(Display::Line(target)) | Stream::Tls(target) => {
                 self.relay_to(viewer, target, opening);
@@ -190,7 +193,7 @@ impl Story {
         proxy.metrics.count_close(code);
         let seconds = (self.started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
         let (correlation, rights) = (self.correlation, live.rights.get());
-        let (way, security) = (self.way, self.scheme.map(tracing::field::display));
+        let (way, security) = (self.way.as_str(), self.scheme.map(tracing::field::display));
         let event = self.event(What::Ended, rights);
         drop(self);
         tracing::info!(

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 
 use super::preamble::{self, NotOpened};
 use crate::compute::{Display, Line};
-use crate::model::{AccessPath, Address, ConsoleKind, Host, Target};
+use crate::model::{AccessPath, Address, ConsoleKind, Host, Target, Way};
 use crate::resolve::{self, Unresolved};
 
 /// An open way to a target, and what was read from it so far.
@@ -58,13 +58,14 @@ pub struct Bounds {
 }
 
 impl Stream {
-    /// Which way was taken, in a word for the log.
-    pub fn way(&self) -> &'static str {
+    /// Which way was taken.
+    pub fn way(&self) -> Way {
         match self {
-            Self::Tcp(_) => "tcp",
-            Self::Unix(_) => "unix",
-            Self::Handed(_) => "libvirt",
-            Self::Tls(_) => "tls",
+            Self::Tcp(_) => Way::Tcp,
+            Self::Unix(_) => Way::Unix,
+            Self::Handed(Display::Tunnel(_)) => Way::Tunnel,
+            Self::Handed(_) => Way::Libvirt,
+            Self::Tls(_) => Way::Tls,
         }
     }
 
@@ -212,15 +213,21 @@ async fn greeted(
     Ok(Connected { stream, greeting })
 }
 
-/// Goes on with what the hypervisor handed over, whose address would be `address`, as
-/// [`connect`] does.
+/// Goes on with what was opened elsewhere, whose address would be `address`, as [`connect`] does;
+/// asks for the console at `path` if it is a door to several.
 pub async fn take_over(
     display: Display,
     address: &Address,
+    path: Option<&AccessPath>,
     kind: ConsoleKind,
     limit: Duration,
 ) -> Result<Connected, ConnectError> {
-    greeted(Stream::Handed(display), Vec::new(), address, kind, limit).await
+    let mut stream = Stream::Handed(display);
+    let early = match path {
+        None => Vec::new(),
+        Some(path) => ask(&mut stream, path, address, limit).await?,
+    };
+    greeted(stream, early, address, kind, limit).await
 }
 
 async fn dial(address: &Address, bounds: &Bounds) -> Result<Stream, ConnectError> {

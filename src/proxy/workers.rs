@@ -99,6 +99,7 @@ pub(super) fn adopt(stream: &mut Stream) -> io::Result<()> {
             *stream = UnixStream::from_std(own.into())?;
             Ok(())
         }
+        Stream::Handed(Display::Tunnel(tunnelled)) => tunnelled.stream.adopt(),
         Stream::Handed(Display::Line(_)) | Stream::Tls(_) => Ok(()),
     }
 }

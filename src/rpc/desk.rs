@@ -9,16 +9,17 @@ use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
-use hyper::server::conn::http2::Builder;
 use hyper::service::service_fn;
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncWrite};
+use hyper_util::server::conn::auto::Builder;
+use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::{sleep, timeout};
 
 use super::wire::{self, Body, LARGEST_REQUEST};
-use super::{Client, Keys, NAMES, Role};
+use super::{Client, Duplex, Keys, NAMES, Role, Streams};
 use crate::drain::Watch;
 use crate::http::Listener;
 use crate::resolve;
@@ -39,6 +40,9 @@ const PING: Duration = Duration::from_secs(10);
 /// How long a call's body may take.
 const BODY: Duration = Duration::from_secs(10);
 
+/// One read of a full socket, as the relay's.
+const BUFFER: usize = 64 << 10;
+
 /// How long accepting rests when the process has run out of descriptors.
 const REST: Duration = Duration::from_millis(50);
 
@@ -47,7 +51,10 @@ const FAREWELL: Duration = Duration::from_secs(1);
 
 /// The roles of this process that others may call.
 #[derive(Debug, Default)]
-pub struct Desk(Vec<Box<dyn Answers>>);
+pub struct Desk {
+    roles: Vec<Box<dyn Answers>>,
+    streams: Vec<Box<dyn HandsOut>>,
+}
 
 /// Who calls: the roles that it may be.
 #[derive(Clone, Debug)]
@@ -65,11 +72,27 @@ trait Answers: fmt::Debug + Send + Sync {
     fn answer<'a>(&'a self, caller: &'a Caller, body: Bytes) -> BoxFuture<'a, Response<Body>>;
 }
 
+/// An answer, and the stream that follows it.
+type Handed = (Response<Body>, Option<Box<dyn Duplex>>);
+
+/// What hands out streams, whichever.
+trait HandsOut: fmt::Debug + Send + Sync {
+    fn name(&self) -> &'static str;
+    fn open<'a>(&'a self, caller: &'a Caller, body: Bytes) -> BoxFuture<'a, Handed>;
+}
+
 impl Desk {
     /// The same with one more role.
     #[must_use]
     pub fn with<R: Role>(mut self, client: Client<R>) -> Self {
-        self.0.push(Box::new(client));
+        self.roles.push(Box::new(client));
+        self
+    }
+
+    /// The same, handing out these too.
+    #[must_use]
+    pub fn handing_out<S: Streams>(mut self, streams: S) -> Self {
+        self.streams.push(Box::new(streams));
         self
     }
 
@@ -137,21 +160,28 @@ impl Desk {
         watch: Watch,
     ) {
         let heard = Arc::new(Notify::new());
-        let hearing = Arc::clone(&heard);
+        let (hearing, carrying) = (Arc::clone(&heard), watch.clone());
         let answer = service_fn(move |request| {
             hearing.notify_one();
             let (desk, caller, keys) = (Arc::clone(&self), caller.clone(), Arc::clone(&keys));
+            let watch = carrying.clone();
             async move {
-                let response = desk.answer(request, &caller, &keys).await;
+                let response = desk.answer(request, &caller, &keys, &watch).await;
                 Ok::<_, std::convert::Infallible>(response)
             }
         });
-        let connection = Builder::new(TokioExecutor::new())
+        let mut builder = Builder::new(TokioExecutor::new());
+        let _calls = builder
+            .http2()
             .timer(TokioTimer::new())
             .keep_alive_interval(PING)
             .keep_alive_timeout(PING)
-            .max_concurrent_streams(STREAMS)
-            .serve_connection(TokioIo::new(stream), answer);
+            .max_concurrent_streams(STREAMS);
+        let _streams = builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(GREETING);
+        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), answer);
         let mut connection = std::pin::pin!(connection);
         let silent = async {
             if timeout(GREETING, heard.notified()).await.is_ok() {
@@ -173,17 +203,26 @@ impl Desk {
 
     async fn answer(
         &self,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
         caller: &Caller,
         keys: &Keys,
+        watch: &Watch,
     ) -> Response<Body> {
+        let upgrade = hyper::upgrade::on(&mut request);
         let (head, body) = request.into_parts();
         if !caller.known && !keys.admit(&head.headers) {
             tracing::info!("a caller of roles has another secret, or none");
             return wire::answer(StatusCode::UNAUTHORIZED, "who are you?");
         }
         let wanted = wire::role(head.uri.path());
-        let role = self.0.iter().find(|role| wanted == Some(role.name()));
+        if wire::wants_stream(&head.headers) {
+            let streams = self.streams.iter().find(|it| wanted == Some(it.name()));
+            return match streams {
+                Some(streams) => hand_out(&**streams, caller, body, upgrade, watch).await,
+                None => wire::answer(StatusCode::NOT_FOUND, "nothing of that name here"),
+            };
+        }
+        let role = self.roles.iter().find(|role| wanted == Some(role.name()));
         let Some(role) = role.filter(|_| head.method == Method::POST) else {
             return wire::answer(StatusCode::NOT_FOUND, "no such role runs here");
         };
@@ -198,6 +237,43 @@ impl Desk {
             Ok(Err(_)) => wire::answer(StatusCode::PAYLOAD_TOO_LARGE, "no whole body"),
             Err(_) => wire::answer(StatusCode::REQUEST_TIMEOUT, "the body did not come"),
         }
+    }
+}
+
+async fn hand_out(
+    streams: &dyn HandsOut,
+    caller: &Caller,
+    body: Incoming,
+    upgrade: OnUpgrade,
+    watch: &Watch,
+) -> Response<Body> {
+    let body = timeout(BODY, Limited::new(body, LARGEST_REQUEST).collect()).await;
+    let Ok(Ok(body)) = body else {
+        return wire::answer(StatusCode::BAD_REQUEST, "no whole body");
+    };
+    let (response, stream) = streams.open(caller, body.to_bytes()).await;
+    if let Some(stream) = stream {
+        let closing = watch.clone();
+        // Drained like a session: it is one, seen from here.
+        watch.spawn_session(async move {
+            tokio::select! {
+                () = carry(upgrade, stream) => {}
+                () = closing.closing() => {}
+            }
+        });
+    }
+    response
+}
+
+/// Both ways, until both have ended or one fails. A buffer is one read of a full socket.
+async fn carry(upgrade: OnUpgrade, mut stream: Box<dyn Duplex>) {
+    let Ok(Ok(upgraded)) = timeout(GREETING, upgrade).await else {
+        return;
+    };
+    let mut caller = TokioIo::new(upgraded);
+    let carried = copy_bidirectional_with_sizes(&mut caller, &mut stream, BUFFER, BUFFER).await;
+    if let Err(error) = carried {
+        tracing::debug!(%error, "a stream between processes ended early");
     }
 }
 
@@ -237,6 +313,36 @@ impl<R: Role> Answers for Client<R> {
             match wire::write(&self.call(request).await) {
                 Ok(body) => wire::answer(StatusCode::OK, body),
                 Err(_) => wire::answer(StatusCode::INTERNAL_SERVER_ERROR, "no answer"),
+            }
+        })
+    }
+}
+
+impl<S: Streams> HandsOut for S {
+    fn name(&self) -> &'static str {
+        S::NAME
+    }
+
+    fn open<'a>(&'a self, caller: &'a Caller, body: Bytes) -> BoxFuture<'a, Handed> {
+        let refuse = |status, why: &'static str| (wire::answer(status, why), None);
+        Box::pin(async move {
+            if !caller.roles.iter().any(|role| S::CALLERS.contains(role)) {
+                let (name, roles) = (S::NAME, caller.roles.join(", "));
+                tracing::warn!(name, caller = roles, "a caller asked what its role may not");
+                return refuse(StatusCode::FORBIDDEN, "not for you");
+            }
+            let Ok(request) = wire::read::<S::Request>(&body) else {
+                return refuse(StatusCode::BAD_REQUEST, "not understood");
+            };
+            match Streams::open(self, request).await {
+                Ok((opened, stream)) => match wire::stream_answer(&opened) {
+                    Some(response) => (response, Some(stream)),
+                    None => refuse(StatusCode::INTERNAL_SERVER_ERROR, "no answer"),
+                },
+                Err(error) => match wire::write(&error) {
+                    Ok(body) => (wire::answer(StatusCode::OK, body), None),
+                    Err(_) => refuse(StatusCode::INTERNAL_SERVER_ERROR, "no answer"),
+                },
             }
         })
     }

@@ -1,7 +1,7 @@
 use std::fmt;
 use std::marker::PhantomData;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,7 +10,7 @@ use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::link::{Fault, Link};
-use super::{Client, Keys, Role, Unreachable, wire};
+use super::{Client, Keys, Role, Streams, Unreachable, Way, wire};
 use crate::model::Address;
 
 /// Calls to other processes that one role may have under way; one more finds it busy.
@@ -30,7 +30,8 @@ pub struct Timeouts {
 pub struct Links {
     keys: Arc<Keys>,
     timeouts: Timeouts,
-    known: Vec<(Address, Arc<Link>)>,
+    /// Gone with the last client that uses it.
+    known: Vec<(Address, Weak<Link>)>,
 }
 
 /// The far way to a role: to one of several processes that answer alike.
@@ -72,14 +73,20 @@ impl Links {
         })
     }
 
+    /// The way to the streams that are handed out there.
+    pub fn way<S: Streams>(&mut self, address: &Address) -> Way<S> {
+        Way::new(self.link(address), self.timeouts.call)
+    }
+
     fn link(&mut self, address: &Address) -> Arc<Link> {
+        self.known.retain(|(_, link)| link.strong_count() > 0);
         let known = self.known.iter().find(|(known, _)| known == address);
-        if let Some((_, link)) = known {
-            return Arc::clone(link);
+        if let Some(link) = known.and_then(|(_, link)| link.upgrade()) {
+            return link;
         }
         let (keys, patience) = (Arc::clone(&self.keys), self.timeouts.connect);
         let link = Arc::new(Link::new(address.clone(), keys, patience));
-        self.known.push((address.clone(), Arc::clone(&link)));
+        self.known.push((address.clone(), Arc::downgrade(&link)));
         link
     }
 }

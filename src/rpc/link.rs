@@ -3,22 +3,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
-use http_body_util::{BodyExt as _, Limited};
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Collected, Limited};
 use hyper::body::Incoming;
+use hyper::client::conn::http1;
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio::sync::{Mutex, MutexGuard};
 use tokio::time::{Instant, timeout};
 
-use super::wire::{self, Body, LARGEST_ANSWER};
+use super::tunnel::{Tunnel, Wire};
+use super::wire::{self, Body, LARGEST_ANSWER, LARGEST_REQUEST};
 use super::{Keys, NAMES};
 use crate::model::{Address, Host};
 use crate::resolve::{dial, resolve};
-use crate::tls::roles_of;
+use crate::tls::{Speech, roles_of};
 
 /// How often a peer that says nothing is asked whether it lives, and how long it may take to say
 /// so: calls to a machine that has gone without a word fail after both.
@@ -62,10 +63,6 @@ pub(super) enum Fault {
     /// Whoever is there is not who was called.
     Stranger,
 }
-
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
 
 impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -164,7 +161,7 @@ impl Link {
     }
 
     async fn connect(&self) -> Result<Kept, String> {
-        let (stream, roles) = self.dial().await?;
+        let (stream, roles) = self.dial(Speech::Calls).await?;
         let handshake = Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(PING)
@@ -186,22 +183,80 @@ impl Link {
         })
     }
 
-    async fn dial(&self) -> Result<(Box<dyn Stream>, Vec<&'static str>), String> {
+    /// Asks for a stream of that name, on a connection of its own. The stream, or an answer without
+    /// one. Cancel-safe: the connection is closed.
+    pub(super) async fn open_stream(
+        self: &Arc<Self>,
+        role: &'static str,
+        name: &str,
+        body: Bytes,
+    ) -> Result<(Response<Bytes>, Option<Tunnel>), Fault> {
+        let host = self.address.to_string();
+        let mut request = wire::stream_request(name, &host, body).ok_or(Fault::Unsent)?;
+        if !self.is_local() {
+            self.keys.sign(request.headers_mut());
+        }
+        let note = |why: String| {
+            tracing::debug!(peer = %self.address, why, "no stream could be asked for");
+            Fault::Unsent
+        };
+        let dialled = timeout(self.patience, self.dial(Speech::Stream)).await;
+        let (wire, roles) = dialled
+            .map_err(|_| note("no connection in time".to_owned()))?
+            .map_err(note)?;
+        if !roles.contains(&role) {
+            return Err(Fault::Stranger);
+        }
+        self.upgrade(wire, request, role).await.map_err(|error| {
+            note(chain(&error));
+            Fault::Broken
+        })
+    }
+
+    async fn upgrade(
+        self: &Arc<Self>,
+        wire: Wire,
+        request: Request<Body>,
+        role: &'static str,
+    ) -> Result<(Response<Bytes>, Option<Tunnel>), hyper::Error> {
+        let (mut sender, connection) = http1::handshake(TokioIo::new(wire)).await?;
+        // Hands the stream over once it is upgraded, and ends with it.
+        let _driver = tokio::spawn(async move {
+            let _ended = connection.with_upgrades().await.is_ok();
+        });
+        let mut response = sender.send_request(request).await?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            let (head, body) = response.into_parts();
+            let body = Limited::new(body, LARGEST_REQUEST).collect().await;
+            let body = body.map(Collected::to_bytes).unwrap_or_default();
+            return Ok((Response::from_parts(head, body), None));
+        }
+        let upgraded = hyper::upgrade::on(&mut response).await?;
+        let (head, _body) = response.into_parts();
+        let head = Response::from_parts(head, Bytes::new());
+        let tunnel = upgraded
+            .downcast::<TokioIo<Wire>>()
+            .ok()
+            .map(|parts| Tunnel::new(parts.io.into_inner(), parts.read_buf, self, role));
+        Ok((head, tunnel))
+    }
+
+    async fn dial(&self, speech: Speech) -> Result<(Wire, Vec<&'static str>), String> {
         let all = NAMES.to_vec();
         match &self.address {
             Address::Unix(path) => {
                 let stream = UnixStream::connect(path).await;
-                Ok((Box::new(stream.map_err(|why| why.to_string())?), all))
+                Ok((Wire::Unix(stream.map_err(|why| why.to_string())?), all))
             }
             Address::Tcp(host, port) => {
                 let ips = resolve(host).await.map_err(|why| why.to_string())?;
                 let plain = dial(&ips, *port).await.map_err(|why| why.to_string())?;
                 let Keys::Mutual(mutual) = &*self.keys else {
-                    return Ok((Box::new(plain), all));
+                    return Ok((Wire::Tcp(plain), all));
                 };
-                let stream = mutual.connect(server_name(host)?, plain).await?;
+                let stream = mutual.connect(server_name(host)?, plain, speech).await?;
                 let roles = roles_of(stream.get_ref().1.peer_certificates(), NAMES);
-                Ok((Box::new(stream), roles))
+                Ok((Wire::Tls(Box::new(stream)), roles))
             }
             Address::Hypervisor => Err("a hypervisor runs no role".to_owned()),
         }

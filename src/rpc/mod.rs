@@ -3,7 +3,8 @@
 //! A [`Role`] takes requests; a [`Client`] reaches one. Near means in this process, over a
 //! bounded channel and without serializing. Far means in another one, over HTTP/2 ([`Links`] are
 //! the ways there, a [`Desk`] is where it is answered, [`Keys`] say who may call); requests,
-//! replies and errors travel as they are. Everything that is called can fail to be reached, so
+//! replies and errors travel as they are; [`Streams`] are handed out on connections of their own.
+//! Everything that is called can fail to be reached, so
 //! every role's error can hold [`Unreachable`].
 
 mod desk;
@@ -12,6 +13,7 @@ mod feed;
 mod keys;
 mod link;
 mod mailbox;
+mod tunnel;
 mod wire;
 
 use std::fmt;
@@ -26,6 +28,7 @@ pub use far::{Far, Links, Timeouts};
 pub use feed::{Cursor, Feed, HOLD, News};
 pub use keys::{BadSecret, Keys, Secret};
 pub use mailbox::{Mailbox, serve};
+pub use tunnel::{Duplex, Given, Streams, Tunnel, Way};
 
 /// What the roles are called: in addresses, certificates and messages.
 pub const NAMES: &[&str] = &["api", "auth", "compute", "proxy"];

@@ -4,7 +4,7 @@
 //! call itself: nobody of that name here, not for you, not understood.
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use http::header::{CONNECTION, CONTENT_TYPE, HOST, UPGRADE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use serde::Serialize;
@@ -40,6 +40,61 @@ pub(super) fn request(base: &str, role: &str, body: Bytes) -> Option<Request<Bod
     request.body(Full::new(body)).ok()
 }
 
+/// What a connection becomes that is upgraded.
+const STREAM: HeaderValue = HeaderValue::from_static("vncgate-stream");
+
+/// What is said of a stream before its bytes come.
+const OPENED: HeaderName = HeaderName::from_static("vncgate-opened");
+
+/// Asks for a stream of this name, over HTTP/1.1. `None`: it cannot be written.
+pub(super) fn stream_request(name: &str, host: &str, body: Bytes) -> Option<Request<Body>> {
+    let request = Request::builder()
+        .method(Method::POST)
+        .uri(format!("{PREFIX}{name}"))
+        .header(HOST, host)
+        .header(CONNECTION, "Upgrade")
+        .header(UPGRADE, STREAM)
+        .header(CONTENT_TYPE, "application/json")
+        .header(VERSION_HEADER, VERSION);
+    request.body(Full::new(body)).ok()
+}
+
+/// Whether a request is for a stream.
+pub(super) fn wants_stream(headers: &HeaderMap) -> bool {
+    headers.get(UPGRADE) == Some(&STREAM)
+}
+
+/// The answer that a stream follows. `None`: what is said of it is no header.
+pub(super) fn stream_answer(opened: &impl Serialize) -> Option<Response<Body>> {
+    let opened = HeaderValue::from_maybe_shared(write(opened).ok()?).ok()?;
+    let mut response = answer(StatusCode::SWITCHING_PROTOCOLS, Bytes::new());
+    let headers = response.headers_mut();
+    let _new = headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
+    let _new = headers.insert(UPGRADE, STREAM);
+    let _new = headers.insert(OPENED, opened);
+    Some(response)
+}
+
+/// What was said of a stream.
+pub(super) fn opened<T: DeserializeOwned>(headers: &HeaderMap) -> Result<T, ()> {
+    let opened = headers.get(OPENED).ok_or(())?;
+    read(opened.as_bytes()).map_err(|_| ())
+}
+
+/// Why there is no stream: what the role says, or what is wrong with the request itself.
+pub(super) fn refusal<E: DeserializeOwned + From<Unreachable>>(
+    role: &str,
+    response: &Response<Bytes>,
+) -> E {
+    match response.status() {
+        StatusCode::OK => match read(response.body()) {
+            Ok(error) => error,
+            Err(_) => confused(role, response).into(),
+        },
+        _ => fault(role, response).into(),
+    }
+}
+
 /// The role that a path names.
 pub(super) fn role(path: &str) -> Option<&str> {
     path.strip_prefix(PREFIX)
@@ -66,7 +121,6 @@ pub(super) fn read<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, serde_json::E
 
 /// Reads what a role answered.
 pub(super) fn open<R: Role>(response: &Response<Bytes>) -> Result<R::Reply, R::Error> {
-    let headers = response.headers();
     let fault = match response.status() {
         StatusCode::OK => match read(response.body()) {
             Ok(answered) => return answered,
@@ -74,23 +128,31 @@ pub(super) fn open<R: Role>(response: &Response<Bytes>) -> Result<R::Reply, R::E
                 // Where, not what: the text may hold a token.
                 let (line, column) = (error.line(), error.column());
                 tracing::warn!(role = R::NAME, line, column, "an answer is not understood");
-                confused::<R>(headers)
+                confused(R::NAME, response)
             }
         },
-        StatusCode::NOT_FOUND if same_version(headers) => Unreachable::Gone(R::NAME.to_owned()),
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-            Unreachable::Refused(R::NAME.to_owned())
-        }
-        StatusCode::SERVICE_UNAVAILABLE => Unreachable::Busy(R::NAME.to_owned()),
-        _ => confused::<R>(headers),
+        _ => fault(R::NAME, response),
     };
     Err(fault.into())
 }
 
-fn confused<R: Role>(headers: &HeaderMap) -> Unreachable {
+/// What a status other than 200 says.
+fn fault(role: &str, response: &Response<Bytes>) -> Unreachable {
+    match response.status() {
+        StatusCode::NOT_FOUND if same_version(response.headers()) => {
+            Unreachable::Gone(role.to_owned())
+        }
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => Unreachable::Refused(role.to_owned()),
+        StatusCode::SERVICE_UNAVAILABLE => Unreachable::Busy(role.to_owned()),
+        _ => confused(role, response),
+    }
+}
+
+/// Whoever answered so is of another version.
+pub(super) fn confused(role: &str, response: &Response<Bytes>) -> Unreachable {
     Unreachable::Confused {
-        role: R::NAME.to_owned(),
-        theirs: version(headers),
+        role: role.to_owned(),
+        theirs: version(response.headers()),
         ours: VERSION.to_owned(),
     }
 }

@@ -165,6 +165,10 @@ pub struct Metrics {
     pub audit_lost: Counter,
     /// 1 while it cannot be written.
     pub audit_failing: Gauge,
+    /// How long compute hosts take to answer, in seconds.
+    pub host_seconds: Timing,
+    /// 1 for a compute host that can be reached.
+    hosts: Family<HostLabel, Gauge>,
     /// How often the config was read again.
     reloads: Family<ResultLabel, Counter>,
     /// How long the certificates in a file are still valid, in days.
@@ -230,6 +234,12 @@ pub struct NameLabel {
 #[derive(Clone, Debug, Eq, Hash, PartialEq, EncodeLabelSet)]
 pub struct ResultLabel {
     result: &'static str,
+}
+
+/// `host="kvm-1"`
+#[derive(Clone, Debug, Eq, Hash, PartialEq, EncodeLabelSet)]
+pub struct HostLabel {
+    host: String,
 }
 
 /// `file="/etc/vncgate/vnc-ca.pem"`
@@ -317,7 +327,18 @@ impl Metrics {
         );
         registry.register("draining", "1 while draining", self.draining.clone());
         self.register_audit(&mut registry);
+        self.register_hosts(&mut registry);
         registry
+    }
+
+    fn register_hosts(&self, registry: &mut Registry) {
+        let help = "1 for a compute host that can be reached, 0 for one that cannot";
+        registry.register("compute_host_up", help, self.hosts.clone());
+        let (help, seconds) = (
+            "Time of compute hosts to answer",
+            self.host_seconds.0.clone(),
+        );
+        registry.register_with_unit("compute_host_call_duration", help, Unit::Seconds, seconds);
     }
 
     fn register_audit(&self, registry: &mut Registry) {
@@ -345,6 +366,17 @@ impl Metrics {
         let days = left.as_secs_f64() / 86_400.0;
         let gauge = self.certificates.get_or_create(&FileLabel { file });
         let _before = gauge.set((days * 100.0).round() / 100.0);
+    }
+
+    /// Notes whether a compute host can be reached; `None` if it is no host any more.
+    pub fn note_host(&self, host: &str, is_up: Option<bool>) {
+        let label = HostLabel {
+            host: host.to_owned(),
+        };
+        match is_up {
+            Some(is_up) => drop(self.hosts.get_or_create(&label).set(i64::from(is_up))),
+            None => drop(self.hosts.remove(&label)),
+        }
     }
 
     /// Counts a client that was turned away.

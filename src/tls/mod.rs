@@ -20,7 +20,7 @@ pub use client::{Connector, Identity, Settings, TlsError};
 pub use expiry::{Expiry, expiries, not_after};
 pub use files::BadFile;
 pub use fresh::Fresh;
-pub use mutual::{BadMutual, Mutual, MutualFiles, role_name, roles_of};
+pub use mutual::{BadMutual, Mutual, MutualFiles, Speech, role_name, roles_of};
 pub use self_signed::self_signed;
 pub use server::{Renewal, Server, speaks_h2};
 pub use verify::Anybody;

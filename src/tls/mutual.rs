@@ -16,8 +16,11 @@ use super::files::{self, BadFile};
 use super::fresh::Fresh;
 use super::words::{describe, is_about_certificates, rustls_error};
 
-/// What is spoken inside: HTTP/2.
-const ALPN: &[u8] = b"h2";
+/// What calls are spoken in: HTTP/2.
+const CALLS: &[u8] = b"h2";
+
+/// What a connection begins with that becomes a stream: HTTP/1.1.
+const STREAMS: &[u8] = b"http/1.1";
 
 /// What follows a role's name in a certificate that is that role's: `proxy.vncgate`.
 const SUFFIX: &str = "vncgate";
@@ -41,8 +44,18 @@ pub struct Mutual {
 
 #[derive(Clone)]
 struct Both {
-    client: Arc<ClientConfig>,
+    calls: Arc<ClientConfig>,
+    streams: Arc<ClientConfig>,
     server: Arc<ServerConfig>,
+}
+
+/// What is spoken inside TLS between roles.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Speech {
+    /// Calls, over HTTP/2.
+    Calls,
+    /// A request over HTTP/1.1, and then a stream of bytes.
+    Stream,
 }
 
 /// Why there is no mutual TLS at all.
@@ -79,17 +92,22 @@ impl Mutual {
         Ok(Self { files, both })
     }
 
-    /// Shakes hands with the server of this name. Errors: in words. Cancel-safe: the stream is
-    /// closed.
+    /// Shakes hands with the server of this name, to speak so inside. Errors: in words.
+    /// Cancel-safe: the stream is closed.
     pub async fn connect<S>(
         &self,
         name: ServerName<'static>,
         stream: S,
+        speech: Speech,
     ) -> Result<client::TlsStream<S>, String>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
-        let connector = TlsConnector::from(self.both().client);
+        let both = self.both();
+        let connector = TlsConnector::from(match speech {
+            Speech::Calls => both.calls,
+            Speech::Stream => both.streams,
+        });
         let connected = connector.connect(name, stream).await;
         connected.map_err(|why| self.explain(&why))
     }
@@ -139,7 +157,7 @@ impl Both {
         let verifier =
             WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider));
         let verifier = verifier.build().map_err(|why| own(&why))?;
-        let mut client = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        let mut calls = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[&rustls::version::TLS13])
             .map_err(|why| own(&why))?
             .with_root_certificates(roots)
@@ -151,10 +169,13 @@ impl Both {
             .with_client_cert_verifier(verifier)
             .with_single_cert(chain, key)
             .map_err(|why| own(&why))?;
-        client.alpn_protocols = vec![ALPN.to_vec()];
-        server.alpn_protocols = vec![ALPN.to_vec()];
+        let mut streams = calls.clone();
+        calls.alpn_protocols = vec![CALLS.to_vec()];
+        streams.alpn_protocols = vec![STREAMS.to_vec()];
+        server.alpn_protocols = vec![CALLS.to_vec(), STREAMS.to_vec()];
         Ok(Self {
-            client: Arc::new(client),
+            calls: Arc::new(calls),
+            streams: Arc::new(streams),
             server: Arc::new(server),
         })
     }

@@ -16,6 +16,8 @@ mod cli;
 #[cfg(test)]
 mod consoles;
 #[cfg(test)]
+mod deploy;
+#[cfg(test)]
 mod directory;
 #[cfg(test)]
 mod doctor;
@@ -23,6 +25,8 @@ mod doctor;
 mod files;
 #[cfg(test)]
 mod frames;
+#[cfg(test)]
+mod hosts;
 #[cfg(test)]
 mod keystone;
 #[cfg(test)]
@@ -52,6 +56,8 @@ mod origins;
 #[cfg(test)]
 mod pages;
 #[cfg(test)]
+mod partition;
+#[cfg(test)]
 mod preamble;
 #[cfg(test)]
 mod proxy_protocol;
@@ -74,6 +80,8 @@ mod rights_live;
 #[cfg(test)]
 mod roles;
 #[cfg(test)]
+mod rounds;
+#[cfg(test)]
 mod secrets;
 #[cfg(test)]
 mod security;
@@ -93,6 +101,8 @@ mod stores;
 mod tls_viewer;
 #[cfg(test)]
 mod tokens;
+#[cfg(test)]
+mod topologies;
 #[cfg(test)]
 mod units;
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! The roles in processes of their own: the same journeys, and what happens when one is away.
+//! The roles in processes of their own: what happens when one is away, and who trusts whom.
+//! The journeys, wherever roles run, are in `topologies`.
 
 use std::time::{Duration, Instant};
 
@@ -6,140 +7,13 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::rig::deployment::{Deployment, Node, Plan};
-use crate::rig::gateway::{self, vncgate};
+use crate::rig::gateway::vncgate;
 use crate::rig::http::{Request, Response};
-use crate::rig::libvirtd::Libvirtd;
+use crate::rig::mock::Mock;
 use crate::rig::peers::Peer;
-use crate::rig::process::{self, tied};
 use crate::rig::rfb::shake_hands;
 use crate::rig::wait::until;
-use crate::rig::ws::{Closed, Ws};
-
-/// An order is obeyed within so long, on a busy machine too.
-const AT_ONCE: Duration = Duration::from_secs(1);
-
-#[test]
-fn the_journeys_work_in_one_process() {
-    let plan = Plan::new().node("all", "api,auth,compute,proxy");
-    journeys(plan, &["all"], &["all"]);
-}
-
-#[test]
-fn the_journeys_work_in_four_processes() {
-    journeys(Plan::of_four(), &["api"], &["proxy"]);
-}
-
-#[test]
-fn the_journeys_work_with_two_proxies_two_apis_and_one_auth() {
-    let plan = Plan::new()
-        .node("auth", "auth")
-        .node("compute", "compute")
-        .node("api-1", "api")
-        .node("api-2", "api")
-        .node("proxy-1", "proxy")
-        .node("proxy-2", "proxy");
-    journeys(plan, &["api-1", "api-2"], &["proxy-1", "proxy-2"]);
-}
-
-/// Token, page, session, list, kill, revocation, and the end of an instance, at all of these.
-fn journeys(plan: Plan, apis: &[&str], proxies: &[&str]) {
-    let (peer, mock) = (Peer::echo(), Mock::start());
-    let deployment = plan
-        .instance("web-1", &peer.address())
-        .hypervisor("mock", &mock.uri)
-        .start();
-    let (first, last) = (
-        deployment.node(apis[0]),
-        deployment.node(apis[apis.len() - 1]),
-    );
-
-    let url = first.issue("web-1");
-    let mut viewers: Vec<Ws> = proxies
-        .iter()
-        .map(|name| {
-            let proxy = deployment.node(name);
-            let page = Request::new("GET", url.0.path()).send(proxy.listen);
-            assert_eq!(page.status, 200, "{page:?}");
-            let mut ws = proxy.open(&url);
-            shake_hands(&mut ws);
-            ws
-        })
-        .collect();
-    let listed = until("all sessions to be listed", || {
-        let listed = sessions(last);
-        (listed.len() == proxies.len()).then_some(listed)
-    });
-    for name in proxies {
-        assert!(
-            listed.iter().any(|one| one["proxy"] == **name),
-            "{listed:?}"
-        );
-    }
-
-    let mut killed = proxies.iter().zip(viewers.drain(..));
-    let (name, mut ws) = killed.next().unwrap();
-    let its = listed.iter().find(|one| one["proxy"] == **name).unwrap();
-    let took = time(|| {
-        last.cli(&["session", "kill", text(its, "id")]).ok();
-        assert_ended(&ws.expect_close(), 4007, "an operator ended this session");
-    });
-    assert!(took < AT_ONCE * 2, "{took:?}");
-    let others: Vec<Ws> = killed.map(|(_, ws)| ws).collect();
-    for mut ws in others {
-        ws.send(b"still here");
-        assert_eq!(ws.read(10), b"still here");
-    }
-
-    a_revoked_token_ends_its_session(&deployment, apis, proxies);
-    an_instance_that_stops_ends_its_session(&deployment, apis, proxies, &mock);
-}
-
-fn a_revoked_token_ends_its_session(deployment: &Deployment, apis: &[&str], proxies: &[&str]) {
-    let (api, proxy) = (
-        deployment.node(apis[0]),
-        deployment.node(proxies[proxies.len() - 1]),
-    );
-    let issued = api
-        .cli(&["token", "issue", "web-1", "-o", "json"])
-        .ok()
-        .json();
-    let url = gateway::ConsoleUrl::parse(text(&issued, "url"));
-    let mut ws = proxy.open(&url);
-    shake_hands(&mut ws);
-
-    let other = deployment.node(apis[apis.len() - 1]);
-    let revoked = other.cli(&["token", "revoke", text(&issued, "id")]);
-    let took = time(|| assert_ended(&ws.expect_close(), 4007, "this console URL was revoked"));
-
-    let _said = revoked.ok();
-    assert!(took < AT_ONCE, "{took:?}");
-    assert_eq!(proxy.open(&url).expect_close().code, Some(4001));
-}
-
-fn an_instance_that_stops_ends_its_session(
-    deployment: &Deployment,
-    apis: &[&str],
-    proxies: &[&str],
-    mock: &Mock,
-) {
-    let peer = Peer::echo();
-    let api = deployment.node(apis[0]);
-    until("the hypervisor to be asked", || {
-        let listed = api.cli(&["instance", "list"]).stdout;
-        listed.contains("test").then_some(())
-    });
-    mock.put("create", "web-2", &peer);
-    let mut ws = deployment.node(proxies[0]).open(&api.issue("web-2"));
-    shake_hands(&mut ws);
-
-    mock.virsh(&["destroy", "web-2"]);
-    let took = time(|| {
-        let closed = ws.expect_close();
-        assert_ended(&closed, 4004, "the instance was stopped or deleted");
-    });
-
-    assert!(took < AT_ONCE, "{took:?}");
-}
+use crate::rig::ws::Closed;
 
 #[test]
 fn without_auth_nothing_opens_nothing_ends_and_all_comes_back() {
@@ -148,7 +22,7 @@ fn without_auth_nothing_opens_nothing_ends_and_all_comes_back() {
     let url = deployment.node("api").issue("web-1");
     let mut live = deployment.node("proxy").open(&url);
     shake_hands(&mut live);
-    let id = text(&sessions(deployment.node("api"))[0], "id").to_owned();
+    let id = text(&deployment.node("api").sessions()[0], "id").to_owned();
 
     deployment.kill("auth");
     let asked = Instant::now();
@@ -169,7 +43,7 @@ fn without_auth_nothing_opens_nothing_ends_and_all_comes_back() {
     deployment.start("auth");
     deployment.wait_until_ready("proxy");
     until("the session to be known again", || {
-        let listed = sessions(deployment.node("api"));
+        let listed = deployment.node("api").sessions();
         listed.iter().any(|one| one["id"] == id).then_some(())
     });
     live.send(b"through it all");
@@ -387,42 +261,6 @@ fn no_log_tells_a_token_or_a_key() {
     }
 }
 
-/// A hypervisor without machines, whose domains have displays elsewhere.
-struct Mock {
-    uri: String,
-    directory: tempfile::TempDir,
-    _daemon: Libvirtd,
-}
-
-impl Mock {
-    fn start() -> Self {
-        let daemon = Libvirtd::start();
-        let socket = daemon.socket().display().to_string();
-        Self {
-            uri: format!("test+unix:///default?socket={socket}"),
-            directory: tempfile::tempdir().unwrap(),
-            _daemon: daemon,
-        }
-    }
-
-    fn virsh(&self, arguments: &[&str]) {
-        let mut virsh = tied(&process::peer("virsh"));
-        let _said = gateway::run(virsh.args(["-q", "-c", &self.uri]).args(arguments)).ok();
-    }
-
-    /// Puts a domain there: running by `create`, off by `define`.
-    fn put(&self, how: &str, name: &str, peer: &Peer) {
-        let port = peer.port();
-        let domain = format!(
-            "<domain type='test'><name>{name}</name><memory>8192</memory><os><type>hvm</type></os>\
-             <devices><graphics type='vnc' port='{port}' listen='127.0.0.1'/></devices></domain>"
-        );
-        let file = self.directory.path().join(name);
-        std::fs::write(&file, domain).unwrap();
-        self.virsh(&[how, file.to_str().unwrap()]);
-    }
-}
-
 fn ask_for(api: &Node, instance: &str) -> Response {
     let body = serde_json::json!({ "instance": instance });
     Request::new("POST", "/v1/consoles")
@@ -430,22 +268,8 @@ fn ask_for(api: &Node, instance: &str) -> Response {
         .send(api.api)
 }
 
-fn sessions(api: &Node) -> Vec<Value> {
-    let listed = api.cli(&["session", "list", "-o", "json"]);
-    if listed.code != 0 {
-        return Vec::new();
-    }
-    listed.json()["sessions"].as_array().unwrap().clone()
-}
-
 fn text<'a>(value: &'a Value, key: &str) -> &'a str {
     value[key].as_str().unwrap()
-}
-
-fn time(work: impl FnOnce()) -> Duration {
-    let started = Instant::now();
-    work();
-    started.elapsed()
 }
 
 #[track_caller]

@@ -1,10 +1,6 @@
 //! Tokens that outlive what fails around them.
 
-use std::collections::BTreeSet;
-use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -13,7 +9,8 @@ use serde_json::json;
 use crate::rig::certificates::Authority;
 use crate::rig::gateway::{ConsoleUrl, Gateway, Setup};
 use crate::rig::http::Request;
-use crate::rig::peers::{Peer, Random};
+use crate::rig::peers::Peer;
+use crate::rig::promises::{Promises, Traffic};
 use crate::rig::redis::{Cluster, Redis, Sentinels};
 use crate::rig::rfb::shake_hands;
 use crate::rig::wait::until;
@@ -57,7 +54,7 @@ fn no_kill_loses_an_issued_token_or_brings_back_a_revoked_one() {
         traffic.stop();
 
         let gateway = filed(&peer, &place).start();
-        promises.assert_kept_by(&gateway);
+        promises.assert_kept_by(gateway.listen);
     }
     assert!(promises.count() > 100);
 }
@@ -261,7 +258,7 @@ fn no_kill_of_redis_or_of_a_gateway_loses_a_token_or_brings_one_back() {
             (lasting.http(&create()).status == 201).then_some(())
         });
     }
-    promises.assert_kept_by(&lasting);
+    promises.assert_kept_by(lasting.listen);
     live.send(b"still here");
     assert_eq!(live.read(10), b"still here");
 }
@@ -418,93 +415,4 @@ fn filed(peer: &Peer, place: &tempfile::TempDir) -> Setup {
     let setup = Setup::new().instance("web-1", &peer.address());
     let setup = setup.set("auth", "source", "file");
     setup.set("auth", "file", file.to_str().unwrap())
-}
-
-/// What the API has promised: which tokens open, and which do not.
-#[derive(Debug, Default)]
-pub(crate) struct Promises {
-    live: Mutex<BTreeSet<String>>,
-    dead: Mutex<BTreeSet<String>>,
-    /// Asked to be revoked without an answer: either is fine.
-    open: Mutex<BTreeSet<String>>,
-}
-
-impl Promises {
-    pub(crate) fn count(&self) -> usize {
-        self.live.lock().unwrap().len() + self.dead.lock().unwrap().len()
-    }
-
-    /// Holds a gateway to every promise.
-    #[track_caller]
-    pub(crate) fn assert_kept_by(&self, gateway: &Gateway) {
-        for id in self.live.lock().unwrap().iter() {
-            assert_eq!(show(gateway.listen, id), Some(200), "{id} was issued");
-        }
-        for id in self.dead.lock().unwrap().iter() {
-            assert_eq!(show(gateway.listen, id), Some(404), "{id} was revoked");
-        }
-    }
-}
-
-fn show(address: SocketAddr, id: &str) -> Option<u16> {
-    ask(address, &Request::new("GET", &format!("/v1/tokens/{id}"))).map(|(status, _)| status)
-}
-
-/// Issues tokens and revokes some, until it is stopped or its gateway dies.
-pub(crate) struct Traffic {
-    stopped: Arc<AtomicBool>,
-    threads: Vec<thread::JoinHandle<()>>,
-}
-
-impl Traffic {
-    pub(crate) fn start(address: SocketAddr, seed: u64, promises: &Arc<Promises>) -> Self {
-        let stopped = Arc::new(AtomicBool::new(false));
-        let one = |number: u64| {
-            let (stopped, promises) = (Arc::clone(&stopped), Arc::clone(promises));
-            let mut random = Random::new(seed * 4 + number + 1);
-            thread::spawn(move || {
-                while !stopped.load(Ordering::SeqCst) {
-                    let _failed = traffic(address, &mut random, &promises).is_none();
-                }
-            })
-        };
-        let threads = (0..3).map(one).collect();
-        Self { stopped, threads }
-    }
-
-    pub(crate) fn stop(self) {
-        self.stopped.store(true, Ordering::SeqCst);
-        for thread in self.threads {
-            thread.join().unwrap();
-        }
-    }
-}
-
-/// One token, and perhaps its end; nothing if there was no answer.
-fn traffic(address: SocketAddr, random: &mut Random, promises: &Promises) -> Option<()> {
-    let request = Request::new("POST", "/v1/consoles").json(&json!({ "instance": "web-1" }));
-    let (status, body) = ask(address, &request)?;
-    if status != 201 {
-        return None;
-    }
-    let id = body["id"].as_str().unwrap().to_owned();
-    promises.live.lock().unwrap().insert(id.clone());
-    if random.below(3) == 0 {
-        promises.live.lock().unwrap().remove(&id);
-        promises.open.lock().unwrap().insert(id.clone());
-        let revoke = Request::new("DELETE", &format!("/v1/tokens/{id}"));
-        let (status, _) = ask(address, &revoke)?;
-        if status == 200 {
-            promises.open.lock().unwrap().remove(&id);
-            promises.dead.lock().unwrap().insert(id);
-        }
-    }
-    Some(())
-}
-
-/// An answer, or nothing if the gateway died over it.
-fn ask(address: SocketAddr, request: &Request) -> Option<(u16, serde_json::Value)> {
-    let response = request.try_send(address).ok()?;
-    let body = serde_json::from_slice(&response.body).unwrap_or_default();
-    Some((response.status, body))
 }

@@ -300,8 +300,8 @@ fn refusal(error: &ComputeError, id: &str, kind: ConsoleKind) -> Fault {
             StatusCode::NOT_IMPLEMENTED,
             "The requested functionality is not supported.",
         ),
-        ComputeError::Source { .. } | ComputeError::Unreachable(_) => {
-            Fault::unavailable(error.to_string(), SOON)
-        }
+        ComputeError::Source { .. }
+        | ComputeError::NotOpened { .. }
+        | ComputeError::Unreachable(_) => Fault::unavailable(error.to_string(), SOON),
     }
 }

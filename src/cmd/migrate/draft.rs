@@ -18,6 +18,7 @@ use crate::config::Config;
 pub(super) enum Place {
     Proxy,
     ProxyVnc,
+    Tls,
     Api,
     Auth,
     Compute,
@@ -29,9 +30,10 @@ pub(super) enum Place {
     Log,
 }
 
-const ORDER: [Place; 11] = [
+const ORDER: [Place; 12] = [
     Place::Proxy,
     Place::ProxyVnc,
+    Place::Tls,
     Place::Api,
     Place::Auth,
     Place::Compute,
@@ -48,6 +50,7 @@ impl Place {
         match self {
             Self::Proxy => "[proxy]",
             Self::ProxyVnc => "[proxy.vnc]",
+            Self::Tls => "[tls]",
             Self::Api => "[api]",
             Self::Auth => "[auth]",
             Self::Compute => "[compute]",

@@ -68,13 +68,12 @@ impl Plan<'_> {
             return Ok(());
         };
         let public = SocketAddr::from((address, number));
+        let key = Key::new(from, "listen", list([public.to_string()]));
+        let _taken = self.draft.key(Place::Proxy, key);
         if self.ends_tls()? {
-            self.behind_tls(public);
-        } else {
-            let key = Key::new(from, "listen", list([public.to_string()]));
-            let _taken = self.draft.key(Place::Proxy, key);
-            self.loss_of_tls_settings();
+            self.tls()?;
         }
+        self.loss_of_tls_settings();
         Ok(())
     }
 
@@ -84,36 +83,34 @@ impl Plan<'_> {
         Ok(has_cert || self.settings.is_on(&SSL_ONLY)?)
     }
 
-    /// Plain HTTP on loopback, for a reverse proxy with Nova's certificate in front.
-    fn behind_tls(&mut self, public: SocketAddr) {
-        let port = public.port();
-        let own = port
-            .checked_add(10_000)
-            .unwrap_or_else(|| port.saturating_sub(10_000));
-        let own = SocketAddr::from((Ipv4Addr::LOCALHOST, own));
-        let (cert, key) = (self.settings.get(&CERT), self.settings.set(&KEY));
-        let cert = cert.map_or_else(String::new, |it| shown(&it));
-        let key = key.map_or_else(|| "in the same file".to_owned(), |it| shown(&it));
-        let remark = format!(
-            "Nova ended TLS itself, on {public}: certificate {cert}, key {key}. vncgate speaks \
-             plain HTTP: let a reverse proxy listen there with these files and pass on to this \
-             address. README.md, \"Behind a reverse proxy\", has how."
-        );
-        let listen = Key::new(remark, "listen", list([own.to_string()]));
-        let _taken = self.draft.key(Place::Proxy, listen);
-        let remark = "The reverse proxy, which tells who the viewer is.";
-        let trusted = Key::new(remark, "trusted_proxies", list(["127.0.0.1/32"]));
-        let _taken = self.draft.key(Place::Proxy, trusted);
-        self.draft.warn(format!(
-            "Nova ended TLS on {public}; vncgate needs a reverse proxy there"
-        ));
-        self.loss_of_tls_settings();
+    /// A file without a key of its own holds the key too.
+    fn tls(&mut self) -> Result<(), SettingsError> {
+        let Some(cert) = self.settings.get(&CERT) else {
+            return Ok(());
+        };
+        let key = self.settings.set(&KEY).unwrap_or_else(|| cert.clone());
+        let of = |setting: &Setting, name| {
+            let from = format!("From {}.", setting.origin);
+            Key::new(from, name, setting.value.as_str())
+        };
+        let keys = vec![of(&cert, "certificate"), of(&key, "key")];
+        if !self.draft.keys(Place::Tls, keys) {
+            let files = format!("{} and {}", shown(&cert), shown(&key));
+            let what = "Nova spoke TLS; vncgate will not until [tls] names its files";
+            self.draft.warn(format!("{what}: {files}"));
+        }
+        if !self.settings.is_on(&SSL_ONLY)? {
+            let what = "Nova spoke TLS and plain HTTP on one port; vncgate speaks TLS alone there. \
+                        tls.redirect_listen sends clear text on to https.";
+            self.draft.change(what);
+        }
+        Ok(())
     }
 
     fn loss_of_tls_settings(&mut self) {
         for option in [&SSL_CIPHERS, &SSL_VERSION] {
             if let Some(setting) = self.settings.set(option) {
-                let why = "it is for whatever ends TLS in front of vncgate";
+                let why = "TLS is 1.2 or 1.3 here, with the ciphers that rustls holds to be safe";
                 self.draft.loss(shown(&setting), why);
             }
         }

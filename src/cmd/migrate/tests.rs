@@ -158,19 +158,26 @@ fn keystone_of_before_urls_is_found() {
 }
 
 #[test]
-fn nova_that_ended_tls_gets_plain_http_on_loopback_alone() {
-    for tls in ["ssl_only = true", "cert = /c.pem"] {
-        for (port, expected) in [(6080, 16080), (60_000, 50_000)] {
-            let text = format!("[DEFAULT]\n{tls}\n[vnc]\nnovncproxy_port = {port}\n");
-            let (_, config, warnings) = migrated(&text, &[]);
-            let loopback = format!("127.0.0.1:{expected}").parse().unwrap();
-            assert_eq!(config.proxy.listen, [loopback]);
-            assert!(
-                warnings[0].contains("needs a reverse proxy"),
-                "{warnings:?}"
-            );
-        }
-    }
+fn nova_that_spoke_tls_speaks_it_with_the_same_files() {
+    let text = "[DEFAULT]\nssl_only = true\ncert = /c.pem\nkey = /k.pem\n";
+    let (_, config, warnings) = migrated(text, &[]);
+    assert_eq!(config.proxy.listen, ["0.0.0.0:6080".parse().unwrap()]);
+    assert_eq!(config.tls.certificate, Some("/c.pem".into()));
+    assert_eq!(config.tls.key, Some("/k.pem".into()));
+    assert!(!warnings.concat().contains("TLS"), "{warnings:?}");
+
+    let (printed, config, _) = migrated("[DEFAULT]\ncert = /c.pem\n", &[]);
+    assert_eq!(config.tls.key, Some("/c.pem".into()));
+    assert!(printed.contains("plain HTTP on one port"), "{printed}");
+}
+
+#[test]
+fn a_certificate_that_cannot_be_named_is_asked_for() {
+    let (printed, config, warnings) = migrated("[DEFAULT]\nssl_only = true\n", &[]);
+
+    assert_eq!(config.tls.certificate, None);
+    assert!(printed.contains("#certificate = \"self.pem\""), "{printed}");
+    assert!(warnings.concat().contains("until [tls] names its files"));
 }
 
 #[test]

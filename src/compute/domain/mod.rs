@@ -145,6 +145,7 @@ fn instance(root: Node<'_, '_>, setting: &Setting<'_>) -> Result<Instance, BadDo
         owner: owner(domain),
         consoles: consoles(domain, state, setting)?,
         source: setting.source.to_owned(),
+        host: None,
     })
 }
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::libvirt::transport::Uri;
 use super::libvirt::{Libvirt, Settings};
 use super::{
-    BoxFuture, Directory, Driver, Ends, Handed, Logged, Met, Pictured, Survey, ask_all, fault,
+    BoxFuture, Changes, Directory, Driver, Handed, Logged, Met, Pictured, Survey, ask_all, fault,
 };
 use crate::compute::claim::claims;
 use crate::drain::Watch;
@@ -120,6 +120,7 @@ impl Discover {
                 target: Some(Address::from(address).into()),
             }],
             source: self.source().to_owned(),
+            host: None,
         }
     }
 }
@@ -129,8 +130,10 @@ impl Driver for Discover {
         "local"
     }
 
-    fn start(&self, watch: &Watch, ends: &Ends) {
-        self.hypervisors.iter().for_each(|it| it.start(watch, ends));
+    fn start(&self, watch: &Watch, changes: &Changes) {
+        self.hypervisors
+            .iter()
+            .for_each(|it| it.start(watch, changes));
     }
 
     fn survey(&self) -> BoxFuture<'_, Survey> {
@@ -241,8 +244,8 @@ impl Driver for Local {
         self.libvirt.source()
     }
 
-    fn start(&self, watch: &Watch, ends: &Ends) {
-        self.libvirt.start(watch, ends);
+    fn start(&self, watch: &Watch, changes: &Changes) {
+        self.libvirt.start(watch, changes);
     }
 
     fn survey(&self) -> BoxFuture<'_, Survey> {

@@ -89,6 +89,7 @@ impl Fixed {
             owner: entry.project.map(Owner::of_project),
             consoles: vec![console],
             source: self.source.clone(),
+            host: None,
         });
         Ok(())
     }

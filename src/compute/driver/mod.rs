@@ -19,13 +19,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 pub use directory::Directory;
 pub use discover::Discover;
-pub use elsewhere::Elsewhere;
+pub use elsewhere::{Elsewhere, Host};
 pub use fixed::{BadEntry, Entry, Fixed};
 pub use qmp::Qmp;
 #[cfg(fuzzing)]
@@ -36,8 +37,18 @@ use crate::drain::Watch;
 use crate::model::{ConsoleKind, Instance, InstanceId, InstanceRef, Meeting, Target};
 use crate::rpc::Feed;
 
-/// Instances that ended, for those who want to know.
-pub type Ends = Arc<Feed<InstanceId>>;
+/// What happened to instances, for those who want to know.
+pub type Changes = Arc<Feed<Change>>;
+
+/// Something happened to an instance: it came, went, started, stopped or is another now. Look at it
+/// to know.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize, Deserialize)]
+pub struct Change {
+    /// Which.
+    pub instance: InstanceId,
+    /// Whether it ran until now and its hypervisor says that it does not any more.
+    pub ended: bool,
+}
 
 /// What an async method of a trait object returns.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -50,15 +61,38 @@ pub const DEADLINE: Duration = Duration::from_secs(5);
 /// same should be noticed wherever both hypervisors are well.
 const GRACE: Duration = Duration::from_millis(250);
 
+/// How many are asked at one time: more would not be answered sooner.
+const AT_ONCE: usize = 128;
+
 /// One way to learn of instances.
 pub trait Driver: Send + Sync + fmt::Debug {
     /// For people: `config`, `demo`, a directory's path.
     fn source(&self) -> &str;
 
     /// Does on its own what it has to, such as to keep a connection; ends with `watch`. Tells
-    /// `ends` of instances whose hypervisor says that they stopped. Called once, before anything
-    /// is asked.
-    fn start(&self, _watch: &Watch, _ends: &Ends) {}
+    /// `changes` of what its hypervisor tells. Called once, before anything is asked.
+    fn start(&self, _watch: &Watch, _changes: &Changes) {}
+
+    /// Whether it tells nothing by itself, and is cheap enough to be looked at all the time.
+    fn wants_watching(&self) -> bool {
+        false
+    }
+
+    /// How long it may take to answer.
+    fn patience(&self) -> Duration {
+        DEADLINE
+    }
+
+    /// Whether it has what `wanted` could mean, as far as that is known without asking: who surely
+    /// has it not is asked last.
+    fn knows(&self, _wanted: &InstanceRef) -> Option<bool> {
+        None
+    }
+
+    /// Whether it is the one that told of `instance`.
+    fn is_home(&self, instance: &Instance) -> bool {
+        self.source() == instance.source
+    }
 
     /// All instances it knows, and one sentence per thing it could not read. Cancel-safe.
     fn survey(&self) -> BoxFuture<'_, Survey>;
@@ -153,7 +187,7 @@ impl Survey {
         self
     }
 
-    fn extend(&mut self, other: Self) {
+    pub(super) fn extend(&mut self, other: Self) {
         self.instances.extend(other.instances);
         self.faults.extend(other.faults);
     }
@@ -180,10 +214,16 @@ where
     Answer: Future<Output = Survey> + Send + 'static,
 {
     let found = CancellationToken::new();
+    let places = Arc::new(Semaphore::new(AT_ONCE));
     let start = |driver: &Arc<dyn Driver>| {
-        let answer = timeout(DEADLINE, ask(Arc::clone(driver)));
+        let (patience, asking) = (driver.patience(), ask(Arc::clone(driver)));
         let (found, enough) = (found.clone(), enough.clone());
+        let places = Arc::clone(&places);
         AbortOnDropHandle::new(tokio::spawn(async move {
+            let answer = timeout(patience, async {
+                let _place = places.acquire().await;
+                asking.await
+            });
             let answer = answer.await;
             if answer.as_ref().is_ok_and(enough) {
                 found.cancel();

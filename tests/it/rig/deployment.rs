@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use super::gateway::{Answer, BINARY, ConsoleUrl, bare, run, vncgate};
 use super::http::{Request, Response};
 use super::process::{Process, Stream};
-use super::redis::free_port;
+use super::redis::{Redis, free_port};
 use super::wait::until;
 use super::ws::{Upgrade, Ws};
 
@@ -51,6 +51,13 @@ pub(crate) struct Node {
     process: Option<Process>,
 }
 
+/// A token and the URL it is in.
+#[derive(Clone, Debug)]
+pub(crate) struct Issued {
+    pub(crate) id: String,
+    pub(crate) url: ConsoleUrl,
+}
+
 impl Plan {
     /// Nothing yet.
     pub(crate) fn new() -> Self {
@@ -77,6 +84,17 @@ impl Plan {
     pub(crate) fn set(mut self, table: &str, key: &str, value: impl Into<toml::Value>) -> Self {
         section(&mut self.config, table).insert(key.to_owned(), value.into());
         self
+    }
+
+    /// Has every auth keep its tokens in one Redis.
+    pub(crate) fn on(self, redis: &Redis) -> Self {
+        self.on_redis(toml::Table::from_iter([redis_servers(&[redis.port])]))
+    }
+
+    /// The same with a section `[auth.redis]` of the test's own.
+    pub(crate) fn on_redis(self, section: toml::Table) -> Self {
+        self.set("auth", "source", "redis")
+            .set("auth", "redis", section)
     }
 
     /// Adds an instance to every process's list; only where compute runs it is looked at.
@@ -156,7 +174,16 @@ impl Plan {
             let having = named.filter(|((_, roles), _)| has(roles, role));
             having.map(|(_, at)| at.clone()).collect::<Vec<_>>()
         };
-        let rpc = |role: &str| texts(of(role).iter().map(|at| at.rpc));
+        // Who calls a role prefers the one of its own number, so that all of them are used.
+        let number = name.rsplit_once('-').map_or(0, |(_, number)| {
+            number.parse::<usize>().unwrap().saturating_sub(1)
+        });
+        let rpc = |role: &str| {
+            let mut addresses: Vec<_> = of(role).iter().map(|at| at.rpc).collect();
+            let turn = number % addresses.len().max(1);
+            addresses.rotate_left(turn);
+            texts(addresses)
+        };
         let mut config = self.config.clone();
         let mut set = |table: &str, key: &str, value: toml::Value| {
             let table = section(&mut config, table);
@@ -262,8 +289,32 @@ impl Deployment {
 
     /// Adds an instance to one process's list, before it starts.
     pub(crate) fn add_instance(&self, node: &str, name: &str, address: &str) {
-        let entry = [("name", name), ("address", address)];
-        self.change(node, |config| push(config, "instance", &entry));
+        self.add(node, "instance", &[("name", name), ("address", address)]);
+    }
+
+    /// Adds an entry to a list of one process's compute, before it starts.
+    pub(crate) fn add(&self, node: &str, list: &str, pairs: &[(&str, &str)]) {
+        self.change(node, |config| push(config, list, pairs));
+    }
+
+    /// Sets a key of one process's config, before it starts.
+    pub(crate) fn set(&self, node: &str, table: &str, key: &str, value: impl Into<toml::Value>) {
+        self.change(node, |config| {
+            section(config, table).insert(key.to_owned(), value.into());
+        });
+    }
+
+    /// Starts all that were not started yet, the callers last, and waits until each is ready.
+    #[track_caller]
+    pub(crate) fn start_all(&mut self) {
+        let mut names: Vec<String> = self.nodes.keys().cloned().collect();
+        names.sort_by_key(|name| !has(&self.nodes[name].roles, "auth"));
+        for name in &names {
+            self.start(name);
+        }
+        for name in &names {
+            self.wait_until_ready(name);
+        }
     }
 
     /// Takes a key out of one process's config.
@@ -307,10 +358,37 @@ impl Node {
         ConsoleUrl::parse(&self.cli(&["token", "issue", instance]).ok().stdout)
     }
 
+    /// The same with wishes; all that is answered.
+    #[track_caller]
+    pub(crate) fn issue_with(&self, instance: &str, wishes: &[&str]) -> Issued {
+        let arguments = [&["token", "issue", instance, "-o", "json"][..], wishes].concat();
+        let answer = self.cli(&arguments).ok().json();
+        Issued {
+            id: answer["id"].as_str().unwrap().to_owned(),
+            url: ConsoleUrl::parse(answer["url"].as_str().unwrap()),
+        }
+    }
+
+    /// The live sessions, as this process tells them, which must be an api; none while it cannot.
+    pub(crate) fn sessions(&self) -> Vec<Value> {
+        let listed = self.cli(&["session", "list", "-o", "json"]);
+        if listed.code != 0 {
+            return Vec::new();
+        }
+        listed.json()["sessions"].as_array().unwrap().clone()
+    }
+
     /// A WebSocket at this process, which must be a proxy.
     #[track_caller]
     pub(crate) fn open(&self, url: &ConsoleUrl) -> Ws {
         Upgrade::new(&url.upgrade_path()).open(self.listen).unwrap()
+    }
+
+    /// The same by a browser of that name.
+    #[track_caller]
+    pub(crate) fn open_as(&self, browser: &str, url: &ConsoleUrl) -> Ws {
+        let upgrade = Upgrade::new(&url.upgrade_path()).and("User-Agent", browser);
+        upgrade.open(self.listen).unwrap()
     }
 
     /// Gets a page of its monitor.
@@ -322,6 +400,12 @@ impl Node {
     pub(crate) fn log(&self) -> String {
         self.process().text(Stream::Err)
     }
+}
+
+/// The key that names these servers.
+pub(crate) fn redis_servers(ports: &[u16]) -> (String, toml::Value) {
+    let servers = ports.iter().map(|port| format!("127.0.0.1:{port}").into());
+    ("servers".to_owned(), toml::Value::Array(servers.collect()))
 }
 
 fn has(roles: &str, role: &str) -> bool {

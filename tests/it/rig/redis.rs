@@ -3,10 +3,12 @@
 use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::process::Signal;
 use tempfile::TempDir;
 
+use super::deployment::redis_servers;
 use super::gateway::{Answer, Setup, run};
 use super::process::{Process, peer, tied};
 use super::wait::until;
@@ -83,7 +85,16 @@ pub(crate) struct Cluster(Vec<Redis>);
 
 impl Cluster {
     pub(crate) fn start() -> Self {
-        let arguments = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"];
+        let arguments = [
+            "--cluster-enabled",
+            "yes",
+            "--cluster-node-timeout",
+            "2000",
+            "--appendonly",
+            "yes",
+            "--appendfsync",
+            "always",
+        ];
         let nodes: Vec<Redis> = (0..3).map(|_| Redis::with(&arguments)).collect();
         let names = nodes.iter().map(|node| format!("127.0.0.1:{}", node.port));
         let mut create = tied(&peer("redis-cli"));
@@ -104,6 +115,17 @@ impl Cluster {
     pub(crate) fn keeps(&self, setup: Setup) -> Setup {
         let ports: Vec<u16> = self.0.iter().map(|node| node.port).collect();
         keep(setup, &ports[..1]).set_redis("cluster", true)
+    }
+
+    /// The config section of who keeps tokens here.
+    pub(crate) fn section(&self) -> toml::Table {
+        let cluster = ("cluster".to_owned(), true.into());
+        toml::Table::from_iter([redis_servers(&[self.0[0].port]), cluster])
+    }
+
+    /// One of the three.
+    pub(crate) fn node(&mut self, number: usize) -> &mut Redis {
+        &mut self.0[number]
     }
 
     /// How many keys each node has.
@@ -156,6 +178,27 @@ impl Sentinels {
     pub(crate) fn keeps(&self, setup: Setup) -> Setup {
         let ports: Vec<u16> = self.watching.iter().map(|(port, _)| *port).collect();
         keep(setup, &ports).set_redis("sentinel", "mymaster")
+    }
+
+    /// The config section of who keeps tokens here.
+    pub(crate) fn section(&self) -> toml::Table {
+        let ports: Vec<u16> = self.watching.iter().map(|(port, _)| *port).collect();
+        let master = ("sentinel".to_owned(), "mymaster".into());
+        toml::Table::from_iter([redis_servers(&ports), master])
+    }
+
+    /// Waits until the replica has all that the master has just now.
+    #[track_caller]
+    pub(crate) fn wait_for_replica(&self) {
+        let offset = |redis: &Redis, key: &str| {
+            let info = redis.cli(&["INFO", "replication"]).ok().stdout;
+            let value = info.lines().find_map(|line| line.strip_prefix(key));
+            value.unwrap().trim().parse::<u64>().unwrap()
+        };
+        let sent = offset(&self.master, "master_repl_offset:");
+        until("the replica to catch up", || {
+            (offset(&self.replica, "slave_repl_offset:") >= sent).then_some(())
+        });
     }
 }
 
@@ -212,12 +255,17 @@ fn cli(port: u16, arguments: &[&str]) -> Answer {
     run(command.args(["-p", &port.to_string()]).args(arguments))
 }
 
-/// A port that nobody has just now, low enough for a cluster's second one above it.
+/// A port that nobody has just now, and its second one above it, which a cluster wants. Both lie
+/// below those that the kernel gives to whoever does not ask for one, so that they stay free until
+/// they are used; runs beside this one begin elsewhere.
 pub(crate) fn free_port() -> u16 {
+    static TAKEN: AtomicUsize = AtomicUsize::new(0);
+    let first = usize::try_from(std::process::id()).unwrap() * 997;
     loop {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let port = listener.local_addr().unwrap().port();
-        if port < 55_000 && TcpListener::bind(("127.0.0.1", port + 10_000)).is_ok() {
+        let next = first + TAKEN.fetch_add(1, Ordering::Relaxed);
+        let port = 12_000 + u16::try_from(next % 10_000).unwrap();
+        let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
+        if is_free(port) && is_free(port + 10_000) {
             return port;
         }
     }

@@ -115,6 +115,10 @@ impl Driver for Directory {
         &self.source
     }
 
+    fn wants_watching(&self) -> bool {
+        true
+    }
+
     fn survey(&self) -> BoxFuture<'_, Survey> {
         Box::pin(self.look(Wanted::All))
     }

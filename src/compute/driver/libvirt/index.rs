@@ -16,7 +16,7 @@ use super::client::Domain;
 use super::link::{Live, Settings};
 use super::wire::xdr::{BadXdr, Decoder};
 use super::wire::{Error, Event, Events};
-use crate::compute::driver::{Ends, Fault, Survey, fault};
+use crate::compute::driver::{Change, Changes, Fault, Survey, fault};
 use crate::model::{Instance, InstanceId, PowerState};
 
 /// When a domain that could not be read is tried again: a guest that hangs holds up who asks.
@@ -101,26 +101,36 @@ impl Index {
         shown.map(|it| it.id).collect()
     }
 
-    /// Whether the instance ran before and does not now.
-    fn set(&self, uuid: Uuid, read: Option<Result<Instance, Fault>>) -> bool {
+    /// Notes what was read; tells if it is another than before, and whether the instance ran then
+    /// and does not now.
+    fn set(&self, uuid: Uuid, read: Option<Result<Instance, Fault>>) -> Option<Change> {
         // What cannot be read may run as well as not.
         let runs_on = read
             .as_ref()
             .is_some_and(|read| read.is_err() || runs(read));
-        let before = match read {
-            Some(read) => self.lock().insert(uuid, read),
-            None => self.lock().remove(&uuid),
+        let mut known = self.lock();
+        let before = known.remove(&uuid);
+        let changed = before != read;
+        if let Some(read) = read {
+            let _none = known.insert(uuid, read);
+        }
+        let change = Change {
+            instance: InstanceId(uuid),
+            ended: before.as_ref().is_some_and(runs) && !runs_on,
         };
-        before.as_ref().is_some_and(runs) && !runs_on
+        changed.then_some(change)
     }
 
-    /// Forgets the others, and tells which of them ran.
-    fn keep_only(&self, domains: &[Domain]) -> Vec<InstanceId> {
+    /// Forgets the others, and tells which those are.
+    fn keep_only(&self, domains: &[Domain]) -> Vec<Change> {
         let listed: HashSet<Uuid> = domains.iter().map(|domain| domain.uuid).collect();
         let mut known = self.lock();
         let gone = known.extract_if(|uuid, _| !listed.contains(uuid));
-        let gone = gone.filter(|(_, known)| runs(known));
-        gone.map(|(uuid, _)| InstanceId(uuid)).collect()
+        let change = |(uuid, known)| Change {
+            instance: InstanceId(uuid),
+            ended: runs(&known),
+        };
+        gone.map(change).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Known> {
@@ -133,9 +143,9 @@ pub(super) async fn keep(
     live: &Arc<Live>,
     settings: &Settings,
     events: &mut Events,
-    ends: &Ends,
+    changes: &Changes,
 ) -> Result<(), Error> {
-    let mut readers = Readers::new(live, settings, ends);
+    let mut readers = Readers::new(live, settings, changes);
     readers.list().await?;
     loop {
         readers.begin();
@@ -162,7 +172,7 @@ fn about(payload: &[u8]) -> Result<Domain, BadXdr> {
 struct Readers<'a> {
     live: &'a Arc<Live>,
     settings: Arc<Settings>,
-    ends: &'a Ends,
+    changes: &'a Changes,
     wanted: HashMap<Uuid, Domain>,
     failed: HashMap<Uuid, Domain>,
     retry_at: Instant,
@@ -171,11 +181,11 @@ struct Readers<'a> {
 }
 
 impl<'a> Readers<'a> {
-    fn new(live: &'a Arc<Live>, settings: &Settings, ends: &'a Ends) -> Self {
+    fn new(live: &'a Arc<Live>, settings: &Settings, changes: &'a Changes) -> Self {
         Self {
             live,
             settings: Arc::new(settings.clone()),
-            ends,
+            changes,
             wanted: HashMap::new(),
             failed: HashMap::new(),
             retry_at: Instant::now(),
@@ -188,7 +198,7 @@ impl<'a> Readers<'a> {
     async fn list(&mut self) -> Result<(), Error> {
         let domains = self.live.client.list_all().await?;
         for gone in self.live.index.keep_only(&domains) {
-            self.ends.tell(gone);
+            self.changes.tell(gone);
         }
         for domain in domains {
             self.want(Ok(domain));
@@ -215,7 +225,7 @@ impl<'a> Readers<'a> {
             };
             let _new = self.busy.insert(uuid);
             let (live, settings) = (Arc::clone(self.live), Arc::clone(&self.settings));
-            let read = read(live, settings, Arc::clone(self.ends), domain);
+            let read = read(live, settings, Arc::clone(self.changes), domain);
             let _handle = self.running.spawn(read);
         }
         if self.running.is_empty() {
@@ -256,7 +266,7 @@ impl<'a> Readers<'a> {
 async fn read(
     live: Arc<Live>,
     settings: Arc<Settings>,
-    ends: Ends,
+    changes: Changes,
     domain: Domain,
 ) -> (Domain, bool) {
     let answer = live.read(&domain, &settings).await;
@@ -265,8 +275,8 @@ async fn read(
         let why = format_args!("{}: {error}", domain.name).to_string();
         Some(Err(fault(&settings.name, &why)))
     });
-    if live.index.set(domain.uuid, known) {
-        ends.tell(InstanceId(domain.uuid));
+    if let Some(change) = live.index.set(domain.uuid, known) {
+        changes.tell(change);
     }
     (domain, read)
 }

@@ -18,7 +18,7 @@ use super::sasl::{self, Credentials, SaslError};
 use super::transport::{self, Channel, Options, TransportError, Uri};
 use super::wire::{Closed, Connection, Error, Events, Keepalive};
 use crate::compute::domain::Handover;
-use crate::compute::driver::Ends;
+use crate::compute::driver::Changes;
 use crate::drain::Watch;
 use crate::model::{Host, Security};
 
@@ -253,20 +253,20 @@ impl Link {
     }
 
     /// Connects again and again. Ends with `watch`.
-    pub(super) async fn run(self: Arc<Self>, ends: Ends, watch: Watch) {
+    pub(super) async fn run(self: Arc<Self>, changes: Changes, watch: Watch) {
         tokio::select! {
-            () = self.keep(&ends) => {}
+            () = self.keep(&changes) => {}
             () = watch.closing() => {}
         }
     }
 
-    async fn keep(&self, ends: &Ends) {
+    async fn keep(&self, changes: &Changes) {
         let mut pause = PAUSE;
         loop {
             let why = match self.connect().await {
                 Ok((live, dialled)) => {
                     pause = PAUSE;
-                    self.follow(live, dialled, ends).await
+                    self.follow(live, dialled, changes).await
                 }
                 Err(why) => why,
             };
@@ -364,7 +364,7 @@ impl Link {
     }
 
     /// Keeps the index until the connection ends; tells why it did.
-    async fn follow(&self, live: Arc<Live>, dialled: Dialled, ends: &Ends) -> Why {
+    async fn follow(&self, live: Arc<Live>, dialled: Dialled, changes: &Changes) -> Why {
         let Dialled {
             client,
             mut events,
@@ -377,7 +377,7 @@ impl Link {
         let followed = async {
             let _supported = client.keep_alive().await?;
             register(&client).await?;
-            index::keep(&live, &self.settings, &mut events, ends).await
+            index::keep(&live, &self.settings, &mut events, changes).await
         };
         let failure = followed.await;
         live.index.give_up();

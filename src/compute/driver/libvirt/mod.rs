@@ -33,7 +33,7 @@ use self::link::{Link, Live, Why};
 use self::wire::error::Kind;
 use self::wire::{Closed, Error, Stream};
 use super::{
-    BoxFuture, Driver, Ends, Fault, Handed, Logged, Met, Pictured, Survey, fault, is_meant,
+    BoxFuture, Changes, Driver, Fault, Handed, Logged, Met, Pictured, Survey, fault, is_meant,
     read_log,
 };
 use crate::compute::claim::claims;
@@ -247,9 +247,9 @@ impl Driver for Libvirt {
         &self.link.settings.name
     }
 
-    fn start(&self, watch: &Watch, ends: &Ends) {
+    fn start(&self, watch: &Watch, changes: &Changes) {
         let link = Arc::clone(&self.link);
-        watch.spawn_service(link.run(Arc::clone(ends), watch.clone()));
+        watch.spawn_service(link.run(Arc::clone(changes), watch.clone()));
     }
 
     fn survey(&self) -> BoxFuture<'_, Survey> {

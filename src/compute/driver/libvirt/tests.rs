@@ -91,7 +91,7 @@ impl Rig {
         if let Some(answers) = answers {
             rig.serve(answers);
         }
-        rig.driver.start(&rig.drain.watch(), &Ends::default());
+        rig.driver.start(&rig.drain.watch(), &Changes::default());
         rig
     }
 

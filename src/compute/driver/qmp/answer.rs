@@ -105,6 +105,7 @@ pub(super) fn instance(
         owner: None,
         consoles,
         source: source.to_owned(),
+        host: None,
     };
     Ok(match state {
         PowerState::Off => off(instance),
