@@ -78,8 +78,8 @@ impl Make {
     /// Starts it in front of the backends.
     pub(crate) fn start(&self, backends: &Backends) -> Result<Peer> {
         let directory = TempDir::with_prefix("bench-")?;
-        let mut host = None;
         let began = Instant::now();
+        let mut host = None;
         let started = match self {
             Self::Vncgate => vncgate(directory.path(), backends),
             Self::Tunnel => tunnel(directory.path(), backends).map(|(child, started)| {
@@ -232,15 +232,12 @@ fn tunnel(directory: &Path, backends: &Backends) -> Result<(Child, Started)> {
     let address = await_ready(&mut front, "/listen")?;
     let ready = Instant::now();
     let doors = issue_all(&directory.join("front.sock"), address, backends)?;
-    let child = Some(front);
-    Ok((
-        host,
-        Started {
-            child,
-            doors,
-            ready,
-        },
-    ))
+    let front = Started {
+        child: Some(front),
+        doors,
+        ready,
+    };
+    Ok((host, front))
 }
 
 fn instances(backends: &Backends) -> Result<String> {

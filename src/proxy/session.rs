@@ -142,6 +142,9 @@ impl Story {
             Stream::Unix(target) | Stream::Handed(Display::Socket(target)) => {
                 self.relay_to(viewer, target, opening);
             }
+            Stream::Handed(Display::Tunnel(target)) => {
+                self.relay_to(viewer, target.stream, opening);
+            }
             Stream::Handed(Display::Line(target)) | Stream::Tls(target) => {
                 self.relay_to(viewer, target, opening);
             }
