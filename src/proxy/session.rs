@@ -148,9 +148,6 @@ impl Story {
             Stream::Handed(Display::Line(target)) | Stream::Tls(target) => {
                 self.relay_to(viewer, target, opening);
             }
-            Stream::Handed(Display::Tunnel(target)) => {
-                self.relay_to(viewer, target.stream, opening);
-            }
         }
     }
 
