@@ -170,13 +170,15 @@ fn direct(backends: &Backends) -> Started {
     }
 }
 
+/// All viewers have one address.
+const NO_LIMITS: &str = "[limits]\nconnections_per_address = 0\nnew_connections_per_address = 0\n";
+
 /// `vncgate serve --all`, with one instance per backend.
 fn vncgate(directory: &Path, backends: &Backends) -> Result<Started> {
     let socket = directory.join("admin.sock");
     let config = directory.join("vncgate.toml");
     let mut text = format!(
-        "[proxy]\nlisten = [\"127.0.0.1:0\"]\n[limits]\nconnections_per_address = 0\n\
-         new_connections_per_address = 0\n[monitor]\nlisten = []\n\
+        "[proxy]\nlisten = [\"127.0.0.1:0\"]\n{NO_LIMITS}[monitor]\nlisten = []\n\
          [auth]\nurl_ttl = \"1h\"\n[admin]\nsocket = \"{}\"\n",
         socket.display()
     );
@@ -225,7 +227,7 @@ fn tunnel(directory: &Path, backends: &Backends) -> Result<(Child, Started)> {
     let mut host = start("host", text, "compute")?;
     let there = await_ready(&mut host, "/rpc")?;
     let text = format!(
-        "{keys}tunnel = \"only\"\ncompute = [\"{there}\"]\n[proxy]\n{listen}\
+        "{keys}{listen}tunnel = \"only\"\ncompute = [\"{there}\"]\n[proxy]\n{listen}{NO_LIMITS}\
          [auth]\nurl_ttl = \"1h\"\n"
     );
     let mut front = start("front", text, "api,auth,proxy")?;
