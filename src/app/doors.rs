@@ -108,13 +108,11 @@ impl Doors {
             given: &mut given,
             sockets: Vec::new(),
         };
-        let of = |role, addresses: &[SocketAddr]| {
-            let addresses = plan.here.has(role).then(|| addresses.to_vec());
-            addresses.unwrap_or_default()
-        };
-        let (public, listen) = match of(RoleName::Proxy, &config.proxy.listen) {
-            none if none.is_empty() => Default::default(),
-            some => opening.all(&PUBLIC, &some)?,
+        let is_public = plan.here.has(RoleName::Proxy) && !config.proxy.listen.is_empty();
+        let (public, listen) = if is_public {
+            opening.all(&PUBLIC, &config.proxy.listen)?
+        } else {
+            Default::default()
         };
         let (api, api_addresses) = if plan.here.has(RoleName::Api) {
             opening.all(&API, &config.api.listen)?
@@ -138,13 +136,7 @@ impl Doors {
             admin,
         };
         let sockets = opening.sockets;
-        if let Some(name) = given.unwanted() {
-            let why = "no door here is called so; FileDescriptorName= is one of proxy, api, \
-                       rpc, monitor, redirect, admin"
-                .to_owned();
-            let name = name.to_owned();
-            return Err(BadSocket { name, why }.into());
-        }
+        refuse_unwanted(&given)?;
         let addresses = Addresses {
             clear: in_clear(config, &listen, &api_addresses),
             listen,
@@ -187,6 +179,17 @@ impl Doors {
         );
         serve_all(vec![self.admin], Some(admin), &keepers.plain(), watch);
     }
+}
+
+fn refuse_unwanted(given: &Givens) -> Result<(), BadSocket> {
+    let Some(name) = given.unwanted() else {
+        return Ok(());
+    };
+    let why = "no door here is called so; FileDescriptorName= is one of proxy, api, rpc, monitor, \
+               redirect, admin"
+        .to_owned();
+    let name = name.to_owned();
+    Err(BadSocket { name, why })
 }
 
 struct Opening<'a> {
