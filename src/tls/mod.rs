@@ -22,6 +22,6 @@ pub use files::BadFile;
 pub use fresh::Fresh;
 pub use mutual::{BadMutual, Mutual, MutualFiles, Speech, role_name, roles_of};
 pub use self_signed::self_signed;
-pub use server::{Renewal, Server, speaks_h2};
+pub use server::{Prepared, Renewal, Server, speaks_h2};
 pub use verify::Anybody;
 pub use words::{date, describe, is_about_certificates, rustls_error};
