@@ -144,8 +144,10 @@ fn a_proxy_that_may_not_dial_opens_nothing_that_its_host_cannot() {
             .starts_with("the console's host cannot open it"),
         "{closed:?}"
     );
-    let log = deployment.node("proxy").log();
-    assert!(log.contains("that is not on this machine"), "{log}");
+    until("the log to say more", || {
+        let log = deployment.node("proxy").log();
+        log.contains("that is not on this machine").then_some(())
+    });
 }
 
 /// Processes that know each other by a secret.
