@@ -82,6 +82,8 @@ mod roles;
 #[cfg(test)]
 mod rounds;
 #[cfg(test)]
+mod rounds_hosts;
+#[cfg(test)]
 mod secrets;
 #[cfg(test)]
 mod security;
