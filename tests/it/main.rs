@@ -110,4 +110,6 @@ mod units;
 #[cfg(test)]
 mod upgrade;
 #[cfg(test)]
+mod upgrade_far;
+#[cfg(test)]
 mod websockify_file;
