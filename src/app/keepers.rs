@@ -162,6 +162,7 @@ pub(super) fn note_limits(config: &Config, metrics: &Metrics) {
         ("memory", memory::ceiling(config)),
         ("session_bandwidth", limits.session_bandwidth),
         ("tenant_bandwidth", limits.tenant_bandwidth),
+        ("max_tunnels", number(config.rpc.max_tunnels)),
     ] {
         metrics.note_limit(name, value);
     }

@@ -14,6 +14,7 @@ mod hand_out;
 mod log;
 mod observer;
 mod picture;
+mod tunnels;
 
 use std::sync::Arc;
 
@@ -35,6 +36,7 @@ pub use fleet::{Fleet, HostNews, Told};
 pub use hand_out::{HandOut, Opened};
 pub use log::ConsoleLog;
 pub use picture::{BadPicture, Picture};
+pub use tunnels::{TunnelNews, Tunnels};
 
 /// The role: some drivers, in the order in which they count.
 #[derive(Clone, Debug)]
@@ -213,6 +215,16 @@ pub enum ComputeError {
         /// Where it should be, or whose hand it should come from, and why not.
         fault: Fault,
     },
+    /// Its machine carries as many consoles as it may.
+    #[error(
+        "the host of `{name}` carries {most} consoles already (rpc.max_tunnels), close one and try again"
+    )]
+    Crowded {
+        /// Its name.
+        name: String,
+        /// How many it may carry.
+        most: usize,
+    },
     /// The role did not answer.
     #[error(transparent)]
     Unreachable(#[from] Unreachable),
@@ -232,9 +244,9 @@ impl Compute {
         Displays::new(self.drivers.clone())
     }
 
-    /// The same for proxies on other machines.
-    pub fn hand_out(&self) -> HandOut {
-        HandOut::new(self.clone())
+    /// The same for proxies on other machines, as many at one time as `tunnels` allows.
+    pub fn hand_out(&self, tunnels: Tunnels) -> HandOut {
+        HandOut::new(self.clone(), tunnels)
     }
 
     /// Lets the drivers do what they do on their own. Ends with `watch`.

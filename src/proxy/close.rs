@@ -109,7 +109,8 @@ impl Refusal {
         match self {
             Self::NoToken | Self::Auth(AuthError::Unknown) => 4001,
             Self::Auth(AuthError::Used) => 4002,
-            Self::Auth(AuthError::Occupied | AuthError::Limit(_)) => 4010,
+            Self::Auth(AuthError::Occupied | AuthError::Limit(_))
+            | Self::Compute(ComputeError::Crowded { .. }) => 4010,
             Self::Origin(_) => 4003,
             Self::Compute(ComputeError::Source { .. } | ComputeError::NotOpened { .. })
             | Self::Connect(_) => LOST,
@@ -181,6 +182,9 @@ fn compute_sentence(error: &ComputeError) -> &'static str {
         ComputeError::Claimed { .. } => "the console's address belongs to another instance too",
         ComputeError::Source { .. } => "the instance's host cannot be asked where its console is",
         ComputeError::NotOpened { .. } => "the console's host cannot open it",
+        ComputeError::Crowded { .. } => {
+            "too many consoles of this host are open; close one and try again"
+        }
         ComputeError::Unreachable(_) => INTERNAL,
     }
 }

@@ -150,6 +150,80 @@ fn a_proxy_that_may_not_dial_opens_nothing_that_its_host_cannot() {
     });
 }
 
+#[test]
+fn a_host_carries_as_many_consoles_as_it_may_and_tells_viewers_and_metrics_so() {
+    let peer = Peer::echo();
+    let deployment = Plan::of_four()
+        .instance("web-1", &peer.address())
+        .set("rpc", "max_tunnels", 2)
+        .set("rpc", "tunnel", "only")
+        .start();
+    let (api, proxy) = (deployment.node("api"), deployment.node("proxy"));
+    let figures = || deployment.node("compute").watch("/metrics").text();
+    let url = api.issue("web-1");
+    let mut first = [(); 2].map(|()| proxy.open(&url));
+    for ws in &mut first {
+        shake_hands(ws);
+    }
+
+    let refused = proxy.open(&url).expect_close();
+    let full = figures();
+    let [mut leaving, mut staying] = first;
+    leaving.send_close(1000, "");
+    until("the place to be free", || {
+        figures()
+            .contains("\nvncgate_tunnels_active 1\n")
+            .then_some(())
+    });
+    shake_hands(&mut proxy.open(&url));
+
+    assert_eq!(refused.code, Some(4010), "{refused:?}");
+    let (sentence, _) = refused.sentence();
+    assert!(
+        sentence.starts_with("too many consoles of this host are open; close one"),
+        "{sentence}"
+    );
+    for line in [
+        "vncgate_tunnels_active 2",
+        "vncgate_turned_away_total{why=\"tunnels\"} 1",
+        "vncgate_limit{name=\"max_tunnels\"} 2",
+    ] {
+        assert!(full.lines().any(|it| it == line), "{line}: {full}");
+    }
+    let log = proxy.log();
+    assert!(log.contains("carries 2 consoles already"), "{log}");
+    staying.send(b"still here");
+    assert_eq!(staying.read(10), b"still here");
+}
+
+#[test]
+fn a_proxy_that_may_dial_does_so_where_the_host_carries_no_more() {
+    let peer = Peer::echo();
+    let deployment = Plan::of_four()
+        .instance("web-1", &peer.address())
+        .set("rpc", "max_tunnels", 1)
+        .set("rpc", "tunnel", "prefer")
+        .start();
+    let (api, proxy) = (deployment.node("api"), deployment.node("proxy"));
+    let url = api.issue("web-1");
+
+    let mut both = [(); 2].map(|()| {
+        let mut ws = proxy.open(&url);
+        shake_hands(&mut ws);
+        ws
+    });
+
+    until("both ways to be listed", || {
+        let mut ways: Vec<Value> = api.sessions().iter().map(|it| it["way"].clone()).collect();
+        ways.sort_by_key(Value::to_string);
+        (ways == ["tcp", "tunnel"]).then_some(())
+    });
+    for ws in &mut both {
+        ws.send(b"to and fro");
+        assert_eq!(ws.read(10), b"to and fro");
+    }
+}
+
 /// Processes that know each other by a secret.
 fn with_secret(plan: Plan) -> Deployment {
     let mut deployment = plan.set("rpc", "tunnel", "only").prepare();

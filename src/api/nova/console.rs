@@ -302,6 +302,7 @@ fn refusal(error: &ComputeError, id: &str, kind: ConsoleKind) -> Fault {
         ),
         ComputeError::Source { .. }
         | ComputeError::NotOpened { .. }
+        | ComputeError::Crowded { .. }
         | ComputeError::Unreachable(_) => Fault::unavailable(error.to_string(), SOON),
     }
 }

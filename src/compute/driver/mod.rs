@@ -134,7 +134,22 @@ pub trait Driver: Send + Sync + fmt::Debug {
 
 /// What [`Driver::open_display`] gives: nothing from a driver that does not know the instance or
 /// cannot hand over this console.
-pub type Handed = Result<Option<Display>, Fault>;
+pub type Handed = Result<Option<Display>, Unopened>;
+
+/// Why [`Driver::open_display`] gives nothing.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Unopened {
+    /// It could not be asked, or it failed.
+    Failed(Fault),
+    /// The machine carries as many consoles as it may: so many.
+    Crowded(usize),
+}
+
+impl From<Fault> for Unopened {
+    fn from(fault: Fault) -> Self {
+        Self::Failed(fault)
+    }
+}
 
 /// What [`Driver::meeting`] gives: nothing from a driver that does not know the instance, or knows
 /// no more than where it is.

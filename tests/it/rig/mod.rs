@@ -7,6 +7,7 @@ pub(crate) mod crossing;
 pub(crate) mod deployment;
 pub(crate) mod fronts;
 pub(crate) mod gateway;
+pub(crate) mod heir;
 pub(crate) mod http;
 pub(crate) mod https;
 pub(crate) mod keystone;

@@ -15,7 +15,8 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
-    BoxFuture, Changes, Driver, Fault, Handed, Logged, Met, Pictured, Survey, fault, is_meant,
+    BoxFuture, Changes, Driver, Fault, Handed, Logged, Met, Pictured, Survey, Unopened, fault,
+    is_meant,
 };
 use crate::compute::display::{Display, Tunnelled};
 use crate::compute::hand_out::Wanted;
@@ -324,7 +325,8 @@ impl Driver for Elsewhere {
                     Ok(Some(Display::Tunnel(Box::new(tunnelled))))
                 }
                 Err(ComputeError::NoSuchInstance { .. } | ComputeError::Off { .. }) => Ok(None),
-                Err(error) => Err(self.inner.fault(error)),
+                Err(ComputeError::Crowded { most, .. }) => Err(Unopened::Crowded(most)),
+                Err(error) => Err(self.inner.fault(error).into()),
             }
         })
     }
