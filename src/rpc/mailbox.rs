@@ -7,8 +7,9 @@ use std::task::Poll;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::timeout;
 
-use super::{Role, Unreachable};
+use super::{DEADLINE, Role, Unreachable};
 use crate::drain::Watch;
 
 /// Calls that a role works on at one time, and that may wait for it before it is called busy.
@@ -103,7 +104,10 @@ impl<R: Role> Mailbox<R> {
         }
         let (answer, reply) = oneshot::channel();
         letter.send(Letter { call, answer });
-        reply.await.unwrap_or_else(|_| Err(gone().into()))
+        match timeout(DEADLINE, reply).await {
+            Ok(reply) => reply.unwrap_or_else(|_| Err(gone().into())),
+            Err(_late) => Err(Unreachable::Deadline(R::NAME.to_owned()).into()),
+        }
     }
 }
 
@@ -128,7 +132,7 @@ mod tests {
     use std::future::pending;
     use std::time::Duration;
 
-    use super::super::{Client, DEADLINE};
+    use super::super::Client;
     use super::*;
     use crate::drain::Drain;
 

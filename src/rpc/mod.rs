@@ -111,10 +111,7 @@ impl<R: Role> Client<R> {
     /// config says. Cancel-safe: a dropped call may still be acted upon.
     pub async fn call(&self, request: R::Request) -> Result<R::Reply, R::Error> {
         match self {
-            Self::Near(mailbox) => {
-                let answer = tokio::time::timeout(DEADLINE, mailbox.call(request)).await;
-                answer.unwrap_or_else(|_| Err(Unreachable::Deadline(R::NAME.to_owned()).into()))
-            }
+            Self::Near(mailbox) => mailbox.call(request).await,
             // Of no size where roles are near.
             Self::Far(far) => Box::pin(far.call(request)).await,
         }
