@@ -41,7 +41,8 @@ impl From<ComputeError> for Reject {
             ComputeError::Claimed { .. } => (StatusCode::CONFLICT, "address-claimed"),
             ComputeError::Source { .. }
             | ComputeError::NotOpened { .. }
-            | ComputeError::Crowded { .. } => {
+            | ComputeError::Crowded { .. }
+            | ComputeError::Unready(_) => {
                 return Self::retry("source-unavailable", detail, 5);
             }
             ComputeError::Unreachable(error) => return error.into(),

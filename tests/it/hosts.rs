@@ -224,6 +224,43 @@ fn a_proxy_that_may_dial_does_so_where_the_host_carries_no_more() {
     }
 }
 
+#[test]
+fn probes_of_readiness_ask_no_host_and_are_true() {
+    let peer = Peer::echo();
+    let mut hosts = three_hosts("off");
+    hosts.add_instance("compute-1", "one", &peer.address());
+    start_all(&mut hosts);
+    let front = hosts.node("front");
+    let asked = || {
+        let figures = front.watch("/metrics").text();
+        let count = "vncgate_compute_host_call_duration_seconds_count ";
+        let mut lines = figures.lines();
+        let line = lines.find_map(|line| line.strip_prefix(count)).unwrap();
+        line.parse::<u64>().unwrap()
+    };
+    let before = until_settled("all hosts to be listed", CALM, asked);
+
+    for _probe in 0..100 {
+        assert_eq!(front.watch("/readyz").status, 200);
+    }
+
+    // one look of its own at each, at most
+    assert!(asked() <= before + 3, "{} after {before}", asked());
+    for name in ["compute-1", "compute-2"] {
+        hosts.kill(name);
+    }
+    assert_eq!(hosts.node("front").watch("/readyz").status, 200);
+    hosts.kill("compute-3");
+    let front = hosts.node("front");
+    let lost = until("that no host answers", || {
+        let ready = front.watch("/readyz");
+        (ready.status == 503).then(|| ready.json())
+    });
+    assert_eq!(lost["compute"], "3 sources cannot be read", "{lost}");
+    hosts.start("compute-1");
+    hosts.wait_until_ready("front");
+}
+
 /// Processes that know each other by a secret.
 fn with_secret(plan: Plan) -> Deployment {
     let mut deployment = plan.set("rpc", "tunnel", "only").prepare();

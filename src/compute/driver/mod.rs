@@ -94,6 +94,16 @@ pub trait Driver: Send + Sync + fmt::Debug {
         self.source() == instance.source
     }
 
+    /// Whether it can be asked at all. Worth its own answer where that is known, or cheaper than all
+    /// instances. Cancel-safe.
+    fn answers(&self) -> BoxFuture<'_, Result<(), Fault>> {
+        Box::pin(async {
+            let Survey { instances, faults } = self.survey().await;
+            let fault = faults.into_iter().next().filter(|_| instances.is_empty());
+            fault.map_or(Ok(()), Err)
+        })
+    }
+
     /// All instances it knows, and one sentence per thing it could not read. Cancel-safe.
     fn survey(&self) -> BoxFuture<'_, Survey>;
 

@@ -14,6 +14,7 @@ pub(crate) mod keystone;
 pub(crate) mod libvirtd;
 pub(crate) mod mariadb;
 pub(crate) mod mock;
+pub(crate) mod newer;
 pub(crate) mod nginx;
 pub(crate) mod nova_api;
 pub(crate) mod openstack;

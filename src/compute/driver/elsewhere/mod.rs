@@ -283,6 +283,18 @@ impl Driver for Elsewhere {
         });
     }
 
+    /// The call that is held there tells, once it has come through.
+    fn answers(&self) -> BoxFuture<'_, Result<(), Fault>> {
+        Box::pin(async {
+            let inner = &self.inner;
+            if inner.health.is_up() {
+                return Ok(());
+            }
+            let ready = inner.ask(inner.compute.ready()).await;
+            ready.map_err(|error| inner.fault(error))
+        })
+    }
+
     fn survey(&self) -> BoxFuture<'_, Survey> {
         Box::pin(self.inner.survey())
     }
