@@ -255,6 +255,7 @@ fn start(place: &Path, ways: &Ways, roles: &str, number: usize) -> (Ended, Socke
     let config = format!(
         "[proxy]\nlisten = ['127.0.0.1:{listen}']\npublic_url = 'http://127.0.0.1:{listen}'\n[api]\nlisten = ['127.0.0.1:{api}']\n\
          [monitor]\nlisten = ['127.0.0.1:{monitor}']\n[admin]\nsocket = '{here}/{number}.sock'\n\
+         [limits]\nconnections_per_address = 0\nnew_connections_per_address = 0\n\
          [log]\nlevel = 'warn'\n[[compute.instance]]\nname = 'web-1'\naddress = '{display}'\n\
          [rpc]\nlisten = ['127.0.0.1:{rpc}']\nauth = ['127.0.0.1:{rpc}']\n\
          compute = ['127.0.0.1:{rpc}']\nca = '{here}/pki/ca.pem'\n\

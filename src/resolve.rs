@@ -4,6 +4,7 @@
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd;
 use std::time::Duration;
 
 use hickory_resolver::TokioResolver;
@@ -45,7 +46,8 @@ pub async fn resolve(host: &Host) -> Result<Vec<IpAddr>, Unresolved> {
             why.to_string()
         },
     };
-    Ok(lookup.await.map_err(failed)?.iter().collect())
+    // Large, and needed for names alone.
+    Ok(Box::pin(lookup).await.map_err(failed)?.iter().collect())
 }
 
 /// How long an address may take before the next one is tried beside it (RFC 8305 section 8).
@@ -55,6 +57,15 @@ const HEAD_START: Duration = Duration::from_millis(250);
 /// tried in turn, each attempt a little after the one before or as soon as that has failed
 /// (RFC 8305). Cancel-safe: all attempts end.
 pub async fn dial(ips: &[IpAddr], port: u16) -> io::Result<TcpStream> {
+    if let [ip] = ips {
+        let stream = TcpStream::connect(SocketAddr::new(*ip, port)).await?;
+        prepare(&stream)?;
+        return Ok(stream);
+    }
+    Box::pin(race(ips, port)).await
+}
+
+async fn race(ips: &[IpAddr], port: u16) -> io::Result<TcpStream> {
     let mut failure = io::Error::from(io::ErrorKind::AddrNotAvailable);
     let mut waiting = in_turn(ips).into_iter();
     let mut attempts = JoinSet::new();
@@ -99,13 +110,14 @@ fn in_turn(ips: &[IpAddr]) -> Vec<IpAddr> {
 
 /// Sets what every relayed TCP connection has: no Nagle, and keepalive that finds a dead peer
 /// within two minutes.
-pub fn prepare(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
+pub fn prepare(stream: &impl AsFd) -> io::Result<()> {
+    let socket = SockRef::from(stream);
+    socket.set_tcp_nodelay(true)?;
     let keepalive = TcpKeepalive::new()
         .with_time(Duration::from_mins(1))
         .with_interval(Duration::from_secs(15))
         .with_retries(4);
-    SockRef::from(stream).set_tcp_keepalive(&keepalive)
+    socket.set_tcp_keepalive(&keepalive)
 }
 
 #[cfg(test)]

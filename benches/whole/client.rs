@@ -4,9 +4,12 @@
 
 use std::io::{self, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ClientConnection, StreamOwned};
 use socket2::SockRef;
 
 use crate::backends::{GREETING, NONE, TYPES, WELL};
@@ -19,18 +22,33 @@ pub(crate) struct Door {
     pub(crate) address: SocketAddr,
     /// What a WebSocket asks for; none where plain bytes are relayed.
     pub(crate) path: Option<String>,
+    /// Whom to trust, where it is inside TLS.
+    pub(crate) tls: Option<Arc<ClientConfig>>,
 }
 
 /// A connection whose backend has let it in.
 #[derive(Debug)]
 pub(crate) struct Client {
-    stream: BufReader<TcpStream>,
+    stream: BufReader<Wire>,
     framed: bool,
     /// What has not been read yet of the frame under way.
     left: usize,
 }
 
+/// What a client reads from and writes to.
+#[derive(Debug)]
+enum Wire {
+    Plain(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
 impl Door {
+    /// In clear text.
+    pub(crate) const fn plain(address: SocketAddr, path: Option<String>) -> Self {
+        let tls = None;
+        Self { address, path, tls }
+    }
+
     /// Connects, upgrades, and has the backend let it in. The buffer takes this many bytes.
     fn open(&self, buffer: usize) -> Result<Client> {
         let stream = TcpStream::connect(self.address)?;
@@ -39,7 +57,7 @@ impl Door {
         // Ends with a reset, so that thousands of sessions leave no sockets in TIME_WAIT.
         SockRef::from(&stream).set_linger(Some(Duration::ZERO))?;
         let mut client = Client {
-            stream: BufReader::with_capacity(buffer, stream),
+            stream: BufReader::with_capacity(buffer, self.wire(stream)?),
             framed: self.path.is_some(),
             left: if self.path.is_some() { 0 } else { usize::MAX },
         };
@@ -48,6 +66,15 @@ impl Door {
         }
         client.enter()?;
         Ok(client)
+    }
+
+    fn wire(&self, stream: TcpStream) -> Result<Wire> {
+        let Some(tls) = &self.tls else {
+            return Ok(Wire::Plain(stream));
+        };
+        let name = ServerName::IpAddress(self.address.ip().into());
+        let hands = ClientConnection::new(Arc::clone(tls), name)?;
+        Ok(Wire::Tls(Box::new(StreamOwned::new(hands, stream))))
     }
 
     /// The same, for streams at full speed.
@@ -115,18 +142,29 @@ impl Client {
         self.stream.get_mut().write_all(bytes)
     }
 
-    /// A handle for writing from another thread, and for ending the connection.
+    /// A handle for ending the connection from another thread.
     pub(crate) fn stream(&self) -> io::Result<TcpStream> {
-        self.stream.get_ref().try_clone()
+        self.socket().try_clone()
     }
 
     /// Whether bytes wait that were read from the socket already.
-    pub(crate) fn has_more(&self) -> bool {
-        !self.stream.buffer().is_empty()
+    pub(crate) fn has_more(&mut self) -> bool {
+        let buffered = !self.stream.buffer().is_empty();
+        buffered
+            || match self.stream.get_mut() {
+                Wire::Plain(_) => false,
+                Wire::Tls(stream) => {
+                    let state = stream.conn.process_new_packets();
+                    state.is_ok_and(|state| state.plaintext_bytes_to_read() > 0)
+                }
+            }
     }
 
     pub(crate) fn socket(&self) -> &TcpStream {
-        self.stream.get_ref()
+        match self.stream.get_ref() {
+            Wire::Plain(stream) => stream,
+            Wire::Tls(stream) => &stream.sock,
+        }
     }
 
     /// Fills the buffer, however the bytes were cut into frames.
@@ -187,6 +225,31 @@ impl Client {
         let mut bytes = [0; N];
         self.stream.read_exact(&mut bytes)?;
         Ok(bytes)
+    }
+}
+
+impl Read for Wire {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.read(into),
+            Self::Tls(stream) => stream.read(into),
+        }
+    }
+}
+
+impl Write for Wire {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.write(bytes),
+            Self::Tls(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(stream) => stream.flush(),
+            Self::Tls(stream) => stream.flush(),
+        }
     }
 }
 

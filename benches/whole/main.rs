@@ -75,7 +75,14 @@ fn main() -> Result<()> {
     let mut table = Table::default();
     measure_all(&plan, &backends, &mut table)?;
     hold_all(&plan, &backends, &mut table)?;
-    let text = table.markdown(&plan.makes, &plan.describe())?;
+    let (inside, outside): (Vec<_>, Vec<_>) =
+        plan.makes.iter().cloned().partition(Make::is_inside_tls);
+    let mut text = table.markdown(&outside)?;
+    if !inside.is_empty() {
+        text.push_str("\nInside TLS, of the relay's own, with a handshake for each session:\n\n");
+        text.push_str(&table.markdown(&inside)?);
+    }
+    text.extend(["\n", &plan.describe(), "\n"]);
     writeln!(std::io::stdout(), "{text}")?;
     plan.write
         .as_ref()
@@ -159,10 +166,11 @@ impl Plan {
                 _ => bail!("{USAGE}"),
             }
         }
-        plan.makes.extend(haproxy.map(Make::Haproxy));
+        plan.makes.extend(haproxy.clone().map(Make::Haproxy));
         plan.makes.extend([Make::Copy, Make::Relay, Make::Greedy]);
         plan.makes.extend(websockify.map(Make::Websockify));
-        plan.makes.push(Make::Direct);
+        plan.makes.extend([Make::Direct, Make::Wss]);
+        plan.makes.extend(haproxy.map(Make::HaproxyTls));
         if let Some(wanted) = wanted {
             plan.makes
                 .retain(|make| wanted.split(',').any(|name| name == make.name()));
@@ -172,8 +180,8 @@ impl Plan {
 
     fn full() -> Self {
         Self {
-            rounds: 5,
-            window: Duration::from_millis(1500),
+            rounds: 3,
+            window: Duration::from_millis(1200),
             held: vec![2000, 9500],
             measures: Measure::ALL.to_vec(),
             makes: vec![Make::Vncgate, Make::Tunnel],

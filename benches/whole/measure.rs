@@ -1,7 +1,6 @@
 //! What is measured, and how. Every payload byte is checked; latency counts from the time at which
 //! a message was due, so that a relay that stalls is not asked less often.
 
-use std::io::Write as _;
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread::{self, JoinHandle};
@@ -250,8 +249,6 @@ fn echo(peer: &Peer, sessions: usize, rate: u32, window: Duration) -> Result<Tim
     let door = peer.door(Kind::Echo)?;
     let clients = (0..sessions).map(|_| door.open_narrow());
     let mut clients = clients.collect::<Result<Vec<_>>>()?;
-    let senders = clients.iter().map(Client::stream);
-    let senders = senders.collect::<std::io::Result<Vec<_>>>()?;
     let period = Duration::from_secs(1) / rate;
     let pace = Pace {
         start: Instant::now() + Duration::from_millis(5),
@@ -259,33 +256,33 @@ fn echo(peer: &Peer, sessions: usize, rate: u32, window: Duration) -> Result<Tim
         count: u32::try_from((WARM_UP + window).as_micros() / period.as_micros())?,
     };
     let times = thread::scope(|scope| {
-        let sending = scope.spawn(|| ask_all(door, senders, pace));
-        let hearing = scope.spawn(|| hear_all(&mut clients, pace));
-        sending.join().ok().context("the sender panicked")??;
-        hearing.join().ok().context("the receiver panicked")?
+        let talking = scope.spawn(|| talk(&mut clients, pace));
+        talking.join().ok().context("a panic")?
     })?;
     let warm = u32::try_from(WARM_UP.as_micros() / period.as_micros())?;
     let times = times.into_iter().filter(|(number, _)| *number >= warm);
     Ok(Times::new(times.map(|(_, time)| time).collect()))
 }
 
-fn ask_all(door: &Door, mut senders: Vec<TcpStream>, pace: Pace) -> Result<()> {
-    hurry();
-    for number in 0..pace.count {
-        pause_until(pace.due(number));
-        let at = usize::try_from(number)? % senders.len();
-        let sender = senders.get_mut(at).context("no such session")?;
-        sender.write_all(&door.message(&message(number)))?;
-    }
-    Ok(())
-}
-
-/// Which message came back after how many microseconds.
-fn hear_all(clients: &mut [Client], pace: Pace) -> Result<Vec<(u32, f64)>> {
+/// Sends what is due and hears what comes back, until all of it has. Which message came back after
+/// how many microseconds.
+fn talk(clients: &mut [Client], pace: Pace) -> Result<Vec<(u32, f64)>> {
     hurry();
     let mut times = Vec::new();
+    let mut next = 0;
     while times.len() < usize::try_from(pace.count)? {
-        for at in readable(clients)? {
+        while next < pace.count && pace.due(next) <= Instant::now() {
+            let at = usize::try_from(next)? % clients.len();
+            let client = clients.get_mut(at).context("no such session")?;
+            client.send(&message(next))?;
+            next += 1;
+        }
+        let patience = if next < pace.count {
+            pace.due(next).saturating_duration_since(Instant::now())
+        } else {
+            Duration::from_secs(30)
+        };
+        for at in readable(clients, patience)? {
             let client = clients.get_mut(at).context("no such session")?;
             let number = answer(client)?;
             times.push((number, pace.due(number).elapsed().as_secs_f64() * 1e6));
@@ -294,25 +291,23 @@ fn hear_all(clients: &mut [Client], pace: Pace) -> Result<Vec<(u32, f64)>> {
     Ok(times)
 }
 
-/// The sessions from which an answer can be read.
-fn readable(clients: &[Client]) -> Result<Vec<usize>> {
+/// The sessions from which an answer can be read; none if none came in time.
+fn readable(clients: &mut [Client], patience: Duration) -> Result<Vec<usize>> {
+    let buffered: Vec<bool> = clients.iter_mut().map(Client::has_more).collect();
     let mut waiting: Vec<_> = clients
         .iter()
         .map(|client| PollFd::new(client.socket(), PollFlags::IN))
         .collect();
-    let buffered = |at: usize| clients.get(at).is_some_and(Client::has_more);
-    let some = (0..clients.len()).any(buffered);
-    let patience = if some { 0 } else { 30 };
-    let limit = rustix::event::Timespec {
-        tv_sec: patience,
-        tv_nsec: 0,
+    let some = buffered.contains(&true);
+    let patience = if some { Duration::ZERO } else { patience };
+    let ready = poll(&mut waiting, Some(&patience.try_into()?))?;
+    let long = patience >= Duration::from_secs(30);
+    ensure!(!long || ready > 0, "no answer within 30 s");
+    let arrived = |(at, (waits, more)): (usize, (&PollFd<'_>, bool))| {
+        (more || waits.revents().contains(PollFlags::IN)).then_some(at)
     };
-    let ready = poll(&mut waiting, Some(&limit))?;
-    ensure!(some || ready > 0, "no answer within 30 s");
-    let arrived = |(at, waits): (usize, &PollFd<'_>)| {
-        (buffered(at) || waits.revents().contains(PollFlags::IN)).then_some(at)
-    };
-    Ok(waiting.iter().enumerate().filter_map(arrived).collect())
+    let each = waiting.iter().zip(buffered).enumerate();
+    Ok(each.filter_map(arrived).collect())
 }
 
 /// The number of the message that comes back.

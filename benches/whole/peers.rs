@@ -7,11 +7,14 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, kill_process};
+use rustls::client::Resumption;
+use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -35,6 +38,10 @@ pub(crate) enum Make {
     Greedy,
     /// `haproxy` in TCP mode.
     Haproxy(PathBuf),
+    /// This program, inside TLS of its own.
+    Wss,
+    /// `haproxy` in TCP mode, inside TLS of its own.
+    HaproxyTls(PathBuf),
     /// A plain copy with tokio.
     Copy,
     /// websockify with a token file.
@@ -64,6 +71,8 @@ impl Make {
             Self::Relay => "relay alone",
             Self::Greedy => "no fairness",
             Self::Haproxy(_) => "HAProxy",
+            Self::Wss => "vncgate wss",
+            Self::HaproxyTls(_) => "HAProxy TLS",
             Self::Copy => "plain copy",
             Self::Websockify(_) => "websockify",
             Self::Direct => "none",
@@ -75,13 +84,22 @@ impl Make {
         matches!(self, Self::Websockify(_))
     }
 
+    /// Whether it speaks TLS with its clients.
+    pub(crate) const fn is_inside_tls(&self) -> bool {
+        matches!(self, Self::Wss | Self::HaproxyTls(_))
+    }
+
     /// Starts it in front of the backends.
     pub(crate) fn start(&self, backends: &Backends) -> Result<Peer> {
         let directory = TempDir::with_prefix("bench-")?;
         let began = Instant::now();
         let mut host = None;
         let started = match self {
-            Self::Vncgate => vncgate(directory.path(), backends),
+            Self::Vncgate => vncgate(directory.path(), backends, None),
+            Self::Wss => {
+                let pair = Pair::make(directory.path())?;
+                vncgate(directory.path(), backends, Some(&pair))
+            }
             Self::Tunnel => tunnel(directory.path(), backends).map(|(child, started)| {
                 host = Some(child);
                 started
@@ -89,7 +107,11 @@ impl Make {
             Self::Relay => plain(Way::Relay, backends),
             Self::Greedy => plain(Way::Greedy, backends),
             Self::Copy => plain(Way::Copy, backends),
-            Self::Haproxy(program) => haproxy(program, directory.path(), backends),
+            Self::Haproxy(program) => haproxy(program, directory.path(), backends, None),
+            Self::HaproxyTls(program) => {
+                let pair = Pair::make(directory.path())?;
+                haproxy(program, directory.path(), backends, Some(&pair))
+            }
             Self::Websockify(program) => websockify(program, directory.path(), backends),
             Self::Direct => Ok(direct(backends)),
         };
@@ -155,13 +177,7 @@ struct Started {
 fn direct(backends: &Backends) -> Started {
     let doors = backends.addresses.iter().map(|(kind, address)| {
         let address = *address;
-        (
-            *kind,
-            Door {
-                address,
-                path: None,
-            },
-        )
+        (*kind, Door::plain(address, None))
     });
     Started {
         child: None,
@@ -173,8 +189,42 @@ fn direct(backends: &Backends) -> Started {
 /// All viewers have one address.
 const NO_LIMITS: &str = "[limits]\nconnections_per_address = 0\nnew_connections_per_address = 0\n";
 
+/// A certificate for this machine alone, and clients that know it.
+struct Pair {
+    certificate: PathBuf,
+    key: PathBuf,
+    /// Both in one file.
+    both: PathBuf,
+    clients: Arc<ClientConfig>,
+}
+
+impl Pair {
+    /// As most certificates are by now: ECDSA with P-256.
+    fn make(directory: &Path) -> Result<Self> {
+        let signed = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()])?;
+        let (certificate, key) = (signed.cert.pem(), signed.signing_key.serialize_pem());
+        let file = |name: &str, text: &str| {
+            let path = directory.join(name);
+            fs::write(&path, text).map(|()| path)
+        };
+        let mut roots = RootCertStore::empty();
+        roots.add(signed.cert.der().clone())?;
+        let mut clients = ClientConfig::builder()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        // Each opening pays for its own handshake, as a new viewer's does.
+        clients.resumption = Resumption::disabled();
+        Ok(Self {
+            certificate: file("own.pem", &certificate)?,
+            key: file("own.key", &key)?,
+            both: file("both.pem", &[certificate, key].concat())?,
+            clients: Arc::new(clients),
+        })
+    }
+}
+
 /// `vncgate serve --all`, with one instance per backend.
-fn vncgate(directory: &Path, backends: &Backends) -> Result<Started> {
+fn vncgate(directory: &Path, backends: &Backends, tls: Option<&Pair>) -> Result<Started> {
     let socket = directory.join("admin.sock");
     let config = directory.join("vncgate.toml");
     let mut text = format!(
@@ -182,6 +232,16 @@ fn vncgate(directory: &Path, backends: &Backends) -> Result<Started> {
          [auth]\nurl_ttl = \"1h\"\n[admin]\nsocket = \"{}\"\n",
         socket.display()
     );
+    if let Some(Pair {
+        certificate, key, ..
+    }) = tls
+    {
+        let (certificate, key) = (certificate.display(), key.display());
+        writeln!(
+            text,
+            "[tls]\ncertificate = \"{certificate}\"\nkey = \"{key}\""
+        )?;
+    }
     text.push_str(&instances(backends)?);
     fs::write(&config, text)?;
     let mut command = Command::new(BINARY);
@@ -189,8 +249,12 @@ fn vncgate(directory: &Path, backends: &Backends) -> Result<Started> {
     let mut child = command.stderr(Stdio::piped()).spawn()?;
     let address = await_ready(&mut child, "/listen")?;
     let ready = Instant::now();
+    let mut doors = issue_all(&socket, address, backends)?;
+    for (_, door) in &mut doors {
+        door.tls = tls.map(|pair| Arc::clone(&pair.clients));
+    }
     Ok(Started {
-        doors: issue_all(&socket, address, backends)?,
+        doors,
         child: Some(child),
         ready,
     })
@@ -257,7 +321,7 @@ fn instances(backends: &Backends) -> Result<String> {
 fn issue_all(socket: &Path, address: SocketAddr, backends: &Backends) -> Result<Vec<(Kind, Door)>> {
     let door = |(kind, _): &(Kind, _)| {
         let path = Some(issue(socket, *kind)?);
-        Ok((*kind, Door { address, path }))
+        Ok((*kind, Door::plain(address, path)))
     };
     backends.addresses.iter().map(door).collect()
 }
@@ -278,14 +342,22 @@ fn plain(way: Way, backends: &Backends) -> Result<Started> {
         .map(|((kind, _), line)| {
             let address = line?.parse()?;
             let path = path.clone();
-            Ok((*kind, Door { address, path }))
+            Ok((*kind, Door::plain(address, path)))
         });
     let doors = doors.collect::<Result<_>>()?;
     Ok(started(child, doors))
 }
 
 /// TCP mode with one thread and splice(2), which is its best.
-fn haproxy(program: &Path, directory: &Path, backends: &Backends) -> Result<Started> {
+fn haproxy(
+    program: &Path,
+    directory: &Path,
+    backends: &Backends,
+    tls: Option<&Pair>,
+) -> Result<Started> {
+    let inside = tls.map_or_else(String::new, |pair| {
+        format!(" ssl crt {}", pair.both.display())
+    });
     let mut text = "global\n nbthread 1\n maxconn 9600\n maxpipes 64\n\
                     defaults\n mode tcp\n option splice-auto\n option tcpka\n\
                     \x20timeout connect 5s\n timeout client 1h\n timeout server 1h\n"
@@ -296,15 +368,14 @@ fn haproxy(program: &Path, directory: &Path, backends: &Backends) -> Result<Star
         let name = kind.name();
         writeln!(
             text,
-            "listen {name}\n bind {address} backlog 4096\n server s {backend}"
+            "listen {name}\n bind {address} backlog 4096{inside}\n server s {backend}"
         )?;
-        doors.push((
-            *kind,
-            Door {
-                address,
-                path: None,
-            },
-        ));
+        let tls = tls.map(|pair| Arc::clone(&pair.clients));
+        let door = Door {
+            tls,
+            ..Door::plain(address, None)
+        };
+        doors.push((*kind, door));
     }
     let config = directory.join("haproxy.cfg");
     fs::write(&config, text)?;
@@ -336,7 +407,7 @@ fn websockify(program: &Path, directory: &Path, backends: &Backends) -> Result<S
         .spawn()?;
     let door = |(kind, _): &(Kind, _)| {
         let path = Some(format!("/?token={}", kind.name()));
-        (*kind, Door { address, path })
+        (*kind, Door::plain(address, path))
     };
     Ok(started(
         child,

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional_with_sizes};
 use tokio::net::{TcpListener, TcpStream};
 use vncgate::proxy::relay::{self, Opening};
@@ -92,9 +92,10 @@ async fn serve(way: Way, mut viewer: TcpStream, backend: SocketAddr) -> Result<(
 
 /// Reads a request's head and agrees to it.
 async fn upgrade(viewer: &mut TcpStream) -> Result<()> {
-    let mut head = Vec::new();
+    // A viewer says nothing more until it is answered.
+    let mut head = Vec::with_capacity(1024);
     while !head.ends_with(b"\r\n\r\n") {
-        head.push(viewer.read_u8().await?);
+        ensure!(viewer.read_buf(&mut head).await? > 0, "no request");
     }
     let agreed =
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n";

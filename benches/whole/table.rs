@@ -35,7 +35,7 @@ impl Table {
     }
 
     /// Medians, and behind those of others how many times theirs the first one's is.
-    pub(crate) fn markdown(&self, makes: &[Make], caption: &str) -> Result<String> {
+    pub(crate) fn markdown(&self, makes: &[Make]) -> Result<String> {
         let mut text = String::from("|");
         for make in makes {
             write!(text, " | {}", make.name())?;
@@ -59,7 +59,6 @@ impl Table {
             }
             writeln!(text, " |")?;
         }
-        writeln!(text, "\n{caption}")?;
         Ok(text)
     }
 

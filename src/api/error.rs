@@ -39,7 +39,10 @@ impl From<ComputeError> for Reject {
             ComputeError::NoPicture { .. } => (StatusCode::BAD_REQUEST, "no-picture"),
             ComputeError::NoLog { .. } => (StatusCode::NOT_FOUND, "no-log"),
             ComputeError::Claimed { .. } => (StatusCode::CONFLICT, "address-claimed"),
-            ComputeError::Source { .. } | ComputeError::NotOpened { .. } => {
+            ComputeError::Source { .. }
+            | ComputeError::NotOpened { .. }
+            | ComputeError::Crowded { .. }
+            | ComputeError::Unready(_) => {
                 return Self::retry("source-unavailable", detail, 5);
             }
             ComputeError::Unreachable(error) => return error.into(),

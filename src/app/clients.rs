@@ -7,7 +7,7 @@ use super::{StartError, tokens};
 use crate::api::Urls;
 use crate::auth::{Auth, Estate, Rules};
 use crate::compute::driver::Driver;
-use crate::compute::{Compute, Displays, Fleet, HandOut, HostNews, Told};
+use crate::compute::{Compute, Displays, Fleet, HandOut, HostNews, Told, TunnelNews, Tunnels};
 use crate::config::{Config, Rpc, RpcDoor, Tunnel};
 use crate::drain::Watch;
 use crate::http::Listener;
@@ -30,6 +30,8 @@ pub(super) struct Clients {
     pub(super) displays: Option<Displays>,
     /// The same for proxies elsewhere.
     pub(super) hand_out: Option<HandOut>,
+    /// How many of these there may be.
+    pub(super) tunnels: Option<Tunnels>,
 }
 
 /// How this process shows who it is. Reads the files. Errors: `Mutual`, `Secret`.
@@ -120,8 +122,10 @@ pub(super) fn clients(
             if plan.is_called {
                 compute.observe(watch);
             }
+            let tunnels = tunnels(rpc.max_tunnels, means.metrics);
             clients.displays = Some(compute.displays());
-            clients.hand_out = Some(compute.hand_out());
+            clients.hand_out = Some(compute.hand_out(tunnels.clone()));
+            clients.tunnels = Some(tunnels);
             clients.compute = Some(near(compute, watch));
         }
         Place::There(addresses) => {
@@ -175,6 +179,15 @@ fn told(metrics: &Metrics) -> Told {
         HostNews::Down => metrics.note_host(host, Some(false)),
         HostNews::Gone => metrics.note_host(host, None),
         HostNews::Answered(took) => metrics.host_seconds.0.observe(took.as_secs_f64()),
+    })
+}
+
+fn tunnels(most: usize, metrics: &Metrics) -> Tunnels {
+    let metrics = metrics.clone();
+    Tunnels::new(most, move |news| match news {
+        TunnelNews::Opened => drop(metrics.tunnels_active.inc()),
+        TunnelNews::Closed => drop(metrics.tunnels_active.dec()),
+        TunnelNews::Refused => metrics.count_turned_away("tunnels"),
     })
 }
 

@@ -324,6 +324,7 @@ async fn compute_answers_alike_near_and_far() {
         let named = || InstanceRef::from("web-1");
         let novnc = ConsoleType::Novnc;
 
+        assert_eq!(compute.ready().await, Ok(()), "{way:?}");
         let located = compute.locate(named(), novnc).await.unwrap();
         assert_eq!((located.instance, located.target), (web(), door()));
         assert_eq!(compute.recheck(WEB, novnc, door()).await, Ok(door()));

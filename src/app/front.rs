@@ -22,16 +22,20 @@ pub(super) struct Front {
 }
 
 impl Service for Front {
+    // Each in a box of its own: as large as what is asked, not as the largest that may be.
     async fn answer(&self, request: Request<Incoming>, peer: Peer) -> Response<Body> {
         if wants_websocket(&request) {
-            return self.proxy.open_console(request, peer).await;
+            return Box::pin(self.proxy.open_console(request, peer)).await;
         }
         if Proxy::is_asked(&request) {
-            return self.proxy.tell(&request, peer).await;
+            return Box::pin(self.proxy.tell(&request, peer)).await;
         }
         match &self.api {
-            Some(api) if Api::owns(&request) => api.now().answer(request, peer).await,
-            _ => self.pages.now().respond(&request).await,
+            Some(api) if Api::owns(&request) => {
+                let api = api.now();
+                Box::pin(api.answer(request, peer)).await
+            }
+            _ => Box::pin(self.pages.now().respond(&request)).await,
         }
     }
 }

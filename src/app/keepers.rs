@@ -156,6 +156,7 @@ fn note_limits(config: &Config, metrics: &Metrics) {
         ("header_timeout_seconds", seconds(proxy.header_timeout)),
         ("handshake_timeout_seconds", seconds(tls.handshake_timeout)),
         ("max_tokens", number(config.auth.max_tokens)),
+        ("max_tunnels", number(config.rpc.max_tunnels)),
     ] {
         metrics.note_limit(name, value);
     }

@@ -239,6 +239,7 @@ impl Started {
             pages: Live::new(pages),
             proxy: self.proxy.clone(),
             rules: self.clients.rules.clone(),
+            tunnels: self.clients.tunnels.clone(),
             level,
             certificates: Live::new(certificates::files(config)),
             drain_timeout: Live::new(config.proxy.drain_timeout.get()),

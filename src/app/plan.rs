@@ -163,7 +163,9 @@ impl Plan {
             let why = why.to_owned();
             Err(StartError::Roles { key, why })
         };
-        if serves && !wanted.are_all() && !self.is_called {
+        // Where both who call run here, there may be nobody else.
+        let callers = wanted.has(RoleName::Api) && wanted.has(RoleName::Proxy);
+        if serves && !callers && !self.is_called {
             let why = "needed where auth or compute runs for other processes; give an address, \
                        such as \"10.0.0.1:6090\"";
             return refuse("rpc.listen", why);
@@ -260,6 +262,9 @@ mod tests {
         assert!(refused(&[Proxy], "").starts_with("auth.source: "));
         assert!(refused(&[Api, Proxy, Compute], "").starts_with("rpc.auth: "));
         assert!(refused(&[Auth], "").starts_with("rpc.listen: "));
+        let computes = "[rpc]\ncompute = ['unix:/c']";
+        assert!(refused(&[Api, Auth], computes).starts_with("rpc.listen: "));
+        assert!(plan(&[Api, Auth, Proxy], computes).is_ok());
         assert!(refused(&[Api], PEERS).starts_with("api.listen: "));
         let door = format!("{PEERS}[api]\nlisten = ['127.0.0.1:0']");
         assert!(refused(&[Api], &door).starts_with("proxy.public_url: "));

@@ -17,6 +17,7 @@ use super::{
 use crate::api::Api;
 use crate::audit::{Event, What};
 use crate::auth::Rules;
+use crate::compute::Tunnels;
 use crate::config::Config;
 use crate::http::Guard;
 use crate::live::Live;
@@ -61,6 +62,7 @@ const AT_ONCE: &[&str] = &[
     "proxy.trusted_proxies",
     "proxy.vnc",
     "proxy.xvpvnc_url",
+    "rpc.max_tunnels",
     "web",
 ];
 
@@ -109,6 +111,7 @@ pub(super) struct Parts {
     pub(super) pages: Live<Pages>,
     pub(super) proxy: Option<Arc<Proxy>>,
     pub(super) rules: Option<Rules>,
+    pub(super) tunnels: Option<Tunnels>,
     pub(super) level: Level,
     pub(super) certificates: Live<Vec<PathBuf>>,
     /// What viewers are shown; nothing without TLS, or with a certificate that is in no file.
@@ -214,6 +217,9 @@ impl Parts {
         }
         if let Some(rules) = &self.rules {
             rules.adopt(tokens::settings(&config.auth));
+        }
+        if let Some(tunnels) = &self.tunnels {
+            tunnels.limit(config.rpc.max_tunnels);
         }
         self.wiring.guard.adopt(keepers::rules(config));
         keepers::note_other_limits(config, &self.metrics);

@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::UnixStream;
 use tokio::time::timeout;
 
-use super::driver::silent;
+use super::driver::{Unopened, silent};
 use super::{ComputeError, Drivers, Opened};
 use crate::model::{ConsoleKind, InstanceId, InstanceRef};
 use crate::rpc::Tunnel;
@@ -124,25 +124,26 @@ impl Displays {
     }
 
     /// The console of a running instance; nothing if no hypervisor hands it over, and it has to be
-    /// dialled. Errors: `NotOpened`, if one could not be asked. Cancel-safe: what was opened is
-    /// closed.
+    /// dialled. Errors: `NotOpened`, if one could not be asked; `Crowded`. Cancel-safe: what was
+    /// opened is closed.
     pub async fn open(
         &self,
         instance: InstanceId,
         kind: ConsoleKind,
     ) -> Result<Option<Display>, ComputeError> {
         let mut fault = None;
+        let name = instance.to_string();
         let id = InstanceRef::Id(instance);
         let drivers = self.drivers.now();
         for driver in drivers.iter().filter(|it| it.knows(&id) != Some(false)) {
             let opened = timeout(driver.patience(), driver.open_display(instance, kind)).await;
-            match opened.unwrap_or_else(|_| Err(silent(driver.source()))) {
+            match opened.unwrap_or_else(|_| Err(silent(driver.source()).into())) {
                 Ok(Some(display)) => return Ok(Some(display)),
                 Ok(None) => {}
-                Err(failed) => fault = fault.or(Some(failed)),
+                Err(Unopened::Failed(failed)) => fault = fault.or(Some(failed)),
+                Err(Unopened::Crowded(most)) => return Err(ComputeError::Crowded { name, most }),
             }
         }
-        let name = instance.to_string();
         fault.map_or(Ok(None), |fault| {
             Err(ComputeError::NotOpened { name, fault })
         })

@@ -13,7 +13,7 @@ use tokio::net::UnixStream;
 use tokio::time::timeout;
 
 use super::driver::{DEADLINE, fault};
-use super::{Compute, ComputeError, Displays};
+use super::{Compute, ComputeError, Displays, Tunnels};
 use crate::model::{Address, ConsoleKind, InstanceId, InstanceRef, Target};
 use crate::resolve;
 use crate::rpc::{Duplex, Given, Role, Streams};
@@ -23,6 +23,7 @@ use crate::rpc::{Duplex, Given, Role, Streams};
 pub struct HandOut {
     compute: Compute,
     displays: Displays,
+    tunnels: Tunnels,
 }
 
 /// Which console is wanted.
@@ -44,9 +45,13 @@ pub struct Opened {
 }
 
 impl HandOut {
-    pub(super) fn new(compute: Compute) -> Self {
+    pub(super) fn new(compute: Compute, tunnels: Tunnels) -> Self {
         let displays = compute.displays();
-        Self { compute, displays }
+        Self {
+            compute,
+            displays,
+            tunnels,
+        }
     }
 
     async fn find(&self, wanted: Wanted) -> Result<(String, Target), ComputeError> {
@@ -66,6 +71,18 @@ impl Streams for HandOut {
 
     async fn open(&self, wanted: Wanted) -> Given<Self> {
         let (name, target) = self.find(wanted).await?;
+        let place = match self.tunnels.enter() {
+            Ok(place) => place,
+            Err(most) => return Err(ComputeError::Crowded { name, most }),
+        };
+        let (opened, stream) = self.reach(wanted, name, target).await?;
+        Ok((opened, place.of(stream)))
+    }
+}
+
+impl HandOut {
+    /// By the hypervisor's hand, or else by its address.
+    async fn reach(&self, wanted: Wanted, name: String, target: Target) -> Given<Self> {
         let handed = self.displays.open(wanted.instance, wanted.kind).await;
         let failed = match handed {
             Ok(Some(display)) => {

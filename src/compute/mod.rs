@@ -14,6 +14,8 @@ mod hand_out;
 mod log;
 mod observer;
 mod picture;
+mod pulse;
+mod tunnels;
 
 use std::sync::Arc;
 
@@ -28,6 +30,7 @@ use crate::model::{
 };
 use crate::rpc::{Client, Cursor, Feed, HOLD, News, Role, Unreachable};
 use driver::{BoxFuture, Changes, Driver, ask_all, ask_until};
+use pulse::Pulse;
 
 pub use display::{Display, Displays, Line, Tunnelled};
 pub use driver::{Change, Fault, Survey};
@@ -35,6 +38,7 @@ pub use fleet::{Fleet, HostNews, Told};
 pub use hand_out::{HandOut, Opened};
 pub use log::ConsoleLog;
 pub use picture::{BadPicture, Picture};
+pub use tunnels::{TunnelNews, Tunnels};
 
 /// The role: some drivers, in the order in which they count.
 #[derive(Clone, Debug)]
@@ -42,6 +46,7 @@ pub struct Compute {
     drivers: Drivers,
     /// What became of instances, as far as sources tell.
     changes: Changes,
+    pulse: Pulse,
 }
 
 /// Those of a [`Fleet`] come and go.
@@ -66,6 +71,8 @@ pub enum Request {
         /// Where it was.
         stored: Target,
     },
+    /// Does any source answer?
+    Ready,
     /// What is there?
     Instances,
     /// What is known of this one?
@@ -106,6 +113,8 @@ pub enum Reply {
     Located(Located),
     /// To `Recheck`.
     Target(Target),
+    /// To `Ready`.
+    Ready,
     /// To `Instances` and `Claimants`.
     Instances(Survey),
     /// To `Instance`.
@@ -213,6 +222,19 @@ pub enum ComputeError {
         /// Where it should be, or whose hand it should come from, and why not.
         fault: Fault,
     },
+    /// Its machine carries as many consoles as it may.
+    #[error(
+        "the host of `{name}` carries {most} consoles already (rpc.max_tunnels), close one and try again"
+    )]
+    Crowded {
+        /// Its name.
+        name: String,
+        /// How many it may carry.
+        most: usize,
+    },
+    /// Of so many sources none answers.
+    #[error("{0} sources cannot be read")]
+    Unready(usize),
     /// The role did not answer.
     #[error(transparent)]
     Unreachable(#[from] Unreachable),
@@ -224,6 +246,7 @@ impl Compute {
         Self {
             drivers: Live::new(drivers.into_iter().map(Arc::from).collect()),
             changes: Arc::new(Feed::default()),
+            pulse: Pulse::default(),
         }
     }
 
@@ -232,9 +255,9 @@ impl Compute {
         Displays::new(self.drivers.clone())
     }
 
-    /// The same for proxies on other machines.
-    pub fn hand_out(&self) -> HandOut {
-        HandOut::new(self.clone())
+    /// The same for proxies on other machines, as many at one time as `tunnels` allows.
+    pub fn hand_out(&self, tunnels: Tunnels) -> HandOut {
+        HandOut::new(self.clone(), tunnels)
     }
 
     /// Lets the drivers do what they do on their own. Ends with `watch`.
@@ -271,6 +294,17 @@ impl Compute {
             tracing::debug!(instance = %id, %stored, %target, "console moved since its grant");
         }
         Ok(target)
+    }
+
+    async fn ready(&self) -> Result<(), ComputeError> {
+        let drivers = self.drivers.now();
+        let felt = self
+            .pulse
+            .feel(|| async move { any_answers(&drivers).await });
+        match felt.await {
+            Some(outcome) => outcome.map_err(ComputeError::Unready),
+            None => Err(Unreachable::Gone(Self::NAME.to_owned()).into()),
+        }
     }
 
     async fn instances(&self) -> Survey {
@@ -408,6 +442,7 @@ impl Role for Compute {
             // where a console is, and with what secret: for whoever dials
             Request::Meeting { .. } => &["proxy"],
             Request::Recheck { .. }
+            | Request::Ready
             | Request::Instances
             | Request::Instance { .. }
             | Request::Claimants(_)
@@ -432,6 +467,7 @@ impl Role for Compute {
                 let target = self.recheck(instance, console_type.kind(), &stored).await;
                 target.map(Reply::Target)
             }
+            Request::Ready => self.ready().await.map(|()| Reply::Ready),
             Request::Instances => Ok(Reply::Instances(self.instances().await)),
             Request::Instance { instance } => self.instance(&instance).await.map(Reply::Instance),
             Request::Screenshot { instance } => {
@@ -495,6 +531,15 @@ impl Client<Compute> {
         match (current.await, grant.binding) {
             (Err(ComputeError::NoSuchInstance { .. }), Binding::Target) => Ok(stored),
             (current, _) => current,
+        }
+    }
+
+    /// Whether any source answers; what was found is remembered there for a second. Errors:
+    /// `Unready`, `Unreachable`.
+    pub async fn ready(&self) -> Result<(), ComputeError> {
+        match self.call(Request::Ready).await? {
+            Reply::Ready => Ok(()),
+            other => Err(stray(&other)),
         }
     }
 
@@ -567,6 +612,17 @@ impl Client<Compute> {
             other => Err(stray(&other)),
         }
     }
+}
+
+/// One that does is enough: the others are not waited for. Errors: how many were asked in vain.
+async fn any_answers(drivers: &[Arc<dyn Driver>]) -> pulse::Outcome {
+    let ask = |driver: Arc<dyn Driver>| async move {
+        let answered = driver.answers().await;
+        answered.map_or_else(Survey::from, |()| Survey::default())
+    };
+    let asked = ask_until(drivers, ask, |answer| answer.faults.is_empty()).await;
+    let none = !drivers.is_empty() && asked.faults.len() == drivers.len();
+    if none { Err(drivers.len()) } else { Ok(()) }
 }
 
 async fn find(drivers: &[Arc<dyn Driver>], wanted: &InstanceRef) -> Survey {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::{ConfigError, Period, all_absolute, longer_than_zero, refuse_if};
+use super::{ConfigError, Period, all_absolute, at_least_one, longer_than_zero, refuse_if};
 use crate::model::Address;
 
 /// `[rpc]`: how roles in different processes call each other.
@@ -24,6 +24,8 @@ pub struct Rpc {
     pub compute_dir: Option<PathBuf>,
     /// Whether consoles come through the compute role of their own host.
     pub tunnel: Tunnel,
+    /// Consoles that the compute role here carries for proxies elsewhere at one time.
+    pub max_tunnels: usize,
     /// The CA of all our roles.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca: Option<PathBuf>,
@@ -118,6 +120,7 @@ impl Default for Rpc {
             compute: Vec::new(),
             compute_dir: None,
             tunnel: Tunnel::Off,
+            max_tunnels: 512,
             ca: None,
             certificate: None,
             key: None,
@@ -153,6 +156,7 @@ impl Rpc {
                 .to_owned()
         };
         refuse_if(open.then(why), "rpc.ca")?;
+        at_least_one("rpc.max_tunnels", self.max_tunnels)?;
         longer_than_zero("rpc.connect_timeout", self.connect_timeout)?;
         let short = self.timeout.get() < SHORTEST;
         let why = || "must be at least 10s; calls that wait for news are held for 8s".to_owned();
@@ -206,6 +210,7 @@ mod tests {
         let both = "ca = '/a'\ncertificate = '/b'\nkey = '/c'\nsecret_file = '/d'";
         assert!(refusal(both).starts_with("rpc.secret_file: "));
         assert!(refusal("timeout = '5s'").starts_with("rpc.timeout: "));
+        assert!(refusal("max_tunnels = 0").starts_with("rpc.max_tunnels: "));
         assert!(refusal("listen = ['localhost:1']").contains("neither a numeric address"));
     }
 }

@@ -56,8 +56,6 @@ pub(super) async fn serve_tcp<S: Service>(
     door: Door,
     watch: Watch,
 ) {
-    // It fails only for a client that has left, which shows right after.
-    let _late = stream.set_nodelay(true).is_err();
     let Some((stream, peer, _place)) = let_in(stream, peer, &door).await else {
         return;
     };
@@ -72,14 +70,14 @@ pub(super) async fn serve_tcp<S: Service>(
     };
     attendant.hsts.clone_from(&tls.hsts);
     let shaken = tokio::select! {
-        shaken = shake_hands(stream, tls) => shaken,
+        shaken = Box::pin(shake_hands(stream, tls)) => shaken,
         () = watch.closing() => return,
     };
     match shaken {
         Ok(stream) if speaks_h2(&stream) => {
-            serve_http2(stream, attendant, door.limits, watch).await;
+            Box::pin(serve_http2(stream, attendant, door.limits, watch)).await;
         }
-        Ok(stream) => serve_http1(stream, attendant, door.limits, watch).await,
+        Ok(stream) => Box::pin(serve_http1(stream, attendant, door.limits, watch)).await,
         Err(error) => {
             door.guard.tell(Turned::Handshake);
             tracing::debug!(%peer, %error, "no TLS with a client");

@@ -5,11 +5,17 @@ use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as 
 use std::os::unix::net as net_unix;
 use std::path::{Path, PathBuf};
 
-use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
 use tokio::net::{TcpListener, UnixListener};
+
+use crate::resolve;
 
 /// Connections that wait in the kernel's queue; it caps this at its own somaxconn.
 const BACKLOG: i32 = 4096;
+
+/// Bytes that may wait in the kernel for a slow client: more would be stale pictures, up to 4 MiB of
+/// them. It costs a fast one nothing; see docs/performance.md.
+const UNSENT: u32 = 128 << 10;
 
 /// Of a socket that does not say where it is.
 const UNKNOWN: SocketAddr = SocketAddr::new(net::IpAddr::V4(net::Ipv4Addr::UNSPECIFIED), 0);
@@ -84,10 +90,12 @@ impl Listener {
         open().map_err(|error| BindError::Tcp(address, error))
     }
 
-    /// A door at a socket that listens already.
+    /// A door at a socket that listens already. What is accepted there inherits its options.
     pub fn given_tcp(socket: &net::TcpListener) -> Result<Self, BindError> {
         let adopt = || {
             socket.set_nonblocking(true)?;
+            resolve::prepare(socket)?;
+            SockRef::from(socket).set_tcp_notsent_lowat(UNSENT)?;
             TcpListener::from_std(socket.try_clone()?)
         };
         let address = socket.local_addr().unwrap_or(UNKNOWN);

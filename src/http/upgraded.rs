@@ -1,6 +1,7 @@
 //! A connection that HTTP is done with.
 
 use std::io::{self, IoSlice};
+use std::os::fd::AsFd as _;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -41,20 +42,18 @@ pub async fn upgraded_stream(upgrade: OnUpgrade) -> Option<(Upgraded, Bytes)> {
 }
 
 impl Upgraded {
-    /// The socket at the bottom.
-    pub fn socket(&self) -> &TcpStream {
-        match self {
-            Self::Tcp(stream) => stream,
-            Self::Tls(stream) => stream.get_ref().0,
-        }
-    }
-
-    /// The socket at the bottom, to be replaced by the same one.
-    pub fn socket_mut(&mut self) -> &mut TcpStream {
-        match self {
-            Self::Tcp(stream) => stream,
-            Self::Tls(stream) => stream.get_mut().0,
-        }
+    /// Has the runtime that this is called in watch the socket at the bottom, whichever did before.
+    pub fn adopt(self) -> io::Result<Self> {
+        Ok(match self {
+            Self::Tcp(stream) => Self::Tcp(TcpStream::from_std(stream.into_std()?)?),
+            Self::Tls(mut stream) => {
+                // Borrowed by TLS: by a descriptor of its own.
+                let socket = stream.get_mut().0;
+                let own = socket.as_fd().try_clone_to_owned()?;
+                *socket = TcpStream::from_std(own.into())?;
+                Self::Tls(stream)
+            }
+        })
     }
 }
 

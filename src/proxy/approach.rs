@@ -14,7 +14,7 @@ impl Proxy {
     /// be dialled.
     pub(super) async fn reach(&self, grant: &Grant, target: &Target) -> Result<Entered, Refusal> {
         let address = &target.address;
-        let failure = match self.handed(grant, address).await {
+        let failure = match Box::pin(self.handed(grant, address)).await {
             Ok(Some(entered)) => return Ok(entered),
             Ok(None) => None,
             Err(refusal) => Some(refusal),
@@ -107,7 +107,7 @@ impl Proxy {
             Ok(entered) => Ok(entered),
             // Once in VeNCrypt, there is no way back but from the start.
             Err(error) => match entry.beside_vencrypt(&error) {
-                Some(entry) => Ok(entry.enter(connect().await?, limit).await?),
+                Some(entry) => Ok(Box::pin(entry.enter(connect().await?, limit)).await?),
                 None => Err(error.into()),
             },
         }

@@ -109,9 +109,14 @@ impl Refusal {
         match self {
             Self::NoToken | Self::Auth(AuthError::Unknown) => 4001,
             Self::Auth(AuthError::Used) => 4002,
-            Self::Auth(AuthError::Occupied | AuthError::Limit(_)) => 4010,
+            Self::Auth(AuthError::Occupied | AuthError::Limit(_))
+            | Self::Compute(ComputeError::Crowded { .. }) => 4010,
             Self::Origin(_) => 4003,
-            Self::Compute(ComputeError::Source { .. } | ComputeError::NotOpened { .. })
+            Self::Compute(
+                ComputeError::Source { .. }
+                | ComputeError::NotOpened { .. }
+                | ComputeError::Unready(_),
+            )
             | Self::Connect(_) => LOST,
             Self::Entry(_) => REFUSED,
             Self::Auth(AuthError::NoConsole(_)) => 4004,
@@ -179,8 +184,13 @@ fn compute_sentence(error: &ComputeError) -> &'static str {
             "the instance does not exist any more"
         }
         ComputeError::Claimed { .. } => "the console's address belongs to another instance too",
-        ComputeError::Source { .. } => "the instance's host cannot be asked where its console is",
+        ComputeError::Source { .. } | ComputeError::Unready(_) => {
+            "the instance's host cannot be asked where its console is"
+        }
         ComputeError::NotOpened { .. } => "the console's host cannot open it",
+        ComputeError::Crowded { .. } => {
+            "too many consoles of this host are open; close one and try again"
+        }
         ComputeError::Unreachable(_) => INTERNAL,
     }
 }

@@ -22,7 +22,7 @@ use super::workers::{Desk, Load};
 use super::{Proxy, Workers};
 use crate::audit::{Event, What};
 use crate::auth::{AuthError, SessionRecord};
-use crate::http::{Body, Peer, Reject};
+use crate::http::{Body, Peer, Reject, upgraded_stream};
 use crate::model::{Browser, CorrelationId, Grant, SessionId, TokenId, UnixTime};
 
 /// Refused viewers that are being told so at one time; further ones get a bare 503.
@@ -191,6 +191,7 @@ impl Proxy {
         }
     }
 
+    /// Once its 101 has left, a session goes to a thread that relays, streams and all.
     fn begin(&self, opened: Opened, upgrade: OnUpgrade, id: CorrelationId, place: Place) {
         let Opened { entered, seat } = opened;
         let desk = self.workers.as_ref().and_then(Workers::desk);
@@ -203,8 +204,13 @@ impl Proxy {
                 _load: load,
             },
         };
-        let session = session::run(session, upgrade, entered);
-        self.watch.spawn_session_on(runtime.as_ref(), session);
+        let watch = self.watch.clone();
+        self.watch.spawn_session(async move {
+            if let Some(viewer) = upgraded_stream(upgrade).await {
+                let session = session::run(session, viewer, entered);
+                watch.spawn_session_on(runtime.as_ref(), session);
+            }
+        });
     }
 
     /// A line in the log, and one in the audit log.

@@ -17,6 +17,9 @@ use super::target::{Connected, Stream};
 use crate::model::{Address, Host, Meeting, Password, Scheme, Schemes, Security, Verify, Way};
 use crate::tls::{Connector, Identity, Settings, TlsError};
 
+/// A server's words of security are shorter, but for the reason of a refusal.
+const READ: usize = 128;
+
 /// The longest password file, in bytes.
 const LONGEST_PASSWORD: u64 = 4096;
 
@@ -113,8 +116,8 @@ impl Entry {
         let told = meeting.password.clone();
         let own = meeting.security.password_file.is_some();
         let password = match (&security.password_file, told) {
-            (Some(file), None) => Some(password(file).await),
-            (Some(file), Some(_)) if own => Some(password(file).await),
+            (Some(file), None) => Some(Box::pin(password(file)).await),
+            (Some(file), Some(_)) if own => Some(Box::pin(password(file)).await),
             (_, told) => told.map(Ok),
         };
         let address = address.clone();
@@ -189,8 +192,8 @@ impl Entry {
                 // Nothing that was said before counts inside.
                 Next::StartTls if !clock.early.is_empty() => return Err(Fault::OutOfTurn.into()),
                 Next::StartTls => {
-                    let connector = self.connector().await?;
-                    let connected = connector.connect(self.server_name()?, stream);
+                    let connector = Box::pin(self.connector()).await?;
+                    let connected = Box::pin(connector.connect(self.server_name()?, stream));
                     let connected = clock.run(connected).await?.map_err(Box::new)?;
                     stream = Stream::Tls(Box::new(connected));
                     tls = Some(connector);
@@ -320,14 +323,17 @@ impl Clock {
         self.run(sent).await?.map_err(|why| self.failed(why))
     }
 
-    /// Reads exactly that many bytes: what follows belongs to TLS or to the viewer.
+    /// Returns that many bytes. What was read with them is kept for later: TLS is not begun upon it.
     async fn read(&mut self, stream: &mut Stream, length: usize) -> Result<Vec<u8>, Why> {
-        let early = length.min(self.early.len());
-        let mut bytes: Vec<u8> = self.early.drain(..early).collect();
-        bytes.resize(length, 0);
-        let missing = bytes.get_mut(early..).unwrap_or_default();
-        let read = self.run(stream.read_exact(missing)).await?;
-        read.map_err(|why| self.failed(why))?;
+        let mut bytes = std::mem::take(&mut self.early);
+        while bytes.len() < length {
+            bytes.reserve(length.max(READ));
+            let read = self.run(stream.read_buf(&mut bytes)).await?;
+            if read.map_err(|why| self.failed(why))? == 0 {
+                return Err(self.failed(io::ErrorKind::UnexpectedEof.into()));
+            }
+        }
+        self.early = bytes.split_off(length);
         Ok(bytes)
     }
 

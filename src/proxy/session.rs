@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use bytes::Bytes;
 use hyper::upgrade::OnUpgrade;
-use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
@@ -18,21 +18,16 @@ use super::relay::{self, End, Ending, Opening, Report};
 use super::rights;
 use super::roster::Seat;
 use super::target::Stream;
-use super::workers::{adopt, adopt_tcp};
+use super::workers::adopt;
 use crate::audit::{Event, What};
 use crate::auth::SessionRecord;
 use crate::compute::Display;
 use crate::http::{Upgraded, upgraded_stream};
 use crate::model::{CorrelationId, Rights, Scheme, Way};
-use crate::resolve;
 use crate::telemetry::TypeLabel;
 
 /// How long a refused viewer may take to hear it.
 const REFUSAL: Duration = Duration::from_secs(2);
-
-/// Bytes that may wait in the kernel for a slow viewer: more would be stale pictures, up to 4 MiB of
-/// them. It costs a fast viewer nothing; see docs/performance.md.
-const UNSENT: u32 = 128 << 10;
 
 /// A session that is about to begin.
 #[derive(Debug)]
@@ -44,17 +39,22 @@ pub(super) struct Session {
 
 /// Begins a session, and leaves it to a task of its own: what is needed to begin is over here, and
 /// a session is held for hours. A line in both logs at the start and one at the end.
-pub(super) async fn run(session: Session, upgrade: OnUpgrade, mut entered: Entered) {
-    let Some((mut viewer, viewer_bytes)) = take_stream(upgrade).await else {
-        return;
+pub(super) async fn run(session: Session, viewer: (Upgraded, Bytes), entered: Entered) {
+    let (viewer, viewer_bytes) = viewer;
+    let Entered { stream, .. } = entered;
+    let adopted = viewer
+        .adopt()
+        .and_then(|viewer| Ok((viewer, adopt(stream)?)));
+    let (mut viewer, stream) = match adopted {
+        Ok(adopted) => adopted,
+        Err(error) => {
+            tracing::warn!(%error, "a session ended before it began");
+            return;
+        }
     };
-    let adopted = adopt_tcp(viewer.socket_mut()).and_then(|()| adopt(&mut entered.stream));
-    if let Err(error) = adopted {
-        tracing::warn!(%error, "a session ended before it began");
-        return;
-    }
+    let mut entered = Entered { stream, ..entered };
     let story = Story::begin(session, &entered);
-    let opening = story.opening(viewer_bytes);
+    let opening = story.opening(viewer_bytes.into());
     match admit(&story, &mut viewer, &mut entered, opening).await {
         Ok(opening) => story.relay(viewer, entered.stream, opening),
         Err(end) => {
@@ -255,19 +255,9 @@ impl<R> Unpin for Life<R> {}
 
 /// Completes the upgrade only to close it with a sentence.
 pub(super) async fn refuse(upgrade: OnUpgrade, code: u16, reason: &str) {
-    if let Some((viewer, _early)) = take_stream(upgrade).await {
+    if let Some((viewer, _early)) = upgraded_stream(upgrade).await {
         relay::refuse(viewer, code, reason, REFUSAL).await;
     }
-}
-
-/// The viewer's stream once the 101 has left, and what it sent behind its request.
-async fn take_stream(upgrade: OnUpgrade) -> Option<(Upgraded, Vec<u8>)> {
-    let (stream, early) = upgraded_stream(upgrade).await?;
-    let unsent = |()| SockRef::from(stream.socket()).set_tcp_notsent_lowat(UNSENT);
-    if let Err(error) = resolve::prepare(stream.socket()).and_then(unsent) {
-        tracing::debug!(%error, "the viewer left before the session began");
-    }
-    Some((stream, early.to_vec()))
 }
 
 /// The close code that a session is counted under, and its end in words for the log.

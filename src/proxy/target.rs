@@ -191,7 +191,7 @@ async fn ask(
     address: &Address,
     limit: Duration,
 ) -> Result<Vec<u8>, ConnectError> {
-    let answer = preamble::ask(stream, path, limit).await;
+    let answer = Box::pin(preamble::ask(stream, path, limit)).await;
     answer.map_err(|why| ConnectError::NotOpened {
         address: address.clone(),
         why,

@@ -6,7 +6,6 @@
 //! starts a session on the thread that has the fewest.
 
 use std::io;
-use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::thread;
 
@@ -91,24 +90,18 @@ impl Worker {
 
 /// Has this thread's runtime watch the sockets that another one's did. Streams that are more than
 /// a socket stay where they are, and cost a wake-up of that thread for each move.
-pub(super) fn adopt(stream: &mut Stream) -> io::Result<()> {
-    match stream {
-        Stream::Tcp(stream) => adopt_tcp(stream),
+pub(super) fn adopt(stream: Stream) -> io::Result<Stream> {
+    Ok(match stream {
+        Stream::Tcp(stream) => Stream::Tcp(TcpStream::from_std(stream.into_std()?)?),
         Stream::Unix(stream) | Stream::Handed(Display::Socket(stream)) => {
-            let own = stream.as_fd().try_clone_to_owned()?;
-            *stream = UnixStream::from_std(own.into())?;
-            Ok(())
+            Stream::Unix(UnixStream::from_std(stream.into_std()?)?)
         }
-        Stream::Handed(Display::Tunnel(tunnelled)) => tunnelled.stream.adopt(),
-        Stream::Handed(Display::Line(_)) | Stream::Tls(_) => Ok(()),
-    }
-}
-
-/// As [`adopt`]. By a descriptor of its own, so that it works on a borrowed stream, too.
-pub(super) fn adopt_tcp(stream: &mut TcpStream) -> io::Result<()> {
-    let own = stream.as_fd().try_clone_to_owned()?;
-    *stream = TcpStream::from_std(own.into())?;
-    Ok(())
+        Stream::Handed(Display::Tunnel(mut tunnelled)) => {
+            tunnelled.stream.adopt()?;
+            Stream::Handed(Display::Tunnel(tunnelled))
+        }
+        more => more,
+    })
 }
 
 #[cfg(test)]

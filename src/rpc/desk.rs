@@ -13,13 +13,15 @@ use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
 
+use super::carry::carry;
 use super::wire::{self, Body, LARGEST_REQUEST};
-use super::{Client, Duplex, Keys, NAMES, Role, Streams};
+use super::{Client, DEADLINE, Duplex, Keys, NAMES, Role, Streams};
 use crate::drain::Watch;
 use crate::http::Listener;
 use crate::resolve;
@@ -39,9 +41,6 @@ const PING: Duration = Duration::from_secs(10);
 
 /// How long a call's body may take.
 const BODY: Duration = Duration::from_secs(10);
-
-/// One read of a full socket, as the relay's.
-const BUFFER: usize = 64 << 10;
 
 /// How long accepting rests when the process has run out of descriptors.
 const REST: Duration = Duration::from_millis(50);
@@ -96,7 +95,8 @@ impl Desk {
         self
     }
 
-    /// Serves calls that come in at `listener` until the process closes.
+    /// Serves calls that come in at `listener` until the process closes, or leaves them to another
+    /// one. Callers then go there with their next call; those under way are still answered here.
     pub async fn serve(self: Arc<Self>, listener: Listener, keys: Arc<Keys>, watch: Watch) {
         let places = Arc::new(Semaphore::new(CONNECTIONS));
         loop {
@@ -117,7 +117,7 @@ impl Desk {
                 continue;
             };
             let (desk, keys, own) = (Arc::clone(&self), Arc::clone(&keys), watch.clone());
-            watch.spawn_service(async move {
+            watch.spawn_connection(async move {
                 desk.greet(accepted, keys, own).await;
                 drop(place);
             });
@@ -159,10 +159,10 @@ impl Desk {
         keys: Arc<Keys>,
         watch: Watch,
     ) {
-        let heard = Arc::new(Notify::new());
-        let (hearing, carrying) = (Arc::clone(&heard), watch.clone());
+        let heard = CancellationToken::new();
+        let (hearing, carrying) = (heard.clone(), watch.clone());
         let answer = service_fn(move |request| {
-            hearing.notify_one();
+            hearing.cancel();
             let (desk, caller, keys) = (Arc::clone(&self), caller.clone(), Arc::clone(&keys));
             let watch = carrying.clone();
             async move {
@@ -184,13 +184,25 @@ impl Desk {
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), answer);
         let mut connection = std::pin::pin!(connection);
         let silent = async {
-            if timeout(GREETING, heard.notified()).await.is_ok() {
+            if timeout(GREETING, heard.cancelled()).await.is_ok() {
                 std::future::pending::<()>().await;
             }
+        };
+        // Whoever came before the door was left is heard here.
+        let left = async {
+            watch.left().await;
+            heard.cancelled().await;
         };
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
             () = silent => return,
+            () = left => {
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    ended = timeout(DEADLINE, connection.as_mut()) => ended.unwrap_or(Ok(())),
+                    () = watch.closing() => Ok(()),
+                }
+            }
             () = watch.closing() => {
                 connection.as_mut().graceful_shutdown();
                 timeout(FAREWELL, connection).await.unwrap_or(Ok(()))
@@ -257,7 +269,7 @@ async fn hand_out(
         // Drained like a session: it is one, seen from here.
         watch.spawn_session(async move {
             tokio::select! {
-                () = carry(upgrade, stream) => {}
+                () = hand_over(upgrade, stream) => {}
                 () = closing.closing() => {}
             }
         });
@@ -265,14 +277,12 @@ async fn hand_out(
     response
 }
 
-/// Both ways, until both have ended or one fails. A buffer is one read of a full socket.
-async fn carry(upgrade: OnUpgrade, mut stream: Box<dyn Duplex>) {
+async fn hand_over(upgrade: OnUpgrade, mut stream: Box<dyn Duplex>) {
     let Ok(Ok(upgraded)) = timeout(GREETING, upgrade).await else {
         return;
     };
     let mut caller = TokioIo::new(upgraded);
-    let carried = copy_bidirectional_with_sizes(&mut caller, &mut stream, BUFFER, BUFFER).await;
-    if let Err(error) = carried {
+    if let Err(error) = carry(&mut caller, &mut stream).await {
         tracing::debug!(%error, "a stream between processes ended early");
     }
 }

@@ -1,3 +1,4 @@
+use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -56,7 +57,7 @@ struct Kept {
 /// Why a call did not come back.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Fault {
-    /// It never left.
+    /// It never left, or was not looked at.
     Unsent,
     /// It may have been acted upon.
     Broken,
@@ -81,38 +82,37 @@ impl Link {
     }
 
     /// Sends a call to `role` and waits for the whole answer. One that could not leave because a
-    /// kept connection was dead is sent once more, on a new one. Cancel-safe: the call is reset.
+    /// kept connection was dead, or that a peer which was going did not look at, is sent once more,
+    /// on a new one. Cancel-safe: the call is reset.
     pub(super) async fn call(&self, role: &str, body: Bytes) -> Result<Response<Bytes>, Fault> {
+        let used = self.connection(role).await?;
+        let was_kept = used.since.elapsed() > Duration::ZERO;
+        match self.send(used, self.request(role, body.clone())?).await {
+            Err(Fault::Unsent) if was_kept => {
+                let fresh = self.connection(role).await?;
+                self.send(fresh, self.request(role, body)?).await
+            }
+            answered => answered,
+        }
+    }
+
+    fn request(&self, role: &str, body: Bytes) -> Result<Request<Body>, Fault> {
         let mut request = wire::request(&self.base(), role, body).ok_or(Fault::Unsent)?;
         if !self.is_local() {
             self.keys.sign(request.headers_mut());
         }
-        let used = self.connection(role).await?;
-        let was_kept = used.since.elapsed() > Duration::ZERO;
-        match self.send(used, request).await {
-            Err((Fault::Unsent, Some(request))) if was_kept => {
-                let fresh = self.connection(role).await?;
-                let answered = self.send(fresh, request).await;
-                answered.map_err(|(fault, _)| fault)
-            }
-            answered => answered.map_err(|(fault, _)| fault),
-        }
+        Ok(request)
     }
 
-    async fn send(
-        &self,
-        mut used: Kept,
-        request: Request<Body>,
-    ) -> Result<Response<Bytes>, (Fault, Option<Request<Body>>)> {
+    async fn send(&self, mut used: Kept, request: Request<Body>) -> Result<Response<Bytes>, Fault> {
         match used.sender.try_send_request(request).await {
-            Ok(response) => collect(response).await.map_err(|fault| (fault, None)),
+            Ok(response) => collect(response).await,
             Err(mut error) => {
                 let (peer, why) = (&self.address, chain(error.error()));
                 tracing::debug!(%peer, why, "a call did not get through");
-                let unsent = error.take_message();
                 self.forget(used.since).await;
-                let fault = unsent.as_ref().map_or(Fault::Broken, |_| Fault::Unsent);
-                Err((fault, unsent))
+                let unsent = error.take_message().is_some() || was_unseen(error.error());
+                Err(if unsent { Fault::Unsent } else { Fault::Broken })
             }
         }
     }
@@ -290,6 +290,12 @@ impl Kept {
     }
 }
 
+/// Whether the peer was going, and has said that it did not look at the call (RFC 9113 section 6.8).
+fn was_unseen(error: &hyper::Error) -> bool {
+    let cause = error.source().and_then(<dyn Error>::downcast_ref);
+    cause.is_some_and(|cause: &h2::Error| cause.is_go_away() && cause.is_remote())
+}
+
 fn server_name(host: &Host) -> Result<ServerName<'static>, String> {
     match host {
         Host::Ip(ip) => Ok(ServerName::from(*ip)),
@@ -310,7 +316,7 @@ async fn collect(response: Response<Incoming>) -> Result<Response<Bytes>, Fault>
 }
 
 /// An error with its causes; hyper's own say little.
-fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+fn chain(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -346,6 +346,19 @@ async fn two_versions_that_do_not_fit_name_both() {
     ));
 }
 
+#[tokio::test]
+async fn a_request_that_is_too_large_reaches_no_role() {
+    let server = Server::start(ours());
+    let address: Address = server.address.to_string().parse().unwrap();
+    let client: Client<Newer> = Links::new(Arc::new(ours()), timeouts()).client(&[address]);
+
+    let refused = client.call("x".repeat(wire::LARGEST_REQUEST + 1)).await;
+
+    assert!(refused.is_err(), "{refused:?}");
+    assert_eq!(server.calls.load(Ordering::Relaxed), 0);
+    assert_eq!(server.client(ours()).call(Some(7)).await, Ok(7));
+}
+
 /// Not at that desk.
 struct Elsewhere;
 

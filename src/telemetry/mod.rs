@@ -167,6 +167,8 @@ pub struct Metrics {
     pub audit_failing: Gauge,
     /// How long compute hosts take to answer, in seconds.
     pub host_seconds: Timing,
+    /// Consoles that this machine carries for proxies elsewhere.
+    pub tunnels_active: Gauge,
     /// 1 for a compute host that can be reached.
     hosts: Family<HostLabel, Gauge>,
     /// How often the config was read again.
@@ -334,6 +336,8 @@ impl Metrics {
     fn register_hosts(&self, registry: &mut Registry) {
         let help = "1 for a compute host that can be reached, 0 for one that cannot";
         registry.register("compute_host_up", help, self.hosts.clone());
+        let help = "Consoles that this machine carries for proxies elsewhere";
+        registry.register("tunnels_active", help, self.tunnels_active.clone());
         let (help, seconds) = (
             "Time of compute hosts to answer",
             self.host_seconds.0.clone(),

@@ -144,8 +144,121 @@ fn a_proxy_that_may_not_dial_opens_nothing_that_its_host_cannot() {
             .starts_with("the console's host cannot open it"),
         "{closed:?}"
     );
-    let log = deployment.node("proxy").log();
-    assert!(log.contains("that is not on this machine"), "{log}");
+    until("the log to say more", || {
+        let log = deployment.node("proxy").log();
+        log.contains("that is not on this machine").then_some(())
+    });
+}
+
+#[test]
+fn a_host_carries_as_many_consoles_as_it_may_and_tells_viewers_and_metrics_so() {
+    let peer = Peer::echo();
+    let deployment = Plan::of_four()
+        .instance("web-1", &peer.address())
+        .set("rpc", "max_tunnels", 2)
+        .set("rpc", "tunnel", "only")
+        .start();
+    let (api, proxy) = (deployment.node("api"), deployment.node("proxy"));
+    let figures = || deployment.node("compute").watch("/metrics").text();
+    let url = api.issue("web-1");
+    let mut first = [(); 2].map(|()| proxy.open(&url));
+    for ws in &mut first {
+        shake_hands(ws);
+    }
+
+    let refused = proxy.open(&url).expect_close();
+    let full = figures();
+    let [mut leaving, mut staying] = first;
+    leaving.send_close(1000, "");
+    until("the place to be free", || {
+        figures()
+            .contains("\nvncgate_tunnels_active 1\n")
+            .then_some(())
+    });
+    shake_hands(&mut proxy.open(&url));
+
+    assert_eq!(refused.code, Some(4010), "{refused:?}");
+    let (sentence, _) = refused.sentence();
+    assert!(
+        sentence.starts_with("too many consoles of this host are open; close one"),
+        "{sentence}"
+    );
+    for line in [
+        "vncgate_tunnels_active 2",
+        "vncgate_turned_away_total{why=\"tunnels\"} 1",
+        "vncgate_limit{name=\"max_tunnels\"} 2",
+    ] {
+        assert!(full.lines().any(|it| it == line), "{line}: {full}");
+    }
+    let log = proxy.log();
+    assert!(log.contains("carries 2 consoles already"), "{log}");
+    staying.send(b"still here");
+    assert_eq!(staying.read(10), b"still here");
+}
+
+#[test]
+fn a_proxy_that_may_dial_does_so_where_the_host_carries_no_more() {
+    let peer = Peer::echo();
+    let deployment = Plan::of_four()
+        .instance("web-1", &peer.address())
+        .set("rpc", "max_tunnels", 1)
+        .set("rpc", "tunnel", "prefer")
+        .start();
+    let (api, proxy) = (deployment.node("api"), deployment.node("proxy"));
+    let url = api.issue("web-1");
+
+    let mut both = [(); 2].map(|()| {
+        let mut ws = proxy.open(&url);
+        shake_hands(&mut ws);
+        ws
+    });
+
+    until("both ways to be listed", || {
+        let mut ways: Vec<Value> = api.sessions().iter().map(|it| it["way"].clone()).collect();
+        ways.sort_by_key(Value::to_string);
+        (ways == ["tcp", "tunnel"]).then_some(())
+    });
+    for ws in &mut both {
+        ws.send(b"to and fro");
+        assert_eq!(ws.read(10), b"to and fro");
+    }
+}
+
+#[test]
+fn probes_of_readiness_ask_no_host_and_are_true() {
+    let peer = Peer::echo();
+    let mut hosts = three_hosts("off");
+    hosts.add_instance("compute-1", "one", &peer.address());
+    start_all(&mut hosts);
+    let front = hosts.node("front");
+    let asked = || {
+        let figures = front.watch("/metrics").text();
+        let count = "vncgate_compute_host_call_duration_seconds_count ";
+        let mut lines = figures.lines();
+        let line = lines.find_map(|line| line.strip_prefix(count)).unwrap();
+        line.parse::<u64>().unwrap()
+    };
+    let before = until_settled("all hosts to be listed", CALM, asked);
+
+    for _probe in 0..100 {
+        assert_eq!(front.watch("/readyz").status, 200);
+    }
+
+    // one look of its own at each, at most
+    assert!(asked() <= before + 3, "{} after {before}", asked());
+    for name in ["compute-1", "compute-2"] {
+        hosts.kill(name);
+    }
+    assert_eq!(hosts.node("front").watch("/readyz").status, 200);
+    hosts.kill("compute-3");
+    let front = hosts.node("front");
+    let lost = until("that no host answers", || {
+        let ready = front.watch("/readyz");
+        (ready.status == 503).then(|| ready.json())
+    });
+    assert_eq!(lost["compute"], "3 sources cannot be read", "{lost}");
+    hosts.start("compute-1");
+    hosts.wait_until_ready("front");
 }
 
 /// Processes that know each other by a secret.

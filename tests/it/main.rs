@@ -82,6 +82,8 @@ mod roles;
 #[cfg(test)]
 mod rounds;
 #[cfg(test)]
+mod rounds_hosts;
+#[cfg(test)]
 mod secrets;
 #[cfg(test)]
 mod security;
@@ -107,5 +109,7 @@ mod topologies;
 mod units;
 #[cfg(test)]
 mod upgrade;
+#[cfg(test)]
+mod upgrade_far;
 #[cfg(test)]
 mod websockify_file;

@@ -1,10 +1,12 @@
 //! What a service manager sees of the program, and how it is replaced while people use it.
 
+use std::fs;
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::rig::gateway::{Setup, bare};
 use crate::rig::wait::{PATIENCE, until};
@@ -63,6 +65,38 @@ fn the_service_manager_hears_of_readiness_and_of_the_end() {
 }
 
 #[test]
+fn the_service_manager_hears_when_a_reload_began_and_what_became_of_it() {
+    let manager = Manager::listen("reload");
+    let gateway = Setup::new().start_with(|binary| {
+        let mut command = bare(binary);
+        command.env("NOTIFY_SOCKET", &manager.name);
+        command
+    });
+    assert!(manager.hear().starts_with("READY=1"));
+    let before = monotonic_us();
+
+    gateway.signal(Signal::HUP);
+    let (reloading, ready) = (manager.hear(), manager.hear());
+    fs::write(&gateway.config, "[proxy]\nmax_frame = 1").unwrap();
+    gateway.signal(Signal::HUP);
+    let (again, refused) = (manager.hear(), manager.hear());
+
+    let began = reloading.strip_prefix("RELOADING=1\nMONOTONIC_USEC=");
+    let began: u128 = began.expect(&reloading).trim().parse().unwrap();
+    assert!((before..=monotonic_us()).contains(&began), "{reloading}");
+    assert_eq!(ready.trim(), "READY=1\nSTATUS=serving");
+    assert!(again.starts_with("RELOADING=1\n"), "{again}");
+    assert!(refused.starts_with("READY=1\nSTATUS="), "{refused}");
+    assert!(refused.contains("proxy.max_frame"), "{refused}");
+}
+
+/// The clock that a service manager compares with.
+fn monotonic_us() -> u128 {
+    let now = clock_gettime(ClockId::Monotonic);
+    Duration::try_from(now).unwrap().as_micros()
+}
+
+#[test]
 fn a_watchdog_hears_a_beat_at_half_its_limit() {
     let manager = Manager::listen("watchdog");
     let _gateway = Setup::new().start_with(|binary| {
@@ -107,7 +141,7 @@ fn a_watchdog_of_another_process_hears_nothing() {
 #[test]
 fn the_process_leaves_no_core_and_gains_no_privileges() {
     let gateway = Setup::new().start();
-    let read = |file: &str| std::fs::read_to_string(format!("/proc/{}/{file}", gateway.pid()));
+    let read = |file: &str| fs::read_to_string(format!("/proc/{}/{file}", gateway.pid()));
 
     let status = read("status").unwrap();
     let limits = read("limits").unwrap();

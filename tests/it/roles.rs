@@ -10,10 +10,11 @@ use crate::rig::deployment::{Deployment, Node, Plan};
 use crate::rig::gateway::vncgate;
 use crate::rig::http::{Request, Response};
 use crate::rig::mock::Mock;
+use crate::rig::newer::{self, Newer};
 use crate::rig::peers::Peer;
 use crate::rig::rfb::shake_hands;
 use crate::rig::wait::until;
-use crate::rig::ws::Closed;
+use crate::rig::ws::{Closed, Upgrade};
 
 #[test]
 fn without_auth_nothing_opens_nothing_ends_and_all_comes_back() {
@@ -81,6 +82,46 @@ fn a_compute_that_hangs_is_told_in_bounded_time_and_ends_nothing() {
     deployment.wait_until_ready("proxy");
     let mut again = deployment.node("proxy").open(&url);
     shake_hands(&mut again);
+}
+
+#[test]
+fn a_role_of_another_version_is_told_apart_from_one_that_fails() {
+    let peer = Peer::echo();
+    let plan = Plan::new()
+        .node("compute", "compute")
+        .node("api", "api")
+        .node("proxy", "proxy");
+    let mut deployment = plan.instance("web-1", &peer.address()).prepare();
+    let socket = deployment.directory().join("auth.rpc");
+    let _auth = Newer::at(&socket);
+    for name in ["api", "proxy"] {
+        let there = vec![format!("unix:{}", socket.display())];
+        deployment.set(name, "rpc", "auth", there);
+    }
+    for name in ["compute", "api", "proxy"] {
+        deployment.start(name);
+    }
+    deployment.wait_until_ready("compute");
+
+    let refused = ask_for(deployment.node("api"), "web-1");
+    let ready = deployment.node("proxy").watch("/readyz").json();
+    let path = "/websockify?token=7d1f1f9e-6c3b-4a56-8d7b-0d5a0b1f2c3d";
+    let mut ws = Upgrade::new(path)
+        .open(deployment.node("proxy").listen)
+        .unwrap();
+    let closed = ws.expect_close();
+
+    let ours = env!("CARGO_PKG_VERSION");
+    let sentence = format!(
+        "the auth role is of version {} and not understood by version {ours}; run the same version \
+         everywhere",
+        newer::VERSION
+    );
+    assert_unavailable(&refused, &sentence);
+    assert_eq!(ready["auth"], sentence, "{ready}");
+    assert_ended(&closed, 4011, "the gateway cannot open consoles just now");
+    let log = deployment.node("proxy").log();
+    assert!(log.contains(&sentence), "{log}");
 }
 
 #[test]

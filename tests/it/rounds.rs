@@ -1,26 +1,22 @@
 //! Whatever is killed in the middle of traffic: no token that was issued is lost, none that was
 //! revoked is back, no session ends but those of the proxy that was killed, and all works again
-//! within seconds.
+//! within seconds. What may die on a host is in `rounds_hosts`.
 //!
 //! Each part is killed once; `VNCGATE_ROUNDS=20` makes more of it, `VNCGATE_SEED` the same again.
 
-use std::env;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use crate::rig::deployment::{Deployment, Plan};
 use crate::rig::peers::{Peer, Random};
-use crate::rig::promises::{Promises, Traffic};
+use crate::rig::promises::{Promises, Traffic, order, rounds};
 use crate::rig::redis::{Cluster, Redis, Sentinels};
 use crate::rig::rfb::shake_hands;
-use crate::rig::wait::{until, within};
+use crate::rig::wait::within;
 use crate::rig::ws::Ws;
 
 /// How long it may take until all works again, once what was killed is back.
 const BACK: Duration = Duration::from_secs(10);
-
-/// Tokens made before something is killed.
-const ENOUGH: usize = 10;
 
 #[test]
 fn tokens_in_a_file_outlive_the_kill_of_any_role() {
@@ -64,12 +60,12 @@ fn a_failover_in_the_middle_of_traffic_loses_nothing_that_was_replicated() {
     shake_hands(&mut live);
     let promises = Arc::new(Promises::default());
     let traffic = Traffic::start(api.api, 1, &promises);
-    wait_for_more(&promises);
+    promises.wait_for_more();
     let replicated = promises.so_far();
     sentinels.wait_for_replica();
 
     sentinels.master.kill();
-    wait_for_more(&promises);
+    promises.wait_for_more();
     traffic.stop();
 
     replicated.assert_by(api.api);
@@ -110,27 +106,20 @@ const PROXIES: [&str; 2] = ["proxy-1", "proxy-2"];
 
 impl Rounds {
     fn new(deployment: Deployment, store: Store) -> Self {
-        let seed = number("VNCGATE_SEED").unwrap_or_else(|| {
-            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-            since.as_secs()
-        });
-        eprintln!("VNCGATE_SEED={seed} makes the same rounds again");
         let live = PROXIES.map(|name| open(&deployment, name));
         Self {
             deployment,
             store,
             promises: Arc::default(),
             live,
-            random: Random::new(seed),
+            random: order(),
         }
     }
 
     fn run(mut self, deck: &[Victim]) {
-        let least = u64::try_from(deck.len()).unwrap();
-        let rounds = number("VNCGATE_ROUNDS").unwrap_or(least);
         let mut slowest = Duration::ZERO;
         let mut left = Vec::new();
-        for round in 0..rounds {
+        for round in 0..rounds(deck.len()) {
             if left.is_empty() {
                 left = deck.to_vec();
             }
@@ -153,7 +142,7 @@ impl Rounds {
                 &self.promises,
             ),
         ];
-        wait_for_more(&self.promises);
+        self.promises.wait_for_more();
 
         self.kill(victim);
         self.assert_live_but(victim);
@@ -265,18 +254,4 @@ fn open(deployment: &Deployment, proxy: &str) -> Ws {
     let mut ws = deployment.node(proxy).open(&url);
     shake_hands(&mut ws);
     ws
-}
-
-#[track_caller]
-fn wait_for_more(promises: &Promises) {
-    let enough = promises.count() + ENOUGH;
-    until("some traffic", || {
-        let kept = promises.so_far();
-        let both = !kept.live.is_empty() && !kept.dead.is_empty();
-        (both && promises.count() >= enough).then_some(())
-    });
-}
-
-fn number(variable: &str) -> Option<u64> {
-    env::var(variable).ok().map(|text| text.parse().unwrap())
 }

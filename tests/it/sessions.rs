@@ -393,6 +393,29 @@ fn a_second_viewer_is_refused_or_takes_over_as_the_request_says() {
 }
 
 #[test]
+fn a_second_viewer_is_refused_or_takes_over_as_configured() {
+    for (configured, first_ends) in [("refuse", false), ("take-over", true)] {
+        let peer = Peer::echo();
+        let setup = Setup::new().instance("web-1", &peer.address());
+        let gateway = setup.set("auth", "second_viewer", configured).start();
+        let mut first = open(&gateway, &issue(&gateway, &[]), "browser a");
+        shake_hands(&mut first);
+
+        let mut second = open(&gateway, &issue(&gateway, &[]), "browser b");
+
+        let (mut ended, mut staying, sentence) = if first_ends {
+            shake_hands(&mut second);
+            (first, second, "another viewer took this console over")
+        } else {
+            (second, first, "somebody else is viewing this console")
+        };
+        assert_ended(&ended.expect_close(), 4010, sentence);
+        staying.send(b"still here");
+        assert_eq!(staying.read(10), b"still here");
+    }
+}
+
+#[test]
 fn each_limit_refuses_one_more_in_words_and_frees_its_place() {
     for key in [
         "max_sessions",

@@ -7,6 +7,7 @@ use rustix::process::Signal;
 use serde_json::json;
 
 use crate::rig::certificates::Authority;
+use crate::rig::crossing::Crossing;
 use crate::rig::gateway::{ConsoleUrl, Gateway, Setup};
 use crate::rig::http::Request;
 use crate::rig::peers::Peer;
@@ -227,6 +228,70 @@ fn a_redis_that_hangs_is_a_bounded_refusal() {
 
     assert_eq!(closed.code, Some(4011), "{closed:?}");
     assert!(took < Duration::from_secs(8), "{took:?}");
+}
+
+#[test]
+fn what_was_revoked_while_redis_was_out_of_reach_ends_once_it_is_back() {
+    let (peer, redis) = (Peer::echo(), Redis::start());
+    let crossing = Crossing::to(([127, 0, 0, 1], redis.port).into());
+    let first = redis.keeps(setup(&peer)).start();
+    let cut_off = setup(&peer).set("auth", "source", "redis");
+    let servers = vec![crossing.address.to_string()];
+    let second = cut_off.set_redis("servers", servers).start();
+    let begin = || {
+        let issued = first.cli(&["token", "issue", "web-1", "-o", "json"]).ok();
+        let issued = issued.json();
+        let url = ConsoleUrl::parse(issued["url"].as_str().unwrap());
+        let mut ws = open(&second, &url);
+        shake_hands(&mut ws);
+        (issued["id"].as_str().unwrap().to_owned(), ws)
+    };
+    let (_, mut kept) = begin();
+
+    for fail in [Crossing::cut, Crossing::stall] {
+        let (id, mut revoked) = begin();
+        fail(&crossing);
+        first.cli(&["token", "revoke", &id]).ok();
+        revoked.send(b"unheard");
+        let echoed = revoked.read(7);
+        crossing.open();
+        let back = Instant::now();
+        let closed = revoked.expect_close();
+        let took = back.elapsed();
+
+        assert_eq!(echoed, b"unheard", "who cannot be asked ends no session");
+        assert_eq!(closed.code, Some(4007), "{closed:?}");
+        assert!(took < Duration::from_secs(10), "{took:?}");
+        kept.send(b"still here");
+        assert_eq!(kept.read(10), b"still here");
+        until("Redis to be used again", || {
+            (second.http(&create()).status == 201).then_some(())
+        });
+    }
+}
+
+#[test]
+fn redis_forgets_tokens_by_its_own_clock() {
+    let (peer, redis) = (Peer::echo(), Redis::start());
+    let gateway = redis.keeps(setup(&peer)).start();
+    let issue = |ttl| {
+        let issued = gateway.cli(&["token", "issue", "web-1", "--ttl", ttl, "-o", "json"]);
+        let id = issued.ok().json()["id"].as_str().unwrap().to_owned();
+        let keys = redis.cli(&["--scan", "--pattern", &format!("*{id}")]);
+        keys.ok().stdout.trim().to_owned()
+    };
+    let (long, short) = (issue("1m"), issue("1s"));
+
+    drop(gateway);
+    let left = redis.cli(&["TTL", &long]).ok().stdout;
+    until("Redis to forget the short one", || {
+        let exists = redis.cli(&["EXISTS", &short]).ok().stdout;
+        (exists.trim() == "0").then_some(())
+    });
+
+    let left: u64 = left.trim().parse().unwrap();
+    assert!((1..=60).contains(&left), "{left}");
+    assert_eq!(redis.cli(&["EXISTS", &long]).ok().stdout.trim(), "1");
 }
 
 #[test]

@@ -3,14 +3,19 @@
 //! Each is tried in every layout below. Where there are several apis or proxies, what one is asked
 //! for is looked for at another.
 
+use std::fs;
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
+use crate::api::new_key;
 use crate::rig::deployment::{Deployment, Node, Plan};
-use crate::rig::http::Request;
+use crate::rig::gateway::{self, ConsoleUrl};
+use crate::rig::http::{Request, Response};
+use crate::rig::keystone::Keystone;
 use crate::rig::mock::Mock;
 use crate::rig::peers::Peer;
+use crate::rig::process::{Process, Stream};
 use crate::rig::redis::Redis;
 use crate::rig::rfb::shake_hands;
 use crate::rig::wait::until;
@@ -93,6 +98,9 @@ in_each_layout! {
     a_session_ends_when_it_has_lasted_as_long_as_it_may
     whoever_only_looks_is_not_heard
     what_cannot_be_opened_is_refused_with_its_own_status
+    who_watches_hears_of_sessions_at_every_proxy
+    novas_clients_get_consoles_in_novas_own_words
+    who_signs_in_at_keystone_opens_its_own_projects_consoles_alone
 }
 
 fn a_url_opens_its_page_and_its_console_at_every_proxy(layout: &Layout) {
@@ -323,6 +331,128 @@ fn what_cannot_be_opened_is_refused_with_its_own_status(layout: &Layout) {
         assert_eq!(unknown.status, 404, "{unknown:?}");
         assert_eq!(unknown.json()["code"], "no-such-instance");
     }
+}
+
+fn who_watches_hears_of_sessions_at_every_proxy(layout: &Layout) {
+    let peer = Peer::echo();
+    let all = Running::start(layout, |plan| plan.instance("web-1", &peer.address()));
+    let mut command = gateway::bare(gateway::BINARY.as_ref());
+    command.env("VNCGATE_ADMIN_SOCKET", &all.last_api().admin);
+    let watching = Process::spawn("watch", command.args(["session", "watch", "-o", "json"]));
+    let wait_for = |event: &str, proxy: &str| {
+        watching.wait_for_line(event, |line| {
+            let news: Value = serde_json::from_str(&line.text).ok()?;
+            let wanted = line.stream == Stream::Out && news["event"] == event;
+            (wanted && news["session"]["proxy"] == proxy).then(|| news["session"]["id"].clone())
+        })
+    };
+
+    let url = all.first_api().issue("web-1");
+    for (name, proxy) in all.names_of("proxy").zip(all.proxies()) {
+        let mut ws = proxy.open(&url);
+        shake_hands(&mut ws);
+        let began = wait_for("began", name);
+        ws.send_close(1000, "");
+        assert_eq!(began, wait_for("ended", name));
+    }
+}
+
+/// Instances as Nova's clients name them.
+const WEB: &str = "7d1f1f9e-6c3b-4a56-8d7b-0d5a0b1f2c3d";
+const FOREIGN: &str = "1b671a64-40d5-491e-99b0-da01ff1f3341";
+
+fn novas_clients_get_consoles_in_novas_own_words(layout: &Layout) {
+    let (peer, (key, hash)) = (Peer::echo(), new_key("portal"));
+    let all = Running::start(layout, |plan| {
+        let web = [("id", WEB), ("name", "web-1"), ("address", &peer.address())];
+        plan.key("portal", &hash).console(&web)
+    });
+
+    for api in all.apis() {
+        let created = create(api, &key, WEB).json();
+        let action = json!({ "os-getVNCConsole": { "type": "novnc" } });
+        let acted = ask_nova(api, &key, WEB, "action", &action).json();
+        let unknown = create(api, &key, FOREIGN);
+
+        let (new, old) = (
+            text(&created["remote_console"], "url"),
+            text(&acted["console"], "url"),
+        );
+        let expected = json!({ "protocol": "vnc", "type": "novnc", "url": new });
+        assert_eq!(created, json!({ "remote_console": expected }));
+        assert_eq!(acted, json!({ "console": { "type": "novnc", "url": old } }));
+        assert_eq!(unknown.status, 404, "{unknown:?}");
+        let message = format!("Instance {FOREIGN} could not be found.");
+        let expected = json!({ "code": 404, "message": message });
+        assert_eq!(unknown.json(), json!({ "itemNotFound": expected }));
+        for proxy in all.proxies() {
+            for url in [new, old] {
+                shake_hands(&mut proxy.open(&ConsoleUrl::parse(url)));
+            }
+        }
+    }
+}
+
+fn who_signs_in_at_keystone_opens_its_own_projects_consoles_alone(layout: &Layout) {
+    let (keystone, peer) = (Keystone::shared(), Peer::echo());
+    let (project, files) = (keystone.project(), tempfile::tempdir().unwrap());
+    let service = keystone.user(&keystone.project(), "service");
+    let secret = files.path().join("keystone.secret");
+    fs::write(&secret, &service.password).unwrap();
+    let all = Running::start(layout, |plan| {
+        let at = ("address", &*peer.address());
+        let own = ("project", &*project.id);
+        plan.console(&[("id", WEB), ("name", "web-1"), at, own])
+            .console(&[("id", FOREIGN), ("name", "other"), at])
+            .set("keystone", "url", keystone.url())
+            .set("keystone", "username", &*service.name)
+            .set("keystone", "password_file", secret.to_str().unwrap())
+            .set("keystone", "project", &*service.project.name)
+            .set("keystone", "timeout", "30s")
+    });
+    let [member, reader] = ["member", "reader"].map(|role| keystone.user(&project, role));
+    let [signed_in, looking] = [&member, &reader].map(|user| keystone.sign_in(user));
+
+    for api in all.apis() {
+        let statuses = [
+            (&*signed_in, FOREIGN, 404),
+            (&*looking, WEB, 403),
+            ("gAAAAABmade-up", WEB, 401),
+        ];
+        for (token, instance, expected) in statuses {
+            let refused = create(api, token, instance);
+            assert_eq!(refused.status, expected, "{refused:?}");
+        }
+        let created = create(api, &signed_in, WEB).json();
+        let url = ConsoleUrl::parse(text(&created["remote_console"], "url"));
+        for proxy in all.proxies() {
+            let mut ws = proxy.open(&url);
+            shake_hands(&mut ws);
+            let listed = api.sessions();
+            let caller = format!("user:{}@Default", member.name);
+            assert!(
+                listed.iter().any(|one| one["caller"] == caller),
+                "{listed:?}"
+            );
+        }
+    }
+}
+
+/// Asks for a console as Nova's clients do now.
+fn create(api: &Node, token: &str, instance: &str) -> Response {
+    let body = json!({ "remote_console": { "protocol": "vnc", "type": "novnc" } });
+    ask_nova(api, token, instance, "remote-consoles", &body)
+}
+
+fn ask_nova(api: &Node, token: &str, instance: &str, what: &str, body: &Value) -> Response {
+    let request = Request::new("POST", &format!("/v2.1/servers/{instance}/{what}"));
+    let request = match what {
+        // gone in later versions
+        "action" => request,
+        _ => request.header("OpenStack-API-Version", "compute 2.6"),
+    };
+    let request = request.header("X-Auth-Token", token);
+    request.json(body).send(api.api)
 }
 
 /// A layout that runs.

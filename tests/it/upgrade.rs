@@ -1,4 +1,5 @@
-//! Another process in the place of the running one, on the same port, while people use it.
+//! Another process in the place of the running one, on the same port, while people use it. Where
+//! roles run apart, or share a Redis: `upgrade_far`.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -7,42 +8,21 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Signal, kill_process};
 use serde_json::Value;
 
 use crate::rig::gateway::{BINARY, Gateway, Setup, bare, run};
+use crate::rig::heir::Heir;
 use crate::rig::http::Request;
 use crate::rig::peers::Peer;
 use crate::rig::rfb::shake_hands;
 use crate::rig::wait::until;
 use crate::rig::ws::{Upgrade, Ws};
 
-/// A process that took over; killed when dropped.
-struct Heir(i32);
-
-impl Heir {
-    fn pid(&self) -> Pid {
-        Pid::from_raw(self.0).unwrap()
-    }
-
-    fn is_alive(&self) -> bool {
-        // One that nobody waits for is no longer alive either.
-        let stat = fs::read_to_string(format!("/proc/{}/stat", self.0));
-        stat.is_ok_and(|stat| !stat.contains(") Z "))
-    }
-}
-
-impl Drop for Heir {
-    fn drop(&mut self) {
-        let _gone = kill_process(self.pid(), Signal::KILL).is_err();
-    }
-}
-
 /// Replaces the running process by a command.
 fn upgrade(gateway: &Gateway) -> Heir {
-    let upgraded = gateway.cli(&["upgrade", "-o", "json"]).ok().json();
-    let pid = upgraded["pid"].as_i64().unwrap();
-    let heir = Heir(i32::try_from(pid).unwrap());
+    let heir = Heir::told_by(&gateway.cli(&["upgrade", "-o", "json"]).ok());
+    let pid = heir.number();
     gateway.wait_for_event("that the successor is ready", |event| {
         event["message"] == "ready" && event["pid"] == pid
     });
@@ -268,7 +248,7 @@ fn a_binary_that_was_replaced_on_the_disk_is_the_one_that_takes_over() {
     replace(&program, copy_to);
 
     let heir = upgrade(&gateway);
-    let runs = fs::read_link(format!("/proc/{}/exe", heir.0)).unwrap();
+    let runs = fs::read_link(format!("/proc/{}/exe", heir.number())).unwrap();
 
     assert_eq!(runs, program);
     echoes(&mut open(&gateway));

@@ -302,6 +302,8 @@ fn refusal(error: &ComputeError, id: &str, kind: ConsoleKind) -> Fault {
         ),
         ComputeError::Source { .. }
         | ComputeError::NotOpened { .. }
+        | ComputeError::Crowded { .. }
+        | ComputeError::Unready(_)
         | ComputeError::Unreachable(_) => Fault::unavailable(error.to_string(), SOON),
     }
 }

@@ -92,6 +92,16 @@ pub trait Driver: Send + Sync + fmt::Debug {
         self.source() == instance.source
     }
 
+    /// Whether it can be asked at all. Worth its own answer where that is known, or cheaper than all
+    /// instances. Cancel-safe.
+    fn answers(&self) -> BoxFuture<'_, Result<(), Fault>> {
+        Box::pin(async {
+            let Survey { instances, faults } = self.survey().await;
+            let fault = faults.into_iter().next().filter(|_| instances.is_empty());
+            fault.map_or(Ok(()), Err)
+        })
+    }
+
     /// All instances it knows, and one sentence per thing it could not read. Cancel-safe.
     fn survey(&self) -> BoxFuture<'_, Survey>;
 
@@ -132,7 +142,22 @@ pub trait Driver: Send + Sync + fmt::Debug {
 
 /// What [`Driver::open_display`] gives: nothing from a driver that does not know the instance or
 /// cannot hand over this console.
-pub type Handed = Result<Option<Display>, Fault>;
+pub type Handed = Result<Option<Display>, Unopened>;
+
+/// Why [`Driver::open_display`] gives nothing.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Unopened {
+    /// It could not be asked, or it failed.
+    Failed(Fault),
+    /// The machine carries as many consoles as it may: so many.
+    Crowded(usize),
+}
+
+impl From<Fault> for Unopened {
+    fn from(fault: Fault) -> Self {
+        Self::Failed(fault)
+    }
+}
 
 /// What [`Driver::meeting`] gives: nothing from a driver that does not know the instance, or knows
 /// no more than where it is.

@@ -104,6 +104,20 @@ impl Plan {
         self
     }
 
+    /// The same with keys and values of the test's own.
+    pub(crate) fn console(mut self, pairs: &[(&str, &str)]) -> Self {
+        push(&mut self.config, "instance", pairs);
+        self
+    }
+
+    /// Has every api know the key of this hash, and so no caller without one.
+    pub(crate) fn key(self, name: &str, sha256: &str) -> Self {
+        let pairs = [("name", name), ("sha256", sha256)];
+        let key = pairs.map(|(key, value)| (key.to_owned(), value.into()));
+        let keys = vec![toml::Value::Table(toml::Table::from_iter(key))];
+        self.set("api", "key", keys)
+    }
+
     /// Adds a hypervisor, likewise.
     pub(crate) fn hypervisor(mut self, name: &str, uri: &str) -> Self {
         push(&mut self.config, "host", &[("name", name), ("uri", uri)]);
@@ -279,6 +293,12 @@ impl Deployment {
         let mut process = node.process.take().unwrap();
         process.signal(Signal::KILL);
         process.wait();
+    }
+
+    /// Whether a process that was started still runs.
+    pub(crate) fn is_running(&mut self, name: &str) -> bool {
+        let process = self.nodes.get_mut(name).unwrap().process.as_mut();
+        process.is_some_and(Process::is_running)
     }
 
     /// Sends a process a signal.

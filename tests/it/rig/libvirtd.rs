@@ -240,6 +240,18 @@ impl Libvirtd {
         self.virsh_with("define", name, &self.domain(name, "", devices));
     }
 
+    /// Kills the hypervisor of a guest, and waits until the daemon knows.
+    #[track_caller]
+    pub(crate) fn kill_guest(&self, name: &str) {
+        let script = format!("kill -9 $(cat /run/libvirt/qemu/{name}.pid)");
+        let mut command = self.inside(&peer("sh"));
+        run(command.args(["-c", &script])).ok();
+        until("the guest to be off", || {
+            let state = self.virsh(&["domstate", name]).ok().stdout;
+            (state.trim() == "shut off").then_some(())
+        });
+    }
+
     /// Runs a command of virsh against this daemon.
     pub(crate) fn virsh(&self, arguments: &[&str]) -> Answer {
         let mut command = tied(&peer("virsh"));

@@ -2,16 +2,22 @@
 //! promise.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::env;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
 use super::gateway::ConsoleUrl;
 use super::http::Request;
 use super::peers::Random;
+use super::wait::until;
+
+/// Tokens made before something is killed.
+const ENOUGH: usize = 10;
 
 /// Which tokens open, and which do not, by their ids.
 #[derive(Clone, Debug, Default)]
@@ -34,6 +40,17 @@ impl Promises {
     /// A copy, to which no more is added.
     pub(crate) fn so_far(&self) -> Kept {
         self.0.lock().unwrap().clone()
+    }
+
+    /// Waits for some more, of both kinds.
+    #[track_caller]
+    pub(crate) fn wait_for_more(&self) {
+        let enough = self.count() + ENOUGH;
+        until("some traffic", || {
+            let kept = self.so_far();
+            let both = !kept.live.is_empty() && !kept.dead.is_empty();
+            (both && self.count() >= enough).then_some(())
+        });
     }
 
     /// Holds an api to every promise.
@@ -71,13 +88,23 @@ pub(crate) struct Traffic {
 
 impl Traffic {
     pub(crate) fn start(api: SocketAddr, seed: u64, promises: &Arc<Promises>) -> Self {
+        Self::about("web-1", api, seed, promises)
+    }
+
+    /// The same with tokens of that instance.
+    pub(crate) fn about(
+        instance: &'static str,
+        api: SocketAddr,
+        seed: u64,
+        promises: &Arc<Promises>,
+    ) -> Self {
         let stopped = Arc::new(AtomicBool::new(false));
         let one = |number: u64| {
             let (stopped, promises) = (Arc::clone(&stopped), Arc::clone(promises));
             let mut random = Random::new(seed * 4 + number + 1);
             thread::spawn(move || {
                 while !stopped.load(Ordering::SeqCst) {
-                    let _failed = traffic(api, &mut random, &promises).is_none();
+                    let _failed = traffic(instance, api, &mut random, &promises).is_none();
                 }
             })
         };
@@ -94,8 +121,13 @@ impl Traffic {
 }
 
 /// One token, and perhaps its end; nothing if there was no answer.
-fn traffic(api: SocketAddr, random: &mut Random, promises: &Promises) -> Option<()> {
-    let request = Request::new("POST", "/v1/consoles").json(&json!({ "instance": "web-1" }));
+fn traffic(
+    instance: &str,
+    api: SocketAddr,
+    random: &mut Random,
+    promises: &Promises,
+) -> Option<()> {
+    let request = Request::new("POST", "/v1/consoles").json(&json!({ "instance": instance }));
     let (status, body) = ask(api, &request)?;
     if status != 201 {
         return None;
@@ -119,4 +151,23 @@ fn ask(api: SocketAddr, request: &Request) -> Option<(u16, Value)> {
     let response = request.try_send(api).ok()?;
     let body = serde_json::from_slice(&response.body).unwrap_or_default();
     Some((response.status, body))
+}
+
+/// How many things are killed: `VNCGATE_ROUNDS`, or each once.
+pub(crate) fn rounds(each: usize) -> u64 {
+    number("VNCGATE_ROUNDS").unwrap_or_else(|| u64::try_from(each).unwrap())
+}
+
+/// What decides in which order: `VNCGATE_SEED`, or something new.
+pub(crate) fn order() -> Random {
+    let seed = number("VNCGATE_SEED").unwrap_or_else(|| {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        since.as_secs()
+    });
+    eprintln!("VNCGATE_SEED={seed} makes the same rounds again");
+    Random::new(seed)
+}
+
+fn number(variable: &str) -> Option<u64> {
+    env::var(variable).ok().map(|text| text.parse().unwrap())
 }

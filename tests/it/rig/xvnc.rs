@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use super::process::{Process, Stream, peer, tied};
@@ -26,8 +27,9 @@ pub(crate) const SCREEN: (u16, u16) = (640, 480);
 pub(crate) struct Xvnc {
     address: String,
     directory: TempDir,
-    _window: Process,
-    _server: Process,
+    colour: Colour,
+    /// Its window and itself, in the order of their end.
+    running: Option<(Process, Process)>,
 }
 
 impl Xvnc {
@@ -63,11 +65,25 @@ impl Xvnc {
     pub(crate) fn unix(colour: Colour) -> Self {
         let directory = TempDir::with_prefix("vncgate-xvnc-").unwrap();
         let path = directory.path().join("vnc.sock");
-        let mut command = server();
-        command.args(["-rfbport", "-1", "-rfbunixmode", "0600", "-rfbunixpath"]);
-        command.arg(&path).stdin(Stdio::null());
         let address = format!("unix:{}", path.display());
-        Self::start(directory, address, &mut command, colour)
+        Self::start(directory, address, &mut at(&path), colour)
+    }
+
+    /// Ends it at once.
+    #[track_caller]
+    pub(crate) fn kill(&mut self) {
+        let (window, mut server) = self.running.take().unwrap();
+        server.signal(Signal::KILL);
+        server.wait();
+        drop(window);
+    }
+
+    /// Starts one that was on a Unix socket again where it was.
+    #[track_caller]
+    pub(crate) fn restart(&mut self) {
+        let path = self.directory.path().join("vnc.sock");
+        fs::remove_file(&path).unwrap();
+        self.running = Some(launch(&mut at(&path), self.directory.path(), self.colour));
     }
 
     /// Where it listens, as the config file wants it.
@@ -91,20 +107,32 @@ impl Xvnc {
     }
 
     fn start(directory: TempDir, address: String, command: &mut Command, colour: Colour) -> Self {
-        let server = Process::spawn("Xtigervnc", command);
-        let display = server.wait_for_line("its display number", |line| {
-            let number: u16 = line.text.parse().ok()?;
-            (line.stream == Stream::Out).then(|| format!(":{number}"))
-        });
-        paint(&display, colour);
-        let window = window(&display, directory.path());
+        let running = Some(launch(command, directory.path(), colour));
         Self {
             address,
             directory,
-            _window: window,
-            _server: server,
+            colour,
+            running,
         }
     }
+}
+
+fn launch(command: &mut Command, directory: &Path, colour: Colour) -> (Process, Process) {
+    let server = Process::spawn("Xtigervnc", command);
+    let display = server.wait_for_line("its display number", |line| {
+        let number: u16 = line.text.parse().ok()?;
+        (line.stream == Stream::Out).then(|| format!(":{number}"))
+    });
+    paint(&display, colour);
+    (window(&display, directory), server)
+}
+
+/// One on that Unix socket.
+fn at(path: &Path) -> Command {
+    let mut command = server();
+    command.args(["-rfbport", "-1", "-rfbunixmode", "0600", "-rfbunixpath"]);
+    command.arg(path).stdin(Stdio::null());
+    command
 }
 
 fn server() -> Command {

@@ -23,6 +23,8 @@ pub(super) struct Health {
 
 #[derive(Debug, Default)]
 struct State {
+    /// Whether the call that is held there has come through, and nothing failed since.
+    up: bool,
     /// Why it cannot be reached.
     down: Option<String>,
     /// Why it is left alone, and until when.
@@ -47,9 +49,18 @@ impl Health {
         state.down.as_ref().or(resting).cloned()
     }
 
+    /// Whether it is known to be there.
+    pub(super) fn is_up(&self) -> bool {
+        let up = self.lock().up;
+        up && self.why_not().is_none()
+    }
+
     /// It cannot be reached.
     pub(super) fn lost(&self, why: &str) {
-        self.lock().down = Some(why.to_owned());
+        {
+            let mut state = self.lock();
+            (state.up, state.down) = (false, Some(why.to_owned()));
+        }
         self.told.tell(&self.host, HostNews::Down);
     }
 
@@ -61,7 +72,10 @@ impl Health {
 
     /// The call that is held there came through.
     pub(super) fn reached(&self) {
-        self.lock().down = None;
+        {
+            let mut state = self.lock();
+            (state.up, state.down) = (true, None);
+        }
         self.told.tell(&self.host, HostNews::Up);
     }
 
@@ -90,7 +104,11 @@ mod tests {
     async fn a_slow_host_is_asked_again_after_a_while_and_a_lost_one_once_it_is_back() {
         let health = Health::new("kvm-1", Told::default());
 
+        assert!(!health.is_up(), "nothing is known yet");
+        health.reached();
+        assert!(health.is_up());
         health.was_late("slow");
+        assert!(!health.is_up());
         assert_eq!(health.why_not().as_deref(), Some("slow"));
         tokio::time::advance(REST).await;
         assert_eq!(health.why_not(), None);
@@ -98,6 +116,7 @@ mod tests {
         health.lost("gone");
         tokio::time::advance(REST * 10).await;
         assert_eq!(health.why_not().as_deref(), Some("gone"));
+        assert!(!health.is_up());
         health.reached();
         assert_eq!(health.why_not(), None);
     }

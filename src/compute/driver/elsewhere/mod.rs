@@ -15,7 +15,8 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::{
-    BoxFuture, Changes, Driver, Fault, Handed, Logged, Met, Pictured, Survey, fault, is_meant,
+    BoxFuture, Changes, Driver, Fault, Handed, Logged, Met, Pictured, Survey, Unopened, fault,
+    is_meant,
 };
 use crate::compute::display::{Display, Tunnelled};
 use crate::compute::hand_out::Wanted;
@@ -282,6 +283,18 @@ impl Driver for Elsewhere {
         });
     }
 
+    /// The call that is held there tells, once it has come through.
+    fn answers(&self) -> BoxFuture<'_, Result<(), Fault>> {
+        Box::pin(async {
+            let inner = &self.inner;
+            if inner.health.is_up() {
+                return Ok(());
+            }
+            let ready = inner.ask(inner.compute.ready()).await;
+            ready.map_err(|error| inner.fault(error))
+        })
+    }
+
     fn survey(&self) -> BoxFuture<'_, Survey> {
         Box::pin(self.inner.survey())
     }
@@ -324,7 +337,8 @@ impl Driver for Elsewhere {
                     Ok(Some(Display::Tunnel(Box::new(tunnelled))))
                 }
                 Err(ComputeError::NoSuchInstance { .. } | ComputeError::Off { .. }) => Ok(None),
-                Err(error) => Err(self.inner.fault(error)),
+                Err(ComputeError::Crowded { most, .. }) => Err(Unopened::Crowded(most)),
+                Err(error) => Err(self.inner.fault(error).into()),
             }
         })
     }

@@ -274,7 +274,8 @@ impl Driver for Libvirt {
     fn open_display(&self, instance: InstanceId, kind: ConsoleKind) -> BoxFuture<'_, Handed> {
         Box::pin(async move {
             let opened = timeout_at(deadline(), self.open(instance, kind)).await;
-            self.or_nothing(opened.unwrap_or_else(|_| Err(Error::Deadline(DEADLINE).into())))
+            let opened = opened.unwrap_or_else(|_| Err(Error::Deadline(DEADLINE).into()));
+            Ok(self.or_nothing(opened)?)
         })
     }
 
