@@ -156,7 +156,6 @@ fn note_limits(config: &Config, metrics: &Metrics) {
         ("header_timeout_seconds", seconds(proxy.header_timeout)),
         ("handshake_timeout_seconds", seconds(tls.handshake_timeout)),
         ("max_tokens", number(config.auth.max_tokens)),
-        ("max_tunnels", number(config.rpc.max_tunnels)),
     ] {
         metrics.note_limit(name, value);
     }
@@ -184,6 +183,7 @@ pub(super) fn note_other_limits(config: &Config, metrics: &Metrics) {
         ("max_sessions_per_caller", auth.max_sessions_per_caller),
         ("max_sessions_per_address", auth.max_sessions_per_address),
         ("max_frame", proxy.max_frame),
+        ("max_tunnels", config.rpc.max_tunnels),
     ];
     let others = [
         ("connect_timeout_seconds", seconds(proxy.connect_timeout)),
