@@ -120,3 +120,43 @@ fn bits(key: &[u8]) -> Option<usize> {
         .checked_mul(8)?
         .checked_sub(usize::try_from(zeros).ok()?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `SEQUENCE` and `BIT STRING` around an RSA key whose modulus begins with `first`.
+    fn rsa(first: &[u8], length: usize) -> Vec<u8> {
+        let tagged = |tag: u8, content: &[u8]| {
+            let length = u16::try_from(content.len()).unwrap().to_be_bytes();
+            [&[tag, 0x82], &length[..], content].concat()
+        };
+        let mut modulus = first.to_vec();
+        modulus.resize(length, 0x55);
+        let pair = tagged(0x30, &[tagged(2, &modulus), tagged(2, &[1, 0, 1])].concat());
+        let algorithm = tagged(0x30, &[tagged(6, RSA), vec![5, 0]].concat());
+        [algorithm, tagged(3, &[vec![0], pair].concat())].concat()
+    }
+
+    #[test]
+    fn an_rsa_key_is_as_long_as_its_modulus_without_what_only_fills_it() {
+        assert_eq!(bits(&rsa(&[0, 0x80], 257)), Some(2048));
+        assert_eq!(bits(&rsa(&[0x7f], 256)), Some(2047));
+        assert_eq!(bits(&rsa(&[0, 1], 129)), Some(1017));
+        assert_eq!(bits(&rsa(&[0, 0, 1], 9)), None);
+    }
+
+    #[test]
+    fn what_is_cut_off_anywhere_or_has_another_kind_of_key_is_not_called_weak() {
+        let made = rcgen::generate_simple_self_signed(["a".to_owned()]).unwrap();
+        let (whole, nobody) = (made.cert.der(), RootCertStore::empty());
+        assert!(parts(whole).is_some());
+        for length in 0..=whole.len() {
+            assert_eq!(weakness(&whole[..length], &nobody), None);
+        }
+        let key = rsa(&[0, 0x80], 257);
+        for length in 0..key.len() {
+            assert_eq!(bits(&key[..length]), None);
+        }
+    }
+}
