@@ -2,11 +2,11 @@ use std::time::Duration;
 
 use tempfile::TempDir;
 
-use super::driver::{BoxFuture, Directory, Entry, Fixed};
+use super::driver::{BoxFuture, Directory, Driver, Entry, Fixed};
 use super::*;
 use crate::drain::Drain;
-use crate::model::{Scheme, Security};
-use crate::rpc;
+use crate::model::{PowerState, Scheme, Security};
+use crate::rpc::{self, Client};
 
 const VNC: &str = include_str!("../../tests/data/libvirt/vnc.xml");
 const OFF: &str = include_str!("../../tests/data/libvirt/off.xml");

@@ -74,6 +74,9 @@ fn a_client_that_sends_no_request_is_let_go() {
     }
 }
 
+/// How a door is dialled.
+type Dial<'a> = &'a dyn Fn() -> Box<dyn Pipe>;
+
 #[test]
 fn no_listener_waits_longer_for_a_head_than_it_may() {
     let files = Files::new();
@@ -87,7 +90,7 @@ fn no_listener_waits_longer_for_a_head_than_it_may() {
     let address = |name: &str| ready[name].as_str().unwrap().parse().unwrap();
     let tls = |to| files.client().connect(to, "127.0.0.1").unwrap();
     let (api, redirect) = (address("api"), address("redirect"));
-    let doors: [(&str, Opening<'_>); 5] = [
+    let doors: [(&str, Dial<'_>); 5] = [
         ("public", &|| Box::new(tls(gateway.listen))),
         ("api", &|| Box::new(tls(api))),
         ("monitor", &|| Box::new(connect(gateway.monitor))),
@@ -106,9 +109,6 @@ fn no_listener_waits_longer_for_a_head_than_it_may() {
         assert!(started.elapsed() < Duration::from_secs(10), "{name}");
     }
 }
-
-/// How a door is opened.
-type Opening<'a> = &'a dyn Fn() -> Box<dyn Pipe>;
 
 /// Any stream to a door.
 trait Pipe: Read + Write {}

@@ -421,6 +421,37 @@ fn redis_lets_in_by_user_and_password_over_tls() {
     );
 }
 
+#[test]
+fn a_cluster_lets_in_by_user_and_password_over_tls() {
+    let peer = Peer::echo();
+    let place = tempfile::tempdir().unwrap();
+    let pki = place.path().join("pki");
+    let authority = Authority::new(&pki, "ca.pem");
+    authority.vouch_for("127.0.0.1", "cert.pem", "key.pem");
+    let cluster = Cluster::secured(&pki, "open-sesame");
+    let password = place.path().join("password");
+    std::fs::write(&password, "open-sesame\n").unwrap();
+    let gateway = |name: &str| {
+        cluster
+            .keeps(setup(&peer))
+            .set("proxy", "name", name)
+            .set_redis("tls", true)
+            .set_redis("ca_file", pki.join("ca.pem").to_str().unwrap())
+            .set_redis("user", "gate")
+            .set_redis("password_file", password.to_str().unwrap())
+            .start()
+    };
+    let (first, second) = (gateway("gate-1"), gateway("gate-2"));
+
+    assert_are_one(&first, &second);
+    for _ in 0..30 {
+        first.issue("web-1");
+    }
+
+    let sizes = cluster.sizes();
+    assert!(sizes.iter().all(|size| *size > 3), "{sizes:?}");
+}
+
 /// What one gateway does, the other knows and can undo, at once.
 fn assert_are_one(first: &Gateway, second: &Gateway) {
     let url = first.issue("web-1");

@@ -19,7 +19,7 @@ use crate::rig::process::{Process, Stream};
 use crate::rig::redis::Redis;
 use crate::rig::rfb::shake_hands;
 use crate::rig::wait::until;
-use crate::rig::ws::{Closed, Ws};
+use crate::rig::ws::{Closed, Upgrade, Ws};
 
 /// An order is obeyed within so long, on a busy machine too.
 const AT_ONCE: Duration = Duration::from_secs(1);
@@ -94,7 +94,7 @@ in_each_layout! {
     an_instance_that_stops_ends_its_sessions
     a_single_use_url_is_one_browsers_at_every_proxy
     a_second_viewer_is_refused_or_takes_over_as_the_request_says
-    a_limit_holds_for_all_proxies_together
+    each_limit_holds_for_all_proxies_together
     a_session_ends_when_it_has_lasted_as_long_as_it_may
     whoever_only_looks_is_not_heard
     what_cannot_be_opened_is_refused_with_its_own_status
@@ -258,24 +258,61 @@ fn a_second_viewer_is_refused_or_takes_over_as_the_request_says(layout: &Layout)
     assert_eq!(peer.connections(), 2, "the refused one reached nothing");
 }
 
-fn a_limit_holds_for_all_proxies_together(layout: &Layout) {
-    let peer = Peer::echo();
+fn each_limit_holds_for_all_proxies_together(layout: &Layout) {
+    let (peer, (key, hash)) = (Peer::echo(), new_key("portal"));
+    let limits = ["per_instance", "per_caller", "per_address"];
     let all = Running::start(layout, |plan| {
-        let plan = plan.instance("web-1", &peer.address());
-        plan.set("auth", "max_sessions", 1)
+        let plan = ["web-1", "web-2", "web-3", "web-4", "web-5"]
+            .into_iter()
+            .fold(plan, |plan, name| plan.instance(name, &peer.address()));
+        let plan = limits.iter().zip(1..).fold(plan, |plan, (limit, most)| {
+            plan.set("auth", &format!("max_sessions_{limit}"), most)
+        });
+        // so that the address of a viewer can be told
+        let plan = plan.set("proxy", "trusted_proxies", vec!["127.0.0.1/32"]);
+        plan.key("portal", &hash).set("auth", "max_sessions", 4)
     });
-    let mut first = all.first_proxy().open(&all.first_api().issue("web-1"));
-    shake_hands(&mut first);
+    let by_portal = |instance: &str| {
+        let request = Request::new("POST", "/v1/consoles").json(&json!({ "instance": instance }));
+        let request = request.header("Authorization", &format!("Bearer {key}"));
+        let made = request.send(all.last_api().api).json();
+        ConsoleUrl::parse(text(&made, "url"))
+    };
+    let by_admin = |instance: &str| all.first_api().issue(instance);
+    let from = |viewer: &str, proxy: &Node, url: &ConsoleUrl| {
+        let upgrade = Upgrade::new(&url.upgrade_path()).and("X-Forwarded-For", viewer);
+        upgrade.open(proxy.listen).unwrap()
+    };
+    let (here, there) = ("192.0.2.1", "198.51.100.1");
+    let enter = |viewer, url: &ConsoleUrl| {
+        let mut ws = from(viewer, all.first_proxy(), url);
+        shake_hands(&mut ws);
+        ws
+    };
+    let refused = |viewer, url: &ConsoleUrl, limit: &str| {
+        for proxy in all.proxies() {
+            let closed = from(viewer, proxy, url).expect_close();
+            assert_ended(&closed, 4010, "too many consoles are open");
+            let reason = format!("auth.max_sessions{limit} ");
+            until(&format!("{reason}in the log"), || {
+                proxy.log().contains(&reason).then_some(())
+            });
+        }
+    };
 
-    let url = all.last_api().issue("web-1");
-    for proxy in all.proxies() {
-        let refused = proxy.open(&url).expect_close();
-        assert_ended(&refused, 4010, "too many consoles are open");
-    }
+    let mut first = enter(here, &by_admin("web-1"));
+    refused(there, &by_portal("web-1"), "_per_instance");
+    let _second = enter(here, &by_admin("web-2"));
+    refused(there, &by_admin("web-3"), "_per_caller");
+    let _third = enter(here, &by_portal("web-3"));
+    refused(here, &by_portal("web-4"), "_per_address");
+    let _fourth = enter(there, &by_portal("web-4"));
+    let url = by_admin("web-1");
+    refused(there, &url, "");
     first.send_close(1000, "");
-    all.wait_for_sessions(0);
+    all.wait_for_sessions(3);
 
-    shake_hands(&mut all.last_proxy().open(&url));
+    shake_hands(&mut from(there, all.last_proxy(), &url));
 }
 
 fn a_session_ends_when_it_has_lasted_as_long_as_it_may(layout: &Layout) {

@@ -70,20 +70,8 @@ impl Link {
 
     /// Runs a command that may be run twice.
     pub(super) async fn command<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, AuthError> {
-        let mut first = None;
-        loop {
-            let mut connection = self.connection().await?;
-            let failure = match timeout(ANSWER, command.query_async(&mut connection)).await {
-                Ok(Ok(answer)) => return Ok(answer),
-                Ok(Err(error)) => error,
-                Err(_elapsed) => silent(),
-            };
-            self.judge(&failure).await;
-            match first {
-                None if is_broken(&failure) => first = Some(failure),
-                _ => return Err(store(&failure)),
-            }
-        }
+        let run = |mut connection| async move { command.query_async(&mut connection).await };
+        self.twice(run).await
     }
 
     /// Runs a script that may be run twice.
@@ -93,26 +81,36 @@ impl Link {
         keys: &[String],
         arguments: &[Vec<u8>],
     ) -> Result<T, AuthError> {
-        let mut first = None;
+        let mut call = script.prepare_invoke();
+        for key in keys {
+            let _call = call.key(key);
+        }
+        for argument in arguments {
+            let _call = call.arg(argument.as_slice());
+        }
+        let call = &call;
+        let run = |mut connection| async move { call.invoke_async(&mut connection).await };
+        self.twice(run).await
+    }
+
+    /// Once more on another connection, where this one is broken.
+    async fn twice<T, F>(&self, run: impl Fn(Connection) -> F) -> Result<T, AuthError>
+    where
+        F: Future<Output = RedisResult<T>>,
+    {
+        let mut may_try_again = true;
         loop {
-            let mut connection = self.connection().await?;
-            let mut call = script.prepare_invoke();
-            for key in keys {
-                let _call = call.key(key);
-            }
-            for argument in arguments {
-                let _call = call.arg(argument.as_slice());
-            }
-            let failure = match timeout(ANSWER, call.invoke_async(&mut connection)).await {
+            let connection = self.connection().await?;
+            let failure = match timeout(ANSWER, run(connection)).await {
                 Ok(Ok(answer)) => return Ok(answer),
                 Ok(Err(error)) => error,
                 Err(_elapsed) => silent(),
             };
             self.judge(&failure).await;
-            match first {
-                None if is_broken(&failure) => first = Some(failure),
-                _ => return Err(store(&failure)),
+            if !(may_try_again && is_broken(&failure)) {
+                return Err(store(&failure));
             }
+            may_try_again = false;
         }
     }
 

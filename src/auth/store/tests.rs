@@ -1,6 +1,6 @@
 //! What every store has to do, whatever it keeps its grants in.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use super::*;
 use crate::auth::tests::{browser, grant, instance_id};
@@ -35,9 +35,12 @@ fn attempt(name: &str) -> Attempt {
     }
 }
 
-/// Some time from now, so that no store's own clock gets in the way.
+/// When the tests began: a second that passes meanwhile changes nothing.
+static BEGAN: LazyLock<UnixTime> = LazyLock::new(UnixTime::now);
+
+/// Some time from then, so that no store's own clock gets in the way.
 fn soon(seconds: u64) -> UnixTime {
-    UnixTime::now().plus(Duration::from_secs(3600 + seconds))
+    BEGAN.plus(Duration::from_secs(3600 + seconds))
 }
 
 #[tokio::test]

@@ -17,6 +17,8 @@ use super::wait::until;
 pub(crate) struct Redis {
     pub(crate) port: u16,
     arguments: Vec<String>,
+    /// What its own client needs to be let in.
+    login: Vec<String>,
     directory: TempDir,
     process: Process,
 }
@@ -29,13 +31,20 @@ impl Redis {
 
     /// The same with arguments of the test's own.
     pub(crate) fn with(arguments: &[&str]) -> Self {
+        Self::let_in(arguments, &[])
+    }
+
+    /// The same where its own client needs these to be let in. `PORT` is its port.
+    fn let_in(arguments: &[&str], login: &[&str]) -> Self {
         let directory = TempDir::with_prefix("redis-").unwrap();
         let port = free_port();
-        let arguments: Vec<String> = arguments.iter().map(|it| (*it).to_owned()).collect();
+        let own = |it: &&str| it.replace("PORT", &port.to_string());
+        let arguments: Vec<String> = arguments.iter().map(own).collect();
         let process = launch(port, &arguments, directory.path());
         Self {
             port,
             arguments,
+            login: login.iter().map(|it| (*it).to_owned()).collect(),
             directory,
             process,
         }
@@ -64,7 +73,11 @@ impl Redis {
 
     /// Runs a command on it.
     pub(crate) fn cli(&self, arguments: &[&str]) -> Answer {
-        cli(self.port, arguments)
+        let mut command = tied(&peer("redis-cli"));
+        command
+            .args(["-p", &self.port.to_string()])
+            .args(&self.login);
+        run(command.args(arguments))
     }
 
     /// All it keeps, keys and values.
@@ -85,6 +98,47 @@ pub(crate) struct Cluster(Vec<Redis>);
 
 impl Cluster {
     pub(crate) fn start() -> Self {
+        Self::let_in(&[], &[])
+    }
+
+    /// One that is spoken to over TLS alone, with certificates from `pki`, by the user `gate`.
+    pub(crate) fn secured(pki: &Path, password: &str) -> Self {
+        let file = |name: &str| pki.join(name).to_str().unwrap().to_owned();
+        let (ca, certificate, key) = (file("ca.pem"), file("cert.pem"), file("key.pem"));
+        let rule = format!(">{password}");
+        let arguments = [
+            "--port",
+            "0",
+            "--tls-port",
+            "PORT",
+            "--tls-cluster",
+            "yes",
+            "--tls-cert-file",
+            &certificate,
+            "--tls-key-file",
+            &key,
+            "--tls-ca-cert-file",
+            &ca,
+            "--tls-auth-clients",
+            "no",
+            "--user",
+            "gate",
+            "on",
+            &rule,
+            "~*",
+            "&*",
+            "+@all",
+            "--user",
+            "default",
+            "off",
+        ];
+        let login = [
+            "--tls", "--cacert", &ca, "--user", "gate", "--pass", password,
+        ];
+        Self::let_in(&arguments, &login)
+    }
+
+    fn let_in(more: &[&str], login: &[&str]) -> Self {
         let arguments = [
             "--cluster-enabled",
             "yes",
@@ -95,10 +149,12 @@ impl Cluster {
             "--appendfsync",
             "always",
         ];
-        let nodes: Vec<Redis> = (0..3).map(|_| Redis::with(&arguments)).collect();
+        let arguments = [&arguments, more].concat();
+        let nodes: Vec<Redis> = (0..3).map(|_| Redis::let_in(&arguments, login)).collect();
         let names = nodes.iter().map(|node| format!("127.0.0.1:{}", node.port));
         let mut create = tied(&peer("redis-cli"));
         create
+            .args(login)
             .args(["--cluster", "create"])
             .args(names)
             .arg("--cluster-yes");
@@ -229,15 +285,11 @@ fn keep(setup: Setup, ports: &[u16]) -> Setup {
 
 fn launch(port: u16, arguments: &[String], directory: &Path) -> Process {
     let mut command = tied(&peer("redis-server"));
+    if !arguments.iter().any(|it| it == "--tls-cluster") {
+        command.args(["--port", &port.to_string()]);
+    }
     command
-        .args([
-            "--port",
-            &port.to_string(),
-            "--bind",
-            "127.0.0.1",
-            "--save",
-            "",
-        ])
+        .args(["--bind", "127.0.0.1", "--save", ""])
         .arg("--dir")
         .arg(directory)
         .args(arguments);
