@@ -2,7 +2,7 @@
 //!
 //! One [`serve()`] for every door (pages and WebSockets, API, admin socket, monitor); what answers
 //! behind it is a [`Service`]. HTTP/1.1 in clear text, HTTP/1.1 and HTTP/2 inside TLS; WebSockets over
-//! HTTP/1.1 alone (decision 51). `guard` says who is turned away. [`Outbound`] is the other direction: what we
+//! HTTP/1.1 alone (decision 57). `guard` says who is turned away. [`Outbound`] is the other direction: what we
 //! ask of other services. Knows no role.
 
 pub mod announcement;
