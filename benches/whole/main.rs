@@ -116,10 +116,12 @@ fn hold_all(plan: &Plan, backends: &Backends, table: &mut Table) -> Result<()> {
             say(&format!("{count} idle sessions: {}", make.name()))?;
             let peer = start(plan, make, backends)?;
             let memory = peer.tree().memory_kib()? / 1024.0;
+            let own = peer.tree().own_memory_kib()? / 1024.0;
             let figures = measure::idle(&peer, count)?;
             let took = peer.took.as_secs_f64() * 1e3;
             table.add(make, vec![("start to ready, ms", took)]);
             table.add(make, vec![("memory at start, MiB", memory)]);
+            table.add(make, vec![("of it no page of a file, MiB", own)]);
             table.add(make, names.into_iter().zip(figures).collect());
             if make.forks() {
                 break;

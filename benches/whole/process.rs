@@ -24,12 +24,21 @@ impl Tree {
 
     /// The memory in use, shared pages divided by their users.
     pub(crate) fn memory_kib(self) -> Result<f64> {
+        self.pages_kib("Pss:")
+    }
+
+    /// That part of it which is no page of a file, such as of the program itself.
+    pub(crate) fn own_memory_kib(self) -> Result<f64> {
+        self.pages_kib("Pss_Anon:")
+    }
+
+    fn pages_kib(self, which: &str) -> Result<f64> {
         let mut kib = 0;
         for process in self.processes()? {
             let path = format!("/proc/{}/smaps_rollup", process.pid);
             // A child may have ended since.
             let text = fs::read_to_string(path).unwrap_or_default();
-            let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));
+            let line = text.lines().find_map(|line| line.strip_prefix(which));
             let number = line.and_then(|line| line.split_whitespace().next());
             kib += number.map_or(Ok(0), str::parse::<u64>)?;
         }

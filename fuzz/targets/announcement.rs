@@ -1,18 +1,24 @@
 //! PROXY headers of both versions: what is read is read to the header's end and no further, and a
 //! parser of the whole says the same as one fed from a stream.
-#![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use vncgate::http::announcement::{parse_binary, parse_line, read_announcement};
+use tokio::runtime::{Builder, Runtime};
 
-fuzz_target!(|bytes: &[u8]| {
+#[path = "../../src/http/announcement.rs"]
+mod parser;
+
+use parser::{parse_binary, parse_line, read_announcement};
+
+thread_local! {
+    static RUNTIME: Runtime = Builder::new_current_thread().build().expect("a runtime");
+}
+
+pub(crate) fn run(bytes: &[u8]) {
     let _line = parse_line(bytes);
     if let [command, family, rest @ ..] = bytes {
         let _binary = parse_binary(*command, *family, rest);
     }
     let mut left = bytes;
-    let runtime = tokio::runtime::Builder::new_current_thread().build();
-    let read = runtime.expect("a runtime").block_on(read_announcement(&mut left));
+    let read = RUNTIME.with(|runtime| runtime.block_on(read_announcement(&mut left)));
     if let Ok(announced) = read {
         let header = &bytes[..bytes.len() - left.len()];
         match header.strip_prefix(b"\r\n\r\n\0\r\nQUIT\n") {
@@ -23,4 +29,4 @@ fuzz_target!(|bytes: &[u8]| {
             None => assert_eq!(parse_line(header), Some(announced)),
         }
     }
-});
+}

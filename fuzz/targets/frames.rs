@@ -1,9 +1,10 @@
 //! The frame decoder on whatever a viewer sends, cut as the first byte says: it must not panic,
 //! and what it makes of the bytes must not depend on how they were cut.
-#![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use vncgate::proxy::ws::{Control, Decoder};
+#[path = "../../src/proxy/ws/mod.rs"]
+mod ws;
+
+use ws::{Control, Decoder};
 
 const LIMIT: usize = 4096;
 
@@ -26,10 +27,12 @@ fn decode(bytes: &[u8], size: usize) -> (Vec<u8>, Vec<Vec<u8>>, String) {
     (payload, pings, String::new())
 }
 
-fuzz_target!(|bytes: &[u8]| {
-    let Some((size, bytes)) = bytes.split_first() else { return };
+pub(crate) fn run(bytes: &[u8]) {
+    let Some((size, bytes)) = bytes.split_first() else {
+        return;
+    };
     let whole = decode(bytes, bytes.len().max(1));
     let pieces = decode(bytes, usize::from(*size).max(1));
     assert_eq!(whole, pieces);
     assert!(whole.0.len() <= bytes.len());
-});
+}

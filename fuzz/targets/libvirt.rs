@@ -1,13 +1,20 @@
 //! What a libvirt daemon sends: messages one behind the other, and the values in them. Nothing may
 //! panic, nothing may grow beyond the bytes that came, and a message reads back as it was.
-#![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use vncgate::compute::driver::libvirt::wire::Remote;
-use vncgate::compute::driver::libvirt::wire::frame::decode;
-use vncgate::compute::driver::libvirt::wire::xdr::Decoder;
+#[path = "../../src/compute/driver/libvirt/wire/error.rs"]
+mod error;
+#[path = "../../src/compute/driver/libvirt/wire/frame.rs"]
+mod frame;
+#[path = "../../src/compute/driver/libvirt/wire/procedure.rs"]
+mod procedure;
+#[path = "../../src/compute/driver/libvirt/wire/xdr.rs"]
+mod xdr;
 
-fuzz_target!(|bytes: &[u8]| {
+use error::Remote;
+use frame::decode;
+use xdr::Decoder;
+
+pub(crate) fn run(bytes: &[u8]) {
     let mut rest = bytes;
     while let Ok((frame, behind)) = decode(rest) {
         let whole = &rest[..rest.len() - behind.len()];
@@ -20,4 +27,4 @@ fuzz_target!(|bytes: &[u8]| {
         }
         rest = behind;
     }
-});
+}

@@ -1,18 +1,27 @@
 //! Whatever a VNC server says in its security handshake: nothing may panic, no more may be asked
 //! for than a handshake has, and it must come to an end.
-#![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use vncgate::model::{Password, Scheme};
-use vncgate::proxy::rfb::{Means, Negotiation, Next};
+use crate::model::{Password, Scheme};
+use crate::rfb::{Means, Negotiation, Next};
 
 /// The most that any one message has: a reason, or 255 subtypes.
 const LONGEST: usize = 1024;
 
-fuzz_target!(|bytes: &[u8]| {
-    let Some((flags, mut rest)) = bytes.split_first() else { return };
-    let all = [Scheme::X509Plain, Scheme::X509Vnc, Scheme::X509None, Scheme::VncAuth, Scheme::None];
-    let chosen = all.into_iter().enumerate().filter(|(bit, _)| flags & (1 << bit) != 0);
+pub(crate) fn run(bytes: &[u8]) {
+    let Some((flags, mut rest)) = bytes.split_first() else {
+        return;
+    };
+    let all = [
+        Scheme::X509Plain,
+        Scheme::X509Vnc,
+        Scheme::X509None,
+        Scheme::VncAuth,
+        Scheme::None,
+    ];
+    let chosen = all
+        .into_iter()
+        .enumerate()
+        .filter(|(bit, _)| flags & (1 << bit) != 0);
     let means = Means {
         schemes: chosen.map(|(_, scheme)| scheme).collect::<Vec<_>>().into(),
         knows_servers: flags & 32 != 0,
@@ -25,7 +34,9 @@ fuzz_target!(|bytes: &[u8]| {
         let next = match turn.next {
             Next::Read(length) => {
                 assert!((1..=LONGEST).contains(&length));
-                let Some((piece, left)) = rest.split_at_checked(length) else { return };
+                let Some((piece, left)) = rest.split_at_checked(length) else {
+                    return;
+                };
                 rest = left;
                 negotiation.take(piece)
             }
@@ -45,4 +56,4 @@ fuzz_target!(|bytes: &[u8]| {
             }
         }
     }
-});
+}

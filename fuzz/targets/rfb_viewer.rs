@@ -1,9 +1,7 @@
 //! Whatever a viewer says in its security handshake, cut as the first byte says: nothing may panic,
 //! and what it comes to must not depend on how it was cut.
-#![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use vncgate::proxy::rfb::{Heard, Reception};
+use crate::rfb::{Heard, Reception};
 
 /// What is sent, what is left for the server, and how it went.
 fn receive(bytes: &[u8], size: usize, asks: bool) -> (Vec<u8>, Vec<u8>, String) {
@@ -25,10 +23,12 @@ fn receive(bytes: &[u8], size: usize, asks: bool) -> (Vec<u8>, Vec<u8>, String) 
     (sent, left, format!("{last:?}"))
 }
 
-fuzz_target!(|bytes: &[u8]| {
-    let Some((size, bytes)) = bytes.split_first() else { return };
+pub(crate) fn run(bytes: &[u8]) {
+    let Some((size, bytes)) = bytes.split_first() else {
+        return;
+    };
     let (size, asks) = (usize::from(size >> 1).max(1), size & 1 != 0);
     let whole = receive(bytes, bytes.len().max(1), asks);
     assert_eq!(whole, receive(bytes, size, asks));
     assert!(whole.1.len() <= bytes.len());
-});
+}

@@ -1,6 +1,12 @@
 //! What a SASL server says in SCRAM. Nothing may panic.
-#![no_main]
 
-use libfuzzer_sys::fuzz_target;
+#[path = "../../src/compute/driver/libvirt/sasl/credentials.rs"]
+mod credentials;
+#[path = "../../src/compute/driver/libvirt/sasl/scram.rs"]
+mod parser;
 
-fuzz_target!(|bytes: &[u8]| vncgate::compute::driver::libvirt::sasl::fuzz_scram(bytes));
+use credentials::Credentials;
+
+pub(crate) fn run(bytes: &[u8]) {
+    parser::fuzz(bytes);
+}

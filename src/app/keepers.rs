@@ -9,11 +9,11 @@ use tokio::time::sleep;
 
 use super::memory;
 use super::settings::{limits, machine_name};
-use crate::config::{Config, TlsListener};
+use crate::config::{Config, Period, TlsListener};
 use crate::drain::Watch;
 use crate::http::{Door, Guard, Rules, Tls};
 use crate::telemetry::Metrics;
-use crate::tls::{Identity, Renewal, Server, TlsError, self_signed};
+use crate::tls::{Identity, Prepared, Renewal, Server, TlsError, self_signed};
 
 /// Between two looks at the files of certificates.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -36,17 +36,26 @@ pub(super) fn tls(config: &Config) -> Result<Option<Server>, TlsError> {
         );
         return Ok(Some(server));
     }
-    let identities: Vec<Identity> = config
-        .tls
-        .pairs()
-        .into_iter()
-        .map(|pair| Identity {
-            certificate: pair.certificate,
-            key: pair.key,
-        })
-        .collect();
+    let identities = identities(config);
     let some = !identities.is_empty();
     some.then(|| Server::read(identities)).transpose()
+}
+
+/// The certificates that the config names now, where it named some at the start. Blocks. Errors: a
+/// file that is of no use.
+pub(super) fn reread(config: &Config) -> Result<Option<Prepared>, TlsError> {
+    let identities = identities(config);
+    let some = !identities.is_empty();
+    some.then(|| Prepared::read(identities)).transpose()
+}
+
+fn identities(config: &Config) -> Vec<Identity> {
+    let pairs = config.tls.pairs().into_iter();
+    let identities = pairs.map(|pair| Identity {
+        certificate: pair.certificate,
+        key: pair.key,
+    });
+    identities.collect()
 }
 
 /// What this machine may be called in a URL.
@@ -139,33 +148,64 @@ pub(super) fn rules(config: &Config) -> Rules {
 }
 
 /// Shows the limits in force.
-pub(super) fn note_limits(config: &Config, metrics: &Metrics) {
-    let (proxy, limits) = (&config.proxy, &config.limits);
-    let number = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+fn note_limits(config: &Config, metrics: &Metrics) {
+    let (proxy, tls) = (&config.proxy, &config.tls);
     for (name, value) in [
-        ("max_sessions", number(proxy.max_sessions)),
         ("max_connections", number(proxy.max_connections)),
         ("max_header", number(proxy.max_header)),
-        ("max_frame", number(proxy.max_frame)),
-        (
-            "connections_per_address",
-            limits.connections_per_address.into(),
-        ),
-        (
-            "new_connections_per_address",
-            limits.new_connections_per_address.into(),
-        ),
-        (
-            "failed_tokens_per_address",
-            limits.failed_tokens_per_address.into(),
-        ),
-        ("memory", memory::ceiling(config)),
-        ("session_bandwidth", limits.session_bandwidth),
-        ("tenant_bandwidth", limits.tenant_bandwidth),
-        ("max_tunnels", number(config.rpc.max_tunnels)),
+        ("header_timeout_seconds", seconds(proxy.header_timeout)),
+        ("handshake_timeout_seconds", seconds(tls.handshake_timeout)),
+        ("max_tokens", number(config.auth.max_tokens)),
     ] {
         metrics.note_limit(name, value);
     }
+    note_other_limits(config, metrics);
+}
+
+/// Shows those in force that a config which is read again can change.
+pub(super) fn note_other_limits(config: &Config, metrics: &Metrics) {
+    let (proxy, auth, limits) = (&config.proxy, &config.auth, &config.limits);
+    let per_address = [
+        ("connections_per_address", limits.connections_per_address),
+        (
+            "new_connections_per_address",
+            limits.new_connections_per_address,
+        ),
+        (
+            "failed_tokens_per_address",
+            limits.failed_tokens_per_address,
+        ),
+    ];
+    let sessions = [
+        ("max_sessions", proxy.max_sessions),
+        ("max_sessions_on_all_proxies", auth.max_sessions),
+        ("max_sessions_per_instance", auth.max_sessions_per_instance),
+        ("max_sessions_per_caller", auth.max_sessions_per_caller),
+        ("max_sessions_per_address", auth.max_sessions_per_address),
+        ("max_frame", proxy.max_frame),
+        ("max_tunnels", config.rpc.max_tunnels),
+    ];
+    let others = [
+        ("connect_timeout_seconds", seconds(proxy.connect_timeout)),
+        ("memory", memory::ceiling(config)),
+        ("session_bandwidth", limits.session_bandwidth),
+        ("tenant_bandwidth", limits.tenant_bandwidth),
+    ];
+    let per_address = per_address.map(|(name, value)| (name, value.into()));
+    let sessions = sessions.map(|(name, value)| (name, number(value)));
+    for (name, value) in per_address.into_iter().chain(sessions).chain(others) {
+        metrics.note_limit(name, value);
+    }
+}
+
+fn number(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
+}
+
+/// Less than a second is not none.
+fn seconds(period: Period) -> u64 {
+    let begun = period.get().as_millis().div_ceil(1000);
+    u64::try_from(begun).unwrap_or(u64::MAX)
 }
 
 fn hsts(config: &Config) -> Option<HeaderValue> {

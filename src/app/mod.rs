@@ -189,7 +189,9 @@ impl App {
         let called = std::mem::take(&mut self.doors.rpc);
         clients::answer(called, &plan, &started.clients, &keys, &watch);
         let shared = self.addresses.api.is_empty() && plan.here.has(RoleName::Api);
-        let parts = started.parts(&self.config, self.pages, self.addresses, around.level);
+        let shown = self.tls.clone().filter(|_| !self.config.tls.self_signed);
+        let mut parts = started.parts(&self.config, self.pages, self.addresses, around.level);
+        parts.tls = shown;
         certificates::start(&parts.certificates, &parts.metrics, &watch);
         let (api, drain_timeout) = (parts.api.clone(), parts.drain_timeout.clone());
         let front = started.proxy.map(|proxy| Front {
@@ -241,6 +243,7 @@ impl Started {
             level,
             certificates: Live::new(certificates::files(config)),
             drain_timeout: Live::new(config.proxy.drain_timeout.get()),
+            tls: None,
             wiring: self.wiring.clone(),
             addresses,
             metrics: self.wiring.metrics.clone(),
@@ -369,6 +372,7 @@ impl Wiring {
         Monitor {
             auth: self.auth.clone(),
             compute: self.compute.clone(),
+            guard: self.guard.clone(),
             metrics: self.metrics.clone(),
             watch: self.watch.clone(),
         }

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use crate::auth::Auth;
 use crate::compute::Compute;
 use crate::drain::Watch;
-use crate::http::{Body, Peer, Reject, Service, json, text};
+use crate::http::{Body, Guard, Peer, Reject, Service, json, text};
 use crate::rpc::Client;
 use crate::telemetry::Metrics;
 
@@ -18,6 +18,7 @@ use crate::telemetry::Metrics;
 pub(super) struct Monitor {
     pub(super) auth: Option<Client<Auth>>,
     pub(super) compute: Option<Client<Compute>>,
+    pub(super) guard: Guard,
     pub(super) metrics: Metrics,
     pub(super) watch: Watch,
 }
@@ -27,6 +28,7 @@ pub(super) struct Monitor {
 struct Readiness {
     ready: bool,
     drain: String,
+    memory: String,
     /// Absent where nobody calls it.
     #[serde(skip_serializing_if = "Option::is_none")]
     auth: Option<String>,
@@ -35,6 +37,9 @@ struct Readiness {
 }
 
 const OK: &str = "ok";
+
+/// Whoever is sent here meanwhile would be turned away.
+const FULL: &str = "more memory is used than limits.memory allows; nothing new begins";
 
 /// How long a probe waits for the sources; balancers give up after a second or two.
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -60,6 +65,7 @@ impl Monitor {
     async fn readiness(&self) -> Response<Body> {
         let draining = self.watch.is_draining();
         let drain = if draining { "draining" } else { OK }.to_owned();
+        let memory = if self.guard.has_room() { OK } else { FULL }.to_owned();
         let auth = match &self.auth {
             Some(auth) => Some(tokens(auth).await),
             None => None,
@@ -68,7 +74,7 @@ impl Monitor {
             Some(compute) => Some(sources(compute).await),
             None => None,
         };
-        let checks = [Some(&drain), auth.as_ref(), compute.as_ref()];
+        let checks = [Some(&drain), Some(&memory), auth.as_ref(), compute.as_ref()];
         let ready = checks.into_iter().flatten().all(|check| check == OK);
         let status = if ready {
             StatusCode::OK
@@ -80,6 +86,7 @@ impl Monitor {
             &Readiness {
                 ready,
                 drain,
+                memory,
                 auth,
                 compute,
             },

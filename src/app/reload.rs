@@ -24,6 +24,7 @@ use crate::live::Live;
 use crate::process::Notifier;
 use crate::proxy::Proxy;
 use crate::telemetry::{Level, Metrics};
+use crate::tls::Server;
 use crate::web::Pages;
 
 /// Keys that count at once, as the config spells them; a table stands for all its keys. All others
@@ -64,6 +65,10 @@ const AT_ONCE: &[&str] = &[
     "rpc.max_tunnels",
     "web",
 ];
+
+/// These count at once where certificates are shown and go on to be: what speaks TLS was decided when
+/// the doors were opened.
+const CERTIFICATES: &[&str] = &["tls.certificate", "tls.extra", "tls.key"];
 
 /// Of these, what a source of tokens that somebody else makes took at the start.
 const FOREIGN: &[&str] = &["auth.url_ttl"];
@@ -109,6 +114,8 @@ pub(super) struct Parts {
     pub(super) tunnels: Option<Tunnels>,
     pub(super) level: Level,
     pub(super) certificates: Live<Vec<PathBuf>>,
+    /// What viewers are shown; nothing without TLS, or with a certificate that is in no file.
+    pub(super) tls: Option<Server>,
     pub(super) drain_timeout: Live<Duration>,
     pub(super) wiring: Wiring,
     pub(super) addresses: Addresses,
@@ -149,11 +156,14 @@ impl Inner {
     fn read(&self, before: &Config) -> Result<(Config, Reloaded), String> {
         let config = (self.reread)()?;
         self.parts.adopt(&config).map_err(|error| chain(&error))?;
-        let foreign = config.auth.source.is_foreign();
+        let ways = Ways {
+            foreign: config.auth.source.is_foreign(),
+            shown: self.parts.tls.is_some() && !config.tls.pairs().is_empty(),
+        };
         let mut changed = differences(before, &config);
-        changed.retain(|key| counts_at_once(key, foreign));
+        changed.retain(|key| ways.count_at_once(key));
         let mut restart = differences(&self.started, &config);
-        restart.retain(|key| !counts_at_once(key, foreign));
+        restart.retain(|key| !ways.count_at_once(key));
         Ok((config, Reloaded { changed, restart }))
     }
 
@@ -194,6 +204,10 @@ impl Parts {
         let api = build_api(config, &self.addresses, &self.wiring);
         let level = self.level.parse(&config.log.level);
         let level = level.map_err(|error| StartError::Level(error.to_string()))?;
+        let shown = match &self.tls {
+            Some(server) => keepers::reread(config)?.map(|read| (server, read)),
+            None => None,
+        };
         self.pages.exchange(pages);
         if let (Some(live), Some(api)) = (&self.api, api) {
             live.exchange(api);
@@ -208,11 +222,14 @@ impl Parts {
             tunnels.limit(config.rpc.max_tunnels);
         }
         self.wiring.guard.adopt(keepers::rules(config));
-        keepers::note_limits(config, &self.metrics);
+        keepers::note_other_limits(config, &self.metrics);
         self.certificates.exchange(certificates::files(config));
         self.drain_timeout
             .exchange(config.proxy.drain_timeout.get());
         self.level.set(level);
+        if let Some((server, read)) = shown {
+            server.show(read);
+        }
         Ok(())
     }
 }
@@ -243,14 +260,26 @@ fn compare(path: &str, before: &toml::Table, after: &toml::Table, found: &mut Ve
     }
 }
 
-fn counts_at_once(key: &str, foreign: bool) -> bool {
-    let within = |table: &&str| {
-        let rest = key.strip_prefix(*table);
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
-    };
-    let url = key.starts_with("proxy.") && key.ends_with("_url");
-    let taken = foreign && (url || FOREIGN.contains(&key));
-    AT_ONCE.iter().any(within) && !taken
+/// What of a process decides which keys count at once.
+#[derive(Clone, Copy, Debug, Default)]
+struct Ways {
+    /// Somebody else makes the tokens.
+    foreign: bool,
+    /// Certificates from files are shown, before and after.
+    shown: bool,
+}
+
+impl Ways {
+    fn count_at_once(self, key: &str) -> bool {
+        let within = |table: &&str| {
+            let rest = key.strip_prefix(*table);
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        let url = key.starts_with("proxy.") && key.ends_with("_url");
+        let taken = self.foreign && (url || FOREIGN.contains(&key));
+        let shown = self.shown && CERTIFICATES.contains(&key);
+        shown || (AT_ONCE.iter().any(within) && !taken)
+    }
 }
 
 const NONE: &str = "none";
@@ -293,7 +322,7 @@ mod tests {
             "proxy.vnc.ca_file",
         ];
         assert_eq!(found, keys);
-        assert!(found.iter().all(|key| counts_at_once(key, false)));
+        assert!(found.iter().all(|key| Ways::default().count_at_once(key)));
     }
 
     #[test]
@@ -301,10 +330,22 @@ mod tests {
         let opened = ["proxy.listen", "auth.source", "auth.max_tokens"];
         let dialled = ["compute.host", "keystone.url", "admin.socket", "log.format"];
         for key in opened.iter().chain(&dialled) {
-            assert!(!counts_at_once(key, false), "{key}");
+            assert!(!Ways::default().count_at_once(key), "{key}");
         }
-        assert!(counts_at_once("proxy.public_url", false));
-        assert!(!counts_at_once("proxy.public_url", true));
+        let (foreign, shown) = (true, true);
+        let foreign = Ways {
+            foreign,
+            ..Ways::default()
+        };
+        assert!(Ways::default().count_at_once("proxy.public_url"));
+        assert!(!foreign.count_at_once("proxy.public_url"));
+        let shown = Ways {
+            shown,
+            ..Ways::default()
+        };
+        assert!(!Ways::default().count_at_once("tls.extra"));
+        assert!(shown.count_at_once("tls.extra"));
+        assert!(!shown.count_at_once("tls.redirect_listen"));
     }
 
     #[test]

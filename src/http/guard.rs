@@ -135,9 +135,14 @@ impl Guard {
         self.0.full.store(full, Ordering::Relaxed);
     }
 
+    /// Whether there is memory for something new.
+    pub fn has_room(&self) -> bool {
+        !self.0.full.load(Ordering::Relaxed)
+    }
+
     /// Whether nothing new may begin for want of memory. Tells of it.
     pub fn is_full(&self) -> bool {
-        let full = self.0.full.load(Ordering::Relaxed);
+        let full = !self.has_room();
         if full {
             self.tell(Turned::Memory);
         }

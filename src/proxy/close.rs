@@ -10,7 +10,7 @@ use rustls::CertificateError;
 use crate::auth::{AuthError, Cause, NoConsole};
 use crate::compute::ComputeError;
 use crate::model::CorrelationId;
-use crate::tls::TlsError;
+use crate::tls::{TlsError, is_weak};
 
 use super::entry::{EntryError, Why};
 use super::preamble::NotOpened;
@@ -268,6 +268,7 @@ fn tls_sentence(error: &TlsError) -> &'static str {
             CertificateError::UnknownIssuer | CertificateError::BadSignature => {
                 "the certificate of the console's host is from a CA that is not known here"
             }
+            _ if is_weak(fault) => "the certificate of the console's host is too weak",
             _ => "the certificate of the console's host is not valid",
         },
         TlsError::CertificateWanted => {

@@ -13,12 +13,13 @@ use hyper::service::service_fn;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use super::carry::carry;
 use super::wire::{self, Body, LARGEST_REQUEST};
 use super::{Client, DEADLINE, Duplex, Keys, NAMES, Role, Streams};
 use crate::drain::Watch;
@@ -40,9 +41,6 @@ const PING: Duration = Duration::from_secs(10);
 
 /// How long a call's body may take.
 const BODY: Duration = Duration::from_secs(10);
-
-/// One read of a full socket, as the relay's.
-const BUFFER: usize = 64 << 10;
 
 /// How long accepting rests when the process has run out of descriptors.
 const REST: Duration = Duration::from_millis(50);
@@ -271,7 +269,7 @@ async fn hand_out(
         // Drained like a session: it is one, seen from here.
         watch.spawn_session(async move {
             tokio::select! {
-                () = carry(upgrade, stream) => {}
+                () = hand_over(upgrade, stream) => {}
                 () = closing.closing() => {}
             }
         });
@@ -279,14 +277,12 @@ async fn hand_out(
     response
 }
 
-/// Both ways, until both have ended or one fails. A buffer is one read of a full socket.
-async fn carry(upgrade: OnUpgrade, mut stream: Box<dyn Duplex>) {
+async fn hand_over(upgrade: OnUpgrade, mut stream: Box<dyn Duplex>) {
     let Ok(Ok(upgraded)) = timeout(GREETING, upgrade).await else {
         return;
     };
     let mut caller = TokioIo::new(upgraded);
-    let carried = copy_bidirectional_with_sizes(&mut caller, &mut stream, BUFFER, BUFFER).await;
-    if let Err(error) = carried {
+    if let Err(error) = carry(&mut caller, &mut stream).await {
         tracing::debug!(%error, "a stream between processes ended early");
     }
 }

@@ -7,6 +7,7 @@
 //! Everything that is called can fail to be reached, so
 //! every role's error can hold [`Unreachable`].
 
+mod carry;
 mod desk;
 mod far;
 mod feed;

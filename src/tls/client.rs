@@ -17,7 +17,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::files::{self, BadFile};
-use super::verify::AnyName;
+use super::verify::{AnyName, Careful};
 use super::words::{describe, is_about_certificates, rustls_error};
 
 /// What a connection is made with.
@@ -224,12 +224,14 @@ fn verifier(
     provider: &Arc<CryptoProvider>,
     settings: &Settings,
 ) -> Result<Arc<dyn ServerCertVerifier>, TlsError> {
-    let builder = WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(provider));
+    let provider = Arc::clone(provider);
+    let builder = WebPkiServerVerifier::builder_with_provider(Arc::clone(&roots), provider);
     let verifier = builder.build();
     let verifier = verifier.map_err(|why| TlsError::Handshake(io::Error::other(why)))?;
-    Ok(if settings.check_name {
+    let verifier: Arc<dyn ServerCertVerifier> = if settings.check_name {
         verifier
     } else {
         Arc::new(AnyName(verifier))
-    })
+    };
+    Ok(Arc::new(Careful::new(verifier, roots)))
 }

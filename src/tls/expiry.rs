@@ -55,7 +55,7 @@ pub fn not_after(certificate: &[u8]) -> Option<SystemTime> {
 }
 
 /// The tag and the content of a DER element, and what follows it. Tags of one byte suffice here.
-fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+pub(super) fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (tag, rest) = bytes.split_first()?;
     let (length, rest) = rest.split_first()?;
     let (length, rest) = match length {

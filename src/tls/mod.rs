@@ -14,6 +14,7 @@ mod mutual;
 mod self_signed;
 mod server;
 mod verify;
+mod weak;
 mod words;
 
 pub use client::{Connector, Identity, Settings, TlsError};
@@ -22,6 +23,7 @@ pub use files::BadFile;
 pub use fresh::Fresh;
 pub use mutual::{BadMutual, Mutual, MutualFiles, Speech, role_name, roles_of};
 pub use self_signed::self_signed;
-pub use server::{Renewal, Server, speaks_h2};
-pub use verify::Anybody;
+pub use server::{Prepared, Renewal, Server, speaks_h2};
+pub use verify::{Anybody, Careful};
+pub use weak::is_weak;
 pub use words::{date, describe, is_about_certificates, rustls_error};

@@ -32,15 +32,21 @@ pub struct Server {
 
 /// The certificates that there are. The first is for everybody else.
 struct Shelf {
-    identities: Vec<Identity>,
     shown: Mutex<Shown>,
 }
 
 #[derive(Default)]
 struct Shown {
+    identities: Arc<[Identity]>,
     keys: Vec<Arc<CertifiedKey>>,
     /// What was last found wrong with the files.
     complaint: Option<String>,
+}
+
+/// Certificates and keys that were read and are not shown yet.
+pub struct Prepared {
+    identities: Vec<Identity>,
+    keys: Vec<Arc<CertifiedKey>>,
 }
 
 /// What a look at the files has brought.
@@ -57,9 +63,7 @@ pub enum Renewal {
 impl Server {
     /// Reads certificates and keys, one pair at least. Blocks. Errors: `File`, `Own`.
     pub fn read(identities: Vec<Identity>) -> Result<Self, TlsError> {
-        let provider = provider();
-        let keys = read_all(&identities, &provider)?;
-        Self::of(identities, keys, provider)
+        Self::of(Prepared::read(identities)?, provider())
     }
 
     /// Shows this certificate to everybody, for as long as the process runs.
@@ -70,22 +74,17 @@ impl Server {
         let provider = provider();
         let unusable = |why| TlsError::Handshake(io::Error::other(why));
         let key = CertifiedKey::from_der(vec![certificate], key, &provider).map_err(unusable)?;
-        Self::of(Vec::new(), vec![Arc::new(key)], provider)
+        let prepared = Prepared {
+            identities: Vec::new(),
+            keys: vec![Arc::new(key)],
+        };
+        Self::of(prepared, provider)
     }
 
-    fn of(
-        identities: Vec<Identity>,
-        keys: Vec<Arc<CertifiedKey>>,
-        provider: Arc<CryptoProvider>,
-    ) -> Result<Self, TlsError> {
+    fn of(prepared: Prepared, provider: Arc<CryptoProvider>) -> Result<Self, TlsError> {
         let unusable = |why| TlsError::Handshake(io::Error::other(why));
-        let shown = Shown {
-            keys,
-            complaint: None,
-        };
         let shelf = Arc::new(Shelf {
-            identities,
-            shown: Mutex::new(shown),
+            shown: Mutex::new(prepared.into()),
         });
         let resolver: Arc<dyn ResolvesServerCert> = Arc::<Shelf>::clone(&shelf);
         let mut config = ServerConfig::builder_with_provider(provider)
@@ -113,14 +112,23 @@ impl Server {
             .await
     }
 
+    /// Shows these in place of those before, from the next connection on.
+    pub fn show(&self, prepared: Prepared) {
+        *self.shelf.shown() = prepared.into();
+    }
+
     /// Reads the files again; the next connection sees what has changed. Blocks.
     pub fn renew(&self) -> Renewal {
-        let identities = &self.shelf.identities;
+        let identities = Arc::clone(&self.shelf.shown().identities);
         if identities.is_empty() {
             return Renewal::Same;
         }
-        let read = read_all(identities, &provider());
+        let read = read_all(&identities, &provider());
         let mut shown = self.shelf.shown();
+        if !Arc::ptr_eq(&identities, &shown.identities) {
+            // others are shown by now
+            return Renewal::Same;
+        }
         match read {
             Err(error) => {
                 let words = error.to_string();
@@ -141,6 +149,30 @@ impl Server {
                 Renewal::Changed
             }
         }
+    }
+}
+
+impl Prepared {
+    /// Reads certificates and keys, one pair at least. Blocks. Errors: `File`, `Own`.
+    pub fn read(identities: Vec<Identity>) -> Result<Self, TlsError> {
+        let keys = read_all(&identities, &provider())?;
+        Ok(Self { identities, keys })
+    }
+}
+
+impl From<Prepared> for Shown {
+    fn from(Prepared { identities, keys }: Prepared) -> Self {
+        Self {
+            identities: identities.into(),
+            keys,
+            complaint: None,
+        }
+    }
+}
+
+impl fmt::Debug for Prepared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Prepared").field(&self.identities).finish()
     }
 }
 
@@ -212,7 +244,9 @@ impl fmt::Debug for Server {
 
 impl fmt::Debug for Shelf {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Shelf").field(&self.identities).finish()
+        f.debug_tuple("Shelf")
+            .field(&self.shown().identities)
+            .finish()
     }
 }
 

@@ -6,7 +6,11 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
+use rustls::{
+    CertificateError, DigitallySignedStruct, Error, OtherError, RootCertStore, SignatureScheme,
+};
+
+use super::weak::weakness;
 
 /// Takes any server for the right one.
 #[derive(Debug)]
@@ -94,5 +98,90 @@ impl ServerCertVerifier for AnyName {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.supported_verify_schemes()
+    }
+}
+
+/// Believes whom the other verifier believes, and says of those it does not whether they are weak.
+#[derive(Debug)]
+pub struct Careful {
+    verifier: Arc<dyn ServerCertVerifier>,
+    roots: Arc<RootCertStore>,
+}
+
+impl Careful {
+    /// Around `verifier`, which goes by `roots`.
+    pub fn new(verifier: Arc<dyn ServerCertVerifier>, roots: Arc<RootCertStore>) -> Self {
+        Self { verifier, roots }
+    }
+
+    /// The same error, or what is weak, where that may be the reason.
+    fn explain(&self, error: Error, chain: &[&CertificateDer<'_>]) -> Error {
+        let weak = is_about_signatures(&error).then(|| {
+            let mut weak = chain.iter().map(|it| weakness(it, &self.roots));
+            weak.find_map(|it| it)
+        });
+        let other = |weak| CertificateError::Other(OtherError(Arc::new(weak)));
+        weak.flatten()
+            .map_or(error, |weak| Error::InvalidCertificate(other(weak)))
+    }
+}
+
+fn is_about_signatures(error: &Error) -> bool {
+    use CertificateError as Fault;
+    matches!(
+        error,
+        Error::InvalidCertificate(
+            Fault::UnknownIssuer
+                | Fault::BadSignature
+                | Fault::UnsupportedSignatureAlgorithmContext { .. }
+                | Fault::UnsupportedSignatureAlgorithmForPublicKeyContext { .. }
+        )
+    )
+}
+
+impl ServerCertVerifier for Careful {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        let inner = &self.verifier;
+        let verified =
+            inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        verified.map_err(|error| {
+            let chain: Vec<_> = std::iter::once(end_entity).chain(intermediates).collect();
+            self.explain(error, &chain)
+        })
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let verified = self
+            .verifier
+            .verify_tls12_signature(message, certificate, signed);
+        verified.map_err(|error| self.explain(error, &[certificate]))
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let verified = self
+            .verifier
+            .verify_tls13_signature(message, certificate, signed);
+        verified.map_err(|error| self.explain(error, &[certificate]))
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.verifier.supported_verify_schemes()
     }
 }

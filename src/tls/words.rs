@@ -7,6 +7,8 @@ use std::time::{Duration, UNIX_EPOCH};
 use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription, CertificateError, Error as RustlsError};
 
+use super::weak;
+
 /// Continues a sentence about a certificate that `ca` (a file) had to have signed.
 pub fn describe(fault: &CertificateError, ca: &dyn fmt::Display) -> String {
     match fault {
@@ -30,7 +32,16 @@ pub fn describe(fault: &CertificateError, ca: &dyn fmt::Display) -> String {
         CertificateError::InvalidPurposeContext { required, .. } => {
             format!("is not meant for this (it lacks {required})")
         }
-        other => format!("is not valid: {other}"),
+        CertificateError::UnsupportedSignatureAlgorithmContext { .. }
+        | CertificateError::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+            "is signed in a way that is not known here (RSA with SHA-256 or more, ECDSA with P-256 or \
+             P-384, and Ed25519 are)"
+                .to_owned()
+        }
+        other => weak::found(other).map_or_else(
+            || format!("is not valid: {other}"),
+            |weak| weak.to_string(),
+        ),
     }
 }
 

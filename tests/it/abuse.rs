@@ -341,6 +341,10 @@ fn without_memory_nothing_new_begins_and_what_runs_goes_on() {
     assert!(answer.contains("Retry-After"), "{answer}");
     assert_eq!(gateway.watch("/healthz").status, 200);
     assert!(gateway.metric("vncgate_turned_away_total", "memory") >= 1.0);
+    let ready = gateway.watch("/readyz");
+    assert_eq!(ready.status, 503, "nobody is to be sent here");
+    let words = "\"memory\":\"more memory is used than limits.memory allows";
+    assert!(ready.text().contains(words), "{ready:?}");
 }
 
 #[test]

@@ -12,11 +12,12 @@ use socket2::{Domain, Socket, Type};
 use tempfile::TempDir;
 
 use crate::rig::certificates::Authority;
+use crate::rig::deployment::Plan;
 use crate::rig::gateway::{Answer, Gateway, Setup, vncgate};
 use crate::rig::libvirtd::{Libvirtd, loopback};
 use crate::rig::nginx::{Nginx, UPGRADES};
 use crate::rig::peers::{Closed, Peer};
-use crate::rig::process::tied;
+use crate::rig::process::{peer, tied};
 use crate::rig::qemu::Qemu;
 use crate::rig::tls::TlsFront;
 use crate::rig::xvnc::{self, Xvnc};
@@ -69,8 +70,12 @@ fn steps(answer: &Answer) -> Vec<Value> {
 }
 
 fn step(gateway: &Gateway, name: &str) -> Value {
-    let answer = doctor_of(gateway, &["-o", "json"]);
-    let found = steps(&answer).into_iter().find(|it| it["step"] == name);
+    step_of(&doctor_of(gateway, &["-o", "json"]), name)
+}
+
+#[track_caller]
+fn step_of(answer: &Answer, name: &str) -> Value {
+    let found = steps(answer).into_iter().find(|it| it["step"] == name);
     found.unwrap_or_else(|| panic!("no step {name} in {answer:?}"))
 }
 
@@ -142,6 +147,94 @@ fn the_doctor_needs_no_instance_to_look_at_the_way_in() {
     assert_eq!(outcome("instance"), "none");
     assert_eq!(outcome("websocket"), "ok");
     assert_eq!(outcome("first pixels"), "none");
+    let left = "not walked, because no instance runs: display, display's port, vnc server, token, \
+                console, first pixels";
+    assert_eq!(answer.json()["not_walked"], left);
+    let table = doctor_of(&gateway, &[]);
+    assert!(table.stdout.ends_with(&format!("\n{left}\n")), "{table:?}");
+}
+
+#[test]
+fn a_display_that_only_the_gateway_reaches_is_no_fault() {
+    let (street, xvnc) = (Street::new(), Xvnc::unix(xvnc::BLUE));
+    let place = TempDir::with_prefix("vncgate-far-").unwrap();
+    let socket = Path::new(xvnc.address().strip_prefix("unix:").unwrap());
+    let (there, here) = (socket.parent().unwrap(), place.path());
+    let address = format!("unix:{}/vnc.sock", here.display());
+    // What is an empty directory here is the display's where the gateway runs.
+    let mounted = format!(
+        "mount --bind {} {} && exec \"$0\" \"$@\"",
+        there.display(),
+        here.display()
+    );
+    let gateway = street.setup(&address).start_with(|binary| {
+        let mut command = tied(&peer("unshare"));
+        command
+            .args(["--mount", "--", "sh", "-c", &mounted])
+            .arg(binary);
+        command
+    });
+
+    let answer = doctor_of(&gateway, &["-o", "json"]);
+
+    assert_eq!(answer.code, 0, "{answer:?}");
+    let port = step_of(&answer, "display's port");
+    let what = port["what"].as_str().unwrap();
+    assert_eq!(port["outcome"], "none", "{port}");
+    assert!(
+        what.starts_with("not reachable from this machine ("),
+        "{port}"
+    );
+    assert!(what.contains("No such file"), "{port}");
+    assert!(what.ends_with("; the gateway reaches it"), "{port}");
+    assert_eq!(step_of(&answer, "first pixels")["outcome"], "ok");
+}
+
+#[test]
+fn a_way_that_ends_before_the_console_is_told_and_no_display_is_blamed() {
+    let (street, nobody) = (Street::new(), Closed::new());
+    let _front = Nginx::before(&nobody.address(), &street.front(), UPGRADES);
+    let gateway = street.fronted(&nobody.address()).start();
+
+    let what = "answered with 502 Bad Gateway by nginx";
+    let answer = assert_fails(&gateway, "page", what, "does not reach vncgate");
+
+    let port = step_of(&answer, "display's port");
+    assert_eq!(port["outcome"], "none", "{port}");
+    assert!(
+        port["what"].as_str().unwrap().contains("before it showed"),
+        "{port}"
+    );
+}
+
+#[test]
+fn where_the_api_runs_alone_the_way_is_walked_through_the_proxy_elsewhere() {
+    let peer = Peer::echo();
+    let deployment = Plan::of_four().instance("web-1", &peer.address()).start();
+    let config = &deployment.node("api").config;
+
+    let answer = vncgate(&[
+        "doctor",
+        "--config",
+        config.to_str().unwrap(),
+        "--timeout",
+        "10s",
+        "-o",
+        "json",
+    ]);
+
+    // The echo has no picture to show, and is reached.
+    let listener = step_of(&answer, "listener");
+    assert_eq!(listener["outcome"], "note", "{listener}");
+    assert!(
+        listener["what"]
+            .as_str()
+            .unwrap()
+            .contains("nobody listens at")
+    );
+    assert_eq!(step_of(&answer, "roles")["outcome"], "ok");
+    assert_eq!(step_of(&answer, "websocket")["outcome"], "ok");
+    assert_eq!(step_of(&answer, "console")["outcome"], "ok");
 }
 
 #[test]
@@ -359,7 +452,8 @@ fn bytes_that_are_held_back_behind_the_upgrade_are_recognized() {
 fn a_display_whose_port_refuses_or_is_silent_is_recognized() {
     let (street, closed) = (Street::new(), Closed::new());
     let gateway = street.setup(&closed.address()).start();
-    let what = "takes no connection: Connection refused";
+    let what = "takes no connection: Connection refused (os error 111); nor does the gateway get \
+                there: the console is refused with 4005";
     assert_fails(&gateway, "display's port", what, "nobody listens there");
     drop(gateway);
 

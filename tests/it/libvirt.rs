@@ -59,7 +59,7 @@ fn every_vnc_display_is_handed_over_whatever_it_listens_on() {
 
 #[test]
 fn an_encrypted_display_is_handed_over_and_is_refused_in_words_where_it_is_dialled() {
-    let libvirtd = Libvirtd::with_tls_displays();
+    let libvirtd = Libvirtd::with_tls_displays(false);
     libvirtd.create("web", &format!("{AUTOPORT}{SCREEN}"));
     let near = gateway_of(&libvirtd);
     let far = looking_at(&libvirtd).start();

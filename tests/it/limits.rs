@@ -1,13 +1,16 @@
 //! What clients may take at most, and what they are told when they want more.
 
 use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use crate::reload::{hang_up, rewrite, set};
 use crate::rig::gateway::Setup;
 use crate::rig::http::{Request, Response, connect};
 use crate::rig::peers::Peer;
 use crate::rig::rfb::shake_hands;
 use crate::rig::wait::until;
+use crate::tls_viewer::Files;
 
 #[test]
 fn a_session_too_many_is_told_to_come_back_and_may_once_another_ends() {
@@ -69,6 +72,91 @@ fn a_client_that_sends_no_request_is_let_go() {
             "{answer}"
         );
     }
+}
+
+#[test]
+fn no_listener_waits_longer_for_a_head_than_it_may() {
+    let files = Files::new();
+    let setup = files
+        .setup()
+        .set("proxy", "header_timeout", "1s")
+        .set("tls", "redirect_listen", vec!["127.0.0.1:0"])
+        .set("api", "listen", vec!["127.0.0.1:0"]);
+    let gateway = setup.start();
+    let ready = gateway.wait_for_event("readiness", |event| event["message"] == "ready");
+    let address = |name: &str| ready[name].as_str().unwrap().parse().unwrap();
+    let tls = |to| files.client().connect(to, "127.0.0.1").unwrap();
+    let (api, redirect) = (address("api"), address("redirect"));
+    let doors: [(&str, &dyn Fn() -> Box<dyn Pipe>); 5] = [
+        ("public", &|| Box::new(tls(gateway.listen))),
+        ("api", &|| Box::new(tls(api))),
+        ("monitor", &|| Box::new(connect(gateway.monitor))),
+        ("redirect", &|| Box::new(connect(redirect))),
+        ("admin", &|| {
+            Box::new(UnixStream::connect(&gateway.admin).unwrap())
+        }),
+    ];
+
+    for (name, open) in doors {
+        let (mut pipe, started) = (open(), Instant::now());
+        pipe.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+            .unwrap();
+        pipe.flush().unwrap();
+        let _reset = pipe.read_to_end(&mut Vec::new()).is_err();
+        assert!(started.elapsed() < Duration::from_secs(10), "{name}");
+    }
+}
+
+/// Any stream to a door.
+trait Pipe: Read + Write {}
+
+impl<T: Read + Write> Pipe for T {}
+
+#[test]
+fn every_limit_stands_in_the_metrics_and_follows_a_reload() {
+    let setup = Setup::new().set("proxy", "header_timeout", "7s");
+    let setup = setup.set("auth", "max_sessions_per_address", 3);
+    let gateway = setup.set("proxy", "max_header", 9000).start();
+    let limit = |name: &str| {
+        let label = format!("name=\"{name}\"");
+        let page = gateway.watch("/metrics").text();
+        assert!(page.contains(&label), "{name}");
+        gateway.metric("vncgate_limit", &label)
+    };
+
+    for (name, value) in [
+        ("header_timeout_seconds", 7.0),
+        ("handshake_timeout_seconds", 10.0),
+        ("connect_timeout_seconds", 5.0),
+        ("max_header", 9000.0),
+        ("max_frame", 1_048_576.0),
+        ("max_connections", 2000.0),
+        ("max_sessions", 10_000.0),
+        ("max_sessions_on_all_proxies", 0.0),
+        ("max_sessions_per_instance", 0.0),
+        ("max_sessions_per_caller", 0.0),
+        ("max_sessions_per_address", 3.0),
+        ("max_tokens", 100_000.0),
+        ("connections_per_address", 500.0),
+        ("new_connections_per_address", 200.0),
+        ("failed_tokens_per_address", 10.0),
+        ("session_bandwidth", 0.0),
+        ("tenant_bandwidth", 0.0),
+    ] {
+        assert!((limit(name) - value).abs() < 0.1, "{name}: {}", limit(name));
+    }
+    assert!(limit("memory") > 1e6);
+    rewrite(&gateway, |config| {
+        set(config, "auth", "max_sessions_per_address", 4);
+        set(config, "proxy", "max_header", 10_000);
+    });
+    let _event = hang_up(&gateway);
+    assert!((limit("max_sessions_per_address") - 4.0).abs() < 0.1);
+    let at_the_next_start = limit("max_header");
+    assert!(
+        (at_the_next_start - 9000.0).abs() < 0.1,
+        "{at_the_next_start}"
+    );
 }
 
 #[test]

@@ -13,21 +13,21 @@ use crate::rig::peers::Peer;
 use crate::rig::rfb::shake_hands;
 
 /// Writes other values into a running gateway's config file.
-fn rewrite(gateway: &Gateway, change: impl FnOnce(&mut toml::Table)) {
+pub(crate) fn rewrite(gateway: &Gateway, change: impl FnOnce(&mut toml::Table)) {
     let text = fs::read_to_string(&gateway.config).unwrap();
     let mut config = toml::from_str(&text).unwrap();
     change(&mut config);
     fs::write(&gateway.config, toml::to_string(&config).unwrap()).unwrap();
 }
 
-fn set(config: &mut toml::Table, table: &str, key: &str, value: impl Into<toml::Value>) {
+pub(crate) fn set(config: &mut toml::Table, table: &str, key: &str, value: impl Into<toml::Value>) {
     let empty = toml::Value::Table(toml::Table::new());
     let table = config.entry(table).or_insert(empty);
     let table = table.as_table_mut().unwrap();
     table.insert(key.to_owned(), value.into());
 }
 
-fn hang_up(gateway: &Gateway) -> Value {
+pub(crate) fn hang_up(gateway: &Gateway) -> Value {
     gateway.signal(Signal::HUP);
     gateway.wait_for_event("that the config was read again", |event| {
         let message = event["message"].as_str().unwrap_or_default();

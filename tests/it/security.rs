@@ -4,15 +4,17 @@
 use std::fs;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::thread;
+use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::rig::browser::browse;
 use crate::rig::certificates::Authority;
-use crate::rig::gateway::{Gateway, Setup};
+use crate::rig::gateway::{Gateway, Setup, run};
 use crate::rig::libvirtd::Libvirtd;
 use crate::rig::peers::Peer;
 use crate::rig::qemu::{self, Qemu};
@@ -86,9 +88,9 @@ fn ended(gateway: &Gateway) -> Value {
 fn assert_refused(gateway: &Gateway, sentence: &str, words: &str) {
     let closed = gateway.open("web").expect_close();
     assert_eq!(closed.code, Some(4006), "{closed:?}");
-    assert!(closed.reason.contains(sentence), "{closed:?}");
     assert!(!closed.reason.contains("127.0.0.1"), "{closed:?}");
     let event = gateway.wait_for_event("the refusal", |event| event["code"] == 4006);
+    assert!(closed.reason.contains(sentence), "{closed:?} {event}");
     let reason = event["reason"].as_str().unwrap();
     assert!(reason.contains(words), "{reason}");
 }
@@ -346,6 +348,62 @@ fn a_server_with_a_bad_certificate_is_refused_with_what_is_bad() {
         );
 
         assert_refused(&gateway, sentence, words);
+    }
+}
+
+/// A CA of `openssl`'s and a certificate of it, with RSA keys of these many bits and this signature,
+/// as `weak-ca.pem`, `weak.pem` and `weak.key`.
+fn weak(place: &Path, (ca, own): (u32, u32), digest: &str) {
+    let script = format!(
+        "openssl req -x509 -newkey rsa:{ca} -nodes -keyout ca.key -out weak-ca.pem -subj /CN=weak -days 9 \
+           -addext keyUsage=keyCertSign &&
+         openssl req -newkey rsa:{own} -nodes -keyout weak.key -out csr -subj /CN=127.0.0.1 &&
+         echo subjectAltName=IP:127.0.0.1 >names &&
+         openssl x509 -req -in csr -CA weak-ca.pem -CAkey ca.key -CAcreateserial -days 9 -{digest} \
+           -extfile names -out weak.pem"
+    );
+    let mut openssl = Command::new("sh");
+    let made = run(openssl.arg("-c").arg(script).current_dir(place));
+    assert_eq!(made.code, 0, "{made:?}");
+}
+
+#[test]
+fn a_server_with_a_weak_certificate_is_refused_with_what_is_weak() {
+    for (bits, digest, words) in [
+        (
+            (2048, 1024),
+            "sha256",
+            "it has an RSA key of 1024 bits, and 2048 are the least",
+        ),
+        (
+            (1024, 2048),
+            "sha256",
+            "its CA has an RSA key of 1024 bits, and 2048 are the least",
+        ),
+        (
+            (2048, 2048),
+            "sha1",
+            "it is signed with SHA-1, which can be forged",
+        ),
+        (
+            (2048, 2048),
+            "md5",
+            "it is signed with MD5, which can be forged",
+        ),
+    ] {
+        let place = TempDir::with_prefix("vncgate-weak-").unwrap();
+        weak(place.path(), bits, digest);
+        let path = |name: &str| place.path().join(name).to_str().unwrap().to_owned();
+        let (peer, _openssl) = vencrypt::weak_server(place.path(), "weak");
+        let ca = path("weak-ca.pem");
+        let gateway = gateway(&peer.address(), &[("ca_file", ca.into())]);
+
+        let words = format!("its certificate is too weak: {words}");
+        assert_refused(
+            &gateway,
+            "certificate of the console's host is too weak",
+            &words,
+        );
     }
 }
 
@@ -781,34 +839,52 @@ fn libvirt_is_not_asked_for_passwords_where_the_config_forbids_it() {
     );
 }
 
+/// A gateway that dials the displays of this libvirtd's guests, with these of its own files.
+fn looking(libvirtd: &Libvirtd, own: &[(&str, &str)]) -> Gateway {
+    let socket = libvirtd.uri().replace("libvirt-sock", "libvirt-sock-ro");
+    let file = |name: &str| libvirtd.pki().join(name).to_str().unwrap().to_owned();
+    let mut vnc = toml::Table::from_iter([("security".to_owned(), vec!["vencrypt"].into())]);
+    for (key, name) in own {
+        vnc.insert((*key).to_owned(), file(name).into());
+    }
+    let setup = Setup::new().hypervisor("looking", &socket);
+    let setup = setup.set_host("readonly", true);
+    setup.set_host("vnc", vnc).start()
+}
+
 #[test]
 fn a_display_of_libvirts_with_tls_is_dialled_with_its_ca() {
-    let libvirtd = Libvirtd::with_tls_displays();
     let display = "<graphics type='vnc' port='-1' autoport='yes'/>";
-    libvirtd.create("web", &format!("{display}{SCREEN}"));
-    let socket = libvirtd.uri().replace("libvirt-sock", "libvirt-sock-ro");
-    let ca = libvirtd.pki().join("ca-cert.pem");
-    let own = toml::Table::from_iter([
-        ("security".to_owned(), vec!["vencrypt"].into()),
-        ("ca_file".to_owned(), ca.to_str().unwrap().into()),
-    ]);
-    let gateway = Setup::new()
-        .hypervisor("looking", &socket)
-        .set_host("readonly", true)
-        .set_host("vnc", own)
-        .start();
+    let ca = ("ca_file", "ca-cert.pem");
+    let own = [
+        ca,
+        ("cert_file", "client-cert.pem"),
+        ("key_file", "client-key.pem"),
+    ];
+    // As `vnc_tls_x509_verify` of its qemu.conf says.
+    for (verify, files) in [(false, &own[..1]), (true, &own[..])] {
+        let libvirtd = Libvirtd::with_tls_displays(verify);
+        libvirtd.create("web", &format!("{display}{SCREEN}"));
+        if verify {
+            let closed = looking(&libvirtd, &[ca]).open("web").expect_close();
+            assert_eq!(closed.code, Some(4006), "{closed:?}");
+            let words = "wants a client certificate, and the gateway has none";
+            assert!(closed.reason.contains(words), "{closed:?}");
+        }
 
-    let mut viewer = Viewer::new(gateway.open("web"));
-    viewer.wait_for_pixel(100, 100, qemu::BLUE);
-    viewer.type_text("b");
-    viewer.wait_for_pixel(100, 100, qemu::GREEN);
-    drop(viewer);
+        let gateway = looking(&libvirtd, files);
+        let mut viewer = Viewer::new(gateway.open("web"));
+        viewer.wait_for_pixel(100, 100, qemu::BLUE);
+        viewer.type_text("b");
+        viewer.wait_for_pixel(100, 100, qemu::GREEN);
+        drop(viewer);
 
-    let ended = ended(&gateway);
-    assert_eq!(
-        (&ended["security"], &ended["way"]),
-        (&"x509none".into(), &"tls".into())
-    );
+        let ended = ended(&gateway);
+        assert_eq!(
+            (&ended["security"], &ended["way"]),
+            (&"x509none".into(), &"tls".into())
+        );
+    }
 }
 
 #[test]
@@ -867,6 +943,50 @@ fn certificates_that_end_soon_are_told_in_the_log_and_in_the_metrics() {
         let fine = left("ca-cert.pem") > 365.0 && left("old-cert.pem").abs() < 0.01;
         (fine && page.contains("old-cert.pem")).then_some(())
     });
+}
+
+#[test]
+fn thirty_seven_and_one_days_before_its_end_a_certificate_of_either_side_is_told_once() {
+    const DAY: Duration = Duration::from_hours(24);
+    let (files, peer) = (Files::new(), Peer::echo());
+    let pki = files.place.path().join("short");
+    let authority = Authority::new(&pki, "ca.pem");
+    for (file, left) in [("month", DAY * 20), ("week", DAY * 5), ("day", DAY / 2)] {
+        authority.vouch_until(left, &format!("{file}.pem"), &format!("{file}.key"));
+    }
+    let path = |name: &str| files.path(&format!("short/{name}"));
+    let extra = toml::Table::from_iter([
+        ("certificate".to_owned(), path("day.pem").into()),
+        ("key".to_owned(), path("day.key").into()),
+    ]);
+    let setup = Setup::new().instance("web", &peer.address());
+    let setup = setup.set("tls", "certificate", path("month.pem"));
+    let setup = setup.set("tls", "key", path("month.key"));
+    let setup = setup.set("tls", "extra", vec![toml::Value::Table(extra)]);
+    let own = [
+        ("ca_file", files.path("pki/ca-cert.pem").into()),
+        ("cert_file", path("week.pem").into()),
+        ("key_file", path("week.key").into()),
+    ];
+    let gateway = meeting(setup, &own).start();
+
+    for (file, days, left) in [("month", 30, 20.0), ("week", 7, 5.0), ("day", 1, 0.5)] {
+        let is_it = |event: &Value| {
+            let named = event["file"]
+                .as_str()
+                .is_some_and(|it| it.ends_with(&format!("/{file}.pem")));
+            named && event["message"] == "a certificate expires soon"
+        };
+        let event = gateway.wait_for_event("the warning", is_it);
+        assert_eq!(
+            (&event["level"], &event["days"]),
+            (&"WARN".into(), &days.into())
+        );
+        let count = gateway.events().iter().filter(|event| is_it(event)).count();
+        assert_eq!(count, 1, "{file}");
+        let shown = gateway.metric("vncgate_certificate_days_left", &format!("/{file}.pem"));
+        assert!((shown - left).abs() < 0.6, "{file}: {shown}");
+    }
 }
 
 #[test]

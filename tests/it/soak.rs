@@ -3,6 +3,7 @@
 //! Some seconds by default; `VNCGATE_SOAK_SECONDS=600 cargo test --release --test it soak::` is the
 //! long form, which holds more of them at one time.
 
+use std::collections::VecDeque;
 use std::fs;
 use std::io::Read;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,6 +18,9 @@ use crate::rig::ws::{BINARY, Upgrade, Ws, header};
 
 const THREADS: usize = 6;
 
+/// Viewers answer no pings while nobody reads for them, and are given up after three of 30 s.
+const QUIET: Duration = Duration::from_secs(45);
+
 /// What a process holds.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 struct Holdings {
@@ -28,7 +32,7 @@ struct Holdings {
 
 #[test]
 fn sessions_that_end_in_every_way_leave_nothing_behind() {
-    let (echo, brief) = (Peer::echo(), brief());
+    let (echo, brief) = (patient_echo(), brief());
     let setup = Setup::new().instance("echo", &echo.address());
     let setup = setup.instance("brief", &brief.address());
     let setup = setup.set("limits", "new_connections_per_address", 0);
@@ -55,6 +59,15 @@ fn plan() -> (u64, usize) {
     wanted.map_or((3, 10), |seconds| (seconds, 400))
 }
 
+/// A VNC server that sends back what comes, and waits for it as long as the soak is.
+fn patient_echo() -> Peer {
+    Peer::vnc(|mut stream| {
+        stream.set_read_timeout(None)?;
+        let mut back = stream.try_clone()?;
+        std::io::copy(&mut stream, &mut back).map(drop)
+    })
+}
+
 /// A VNC server that hangs up after four bytes.
 fn brief() -> Peer {
     Peer::vnc(|mut stream| stream.read_exact(&mut [0; 4]))
@@ -69,15 +82,16 @@ fn work(gateway: &Gateway, doors: &[Upgrade; 2], long: Duration, held: usize) ->
             let sessions = &sessions;
             scope.spawn(move || {
                 let mut random = Random::new(u64::try_from(seed).unwrap() + 1);
-                let mut quiet: Vec<Ws> = Vec::new();
+                let mut quiet: VecDeque<(Instant, Ws)> = VecDeque::new();
                 while Instant::now() < until {
                     one(gateway, doors, &mut random);
                     if quiet.len() < held {
-                        quiet.push(open(gateway, &doors[0]));
+                        quiet.push_back((Instant::now(), open(gateway, &doors[0])));
                     }
+                    look_in(&mut quiet);
                     sessions.fetch_add(1, Ordering::Relaxed);
                 }
-                for mut ws in quiet {
+                for (_, mut ws) in quiet {
                     echoes(&mut ws, b"still here");
                 }
             });
@@ -85,6 +99,17 @@ fn work(gateway: &Gateway, doors: &[Upgrade; 2], long: Duration, held: usize) ->
     });
     gateway.wait_for_sessions(0);
     sessions.into_inner()
+}
+
+/// Hears from those that have been quiet for long, before the gateway takes them for dead.
+fn look_in(quiet: &mut VecDeque<(Instant, Ws)>) {
+    while let Some((since, _)) = quiet.front()
+        && since.elapsed() > QUIET
+    {
+        let (_, mut ws) = quiet.pop_front().unwrap();
+        echoes(&mut ws, b"anybody there?");
+        quiet.push_back((Instant::now(), ws));
+    }
 }
 
 fn open(gateway: &Gateway, door: &Upgrade) -> Ws {

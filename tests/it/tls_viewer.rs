@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::reload::{hang_up, rewrite, set};
 use crate::rig::browser::{artifact, browse};
 use crate::rig::certificates::Authority;
 use crate::rig::gateway::{Gateway, Setup, run};
@@ -44,6 +45,15 @@ impl Files {
     fn path(&self, file: &str) -> String {
         let path = self.0.path().join("pki").join(file);
         path.to_str().unwrap().to_owned()
+    }
+
+    /// `[[tls.extra]]` with the certificate `other` and a key.
+    fn extra(&self, key: &str) -> Vec<toml::Value> {
+        let extra = toml::Table::from_iter([
+            ("certificate".to_owned(), self.path("other.pem").into()),
+            ("key".to_owned(), self.path(key).into()),
+        ]);
+        vec![toml::Value::Table(extra)]
     }
 
     pub(crate) fn client(&self) -> TlsClient {
@@ -133,11 +143,7 @@ fn a_refusal_over_tls_still_has_its_sentence() {
 #[test]
 fn the_certificate_goes_by_the_name_that_is_asked_for() {
     let files = Files::new();
-    let extra = toml::Table::from_iter([
-        ("certificate".to_owned(), files.path("other.pem").into()),
-        ("key".to_owned(), files.path("other.key").into()),
-    ]);
-    let extra = vec![toml::Value::Table(extra)];
+    let extra = files.extra("other.key");
     let gateway = files.setup().set("tls", "extra", extra).start();
     let client = files.client();
     let by = |name: &str| client.connect(gateway.listen, name);
@@ -181,6 +187,53 @@ fn a_renewed_certificate_counts_for_new_connections_and_touches_no_session() {
     assert_eq!(ws.read(10), b"still here");
     let days = gateway.metric("vncgate_certificate_days_left", "gate.pem");
     assert!(days > 10_000.0, "{days}");
+}
+
+#[test]
+fn a_reload_shows_the_certificates_that_the_config_names_by_then() {
+    let (files, peer) = (Files::new(), Peer::echo());
+    let gateway = files.setup().instance("web-1", &peer.address()).start();
+    let (client, pipe) = (files.client(), files.pipe(&gateway));
+    let by = |name: &str| client.connect(gateway.listen, name);
+    let mut ws = gateway.upgrade("web-1").open(pipe.address()).unwrap();
+    shake_hands(&mut ws);
+    assert!(by("other.example").is_err());
+
+    rewrite(&gateway, |config| {
+        set(config, "tls", "extra", files.extra("other.key"));
+    });
+    let event = hang_up(&gateway);
+    let added = shown(&by("other.example").unwrap());
+    rewrite(&gateway, |config| {
+        set(config, "tls", "extra", files.extra("gate.key"));
+    });
+    let bad = gateway.cli(&["reload"]);
+    let kept = shown(&by("other.example").unwrap());
+    ws.send(b"still here");
+
+    assert_eq!(
+        (&event["changed"], &event["restart"]),
+        (&"tls.extra".into(), &"none".into())
+    );
+    assert_eq!(bad.code, 1, "{bad:?}");
+    assert!(bad.stderr.contains("other.pem"), "{bad:?}");
+    assert_eq!(added, kept, "a bad one changes nothing");
+    assert_eq!(ws.read(10), b"still here");
+}
+
+#[test]
+fn whether_there_is_tls_at_all_is_decided_at_the_start() {
+    let files = Files::new();
+    let gateway = files.setup().start();
+
+    rewrite(&gateway, |config| {
+        config.remove("tls").unwrap();
+    });
+    let event = hang_up(&gateway);
+
+    assert_eq!(event["restart"], "tls.certificate, tls.key", "{event}");
+    let client = files.client();
+    assert!(client.connect(gateway.listen, "console.example").is_ok());
 }
 
 #[test]

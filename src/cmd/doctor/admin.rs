@@ -68,8 +68,7 @@ fn fault(failure: Failure) -> Fault {
         _ => "the log of vncgate says more, under the id at the end",
     };
     Fault {
-        what: failure.message,
-        change: change.to_owned(),
         exit: failure.exit,
+        ..Fault::new(failure.message, change)
     }
 }

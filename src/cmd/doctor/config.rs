@@ -9,9 +9,8 @@ const FIX: &str = "correct the file; `vncgate config example` shows every key";
 /// Whether the config is good, and what in it will surprise viewers.
 pub(super) fn look(visit: &mut Visit) -> Finding {
     let bad = |what: String| Fault {
-        what,
-        change: FIX.to_owned(),
         exit: Exit::Config,
+        ..Fault::new(what, FIX)
     };
     let file = &visit.remote.config;
     let config = file.read().map_err(|failure| bad(failure.message))?;

@@ -29,7 +29,9 @@ pub(super) async fn upgrade(visit: &mut Visit) -> Finding {
     let mut request = page::request(&page, &url)?;
     set_headers(&mut request, &page.origin().ascii_serialization());
     let stream = place.open(&visit.trust()).await.map_err(no_way)?;
-    let answer = ask(stream, request).await.map_err(no_way)?;
+    let answer = timeout(visit.patience, ask(stream, request)).await;
+    let answer = answer.map_err(|_| words::unanswered(visit.patience))?;
+    let answer = answer.map_err(no_way)?;
     if answer.status() != StatusCode::SWITCHING_PROTOCOLS {
         let by = page::server(answer.headers());
         return Err(words::no_upgrade(answer.status(), by));
@@ -76,12 +78,12 @@ fn set_headers<T>(request: &mut Request<T>, origin: &str) {
 pub(super) async fn enter(visit: &mut Visit) -> Finding {
     let page = visit.page()?;
     let Some(socket) = &mut visit.socket else {
-        return Ok(Found::Nothing(
-            "there is no token to open one with".to_owned(),
-        ));
+        return Ok(visit.left());
     };
     let entered = shake_hands(socket).await;
-    match entered.map_err(|over| words::over(over, &page))? {
+    let offer = entered.map_err(|over| words::over(over, &page))?;
+    visit.is_reached = matches!(offer, Offer::In | Offer::Password);
+    match offer {
         Offer::In => Ok(Found::Fine("the gateway is let in".to_owned())),
         Offer::Password => {
             visit.socket = None;

@@ -13,8 +13,9 @@ pub(super) async fn look(visit: &mut Visit) -> Finding {
         None => first(visit).await?,
     };
     let Some(instance) = found else {
-        let why = "no instance runs; what needs one is left out";
-        return Ok(Found::Nothing(why.to_owned()));
+        visit.missing = "no instance runs";
+        let what = "no instance runs; what needs one is not walked";
+        return Ok(Found::Nothing(what.to_owned()));
     };
     if instance.state == PowerState::Off {
         let what = format!("{} is off", instance.name);

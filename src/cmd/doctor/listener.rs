@@ -9,7 +9,7 @@ use url::Url;
 
 use super::{Fault, Finding, Found, Visit, words};
 use crate::api::InstancesView;
-use crate::http::{Call, Outbound, OutboundSettings};
+use crate::http::{Call, Fault as CallFault, Outbound, OutboundSettings};
 
 /// The largest page of figures that is read, in bytes.
 const LARGEST: usize = 16 << 20;
@@ -17,11 +17,20 @@ const LARGEST: usize = 16 << 20;
 /// Days before its end when a certificate is worth a word.
 const SOON: f64 = 30.0;
 
+/// What a check of the monitor's says when all is well.
+const OK: &str = "ok";
+
+/// What to do where a door of the config is not there.
+const ELSEWHERE: &str = "as it should be where this role runs on another machine; else the running vncgate \
+                         does not have this config: restart it, or name the right one with --config";
+
 #[derive(Deserialize)]
 struct Readiness {
     drain: String,
-    auth: String,
-    compute: String,
+    memory: Option<String>,
+    /// Not there where nobody here calls them.
+    auth: Option<String>,
+    compute: Option<String>,
 }
 
 /// Whether each role answers, the store of tokens and the hypervisors behind them.
@@ -34,7 +43,7 @@ pub(super) async fn roles(visit: &Visit) -> Finding {
         let what = format!("what answers at monitor.listen is no vncgate: {error}");
         Fault::new(what, "set monitor.listen to a port of its own")
     })?;
-    if ready.compute != "ok" {
+    if ready.compute.as_deref().is_some_and(|state| state != OK) {
         let all: InstancesView = visit.ask(Method::GET, "/v1/instances", None).await?;
         all.faults
             .first()
@@ -43,22 +52,27 @@ pub(super) async fn roles(visit: &Visit) -> Finding {
     for (role, state, change) in [
         (
             "gateway",
-            &ready.drain,
+            Some(ready.drain),
             "wait for its end, or start it again",
         ),
         (
+            "gateway",
+            ready.memory,
+            "end sessions, give the machine more memory, or raise limits.memory",
+        ),
+        (
             "auth role",
-            &ready.auth,
+            ready.auth,
             "see to what keeps the tokens (auth.source): is it running, may vncgate log in, is its \
              disk full?",
         ),
         (
             "compute role",
-            &ready.compute,
+            ready.compute,
             "see to the hypervisors: `vncgate instance list` names what fails",
         ),
     ] {
-        if state != "ok" {
+        if let Some(state) = state.filter(|state| state != OK) {
             return Err(Fault::new(format!("the {role}: {state}"), change));
         }
     }
@@ -103,13 +117,13 @@ pub(super) async fn look(visit: &Visit) -> Finding {
         return Ok(Found::Nothing("the system chooses its port".to_owned()));
     };
     let address = here(*address);
-    let connected = TcpStream::connect(address).await;
-    let _stream = connected.map_err(|error| {
-        let change = "does the running vncgate have this config? restart it, or name the right one \
-                      with --config";
-        Fault::new(format!("nobody listens at {address}: {error}"), change)
-    })?;
-    Ok(Found::Fine(format!("{address} takes connections")))
+    Ok(match TcpStream::connect(address).await {
+        Ok(_stream) => Found::Fine(format!("{address} takes connections")),
+        Err(error) => Found::Note {
+            what: format!("nobody listens at {address} here: {error}"),
+            change: ELSEWHERE,
+        },
+    })
 }
 
 /// A page of the monitor; or why there is none to look at.
@@ -124,10 +138,8 @@ async fn monitor(visit: &Visit, page: &str) -> Result<Result<bytes::Bytes, Found
         return Ok(Err(Found::Nothing(why.to_owned())));
     }
     let url = format!("http://{}", here(*address));
-    let change = "does the running vncgate have this config? restart it, or name the right one with \
-                  --config";
     let fault =
-        |error: &dyn std::fmt::Display| Fault::new(format!("monitor.listen: {error}"), change);
+        |error: &dyn std::fmt::Display| Fault::new(format!("monitor.listen: {error}"), ELSEWHERE);
     let url = Url::parse(&url).map_err(|error| fault(&error))?;
     let outbound = Outbound::new(OutboundSettings {
         ca_file: None,
@@ -143,8 +155,16 @@ async fn monitor(visit: &Visit, page: &str) -> Result<Result<bytes::Bytes, Found
         headers: http::HeaderMap::new(),
         body: bytes::Bytes::new(),
     };
-    let answer = outbound.call(&call).await.map_err(|error| fault(&error))?;
-    Ok(Ok(answer.into_body()))
+    match outbound.call(&call).await {
+        Ok(answer) => Ok(Ok(answer.into_body())),
+        Err(failed) => match failed.fault {
+            CallFault::Connect(error) => Ok(Err(Found::Note {
+                what: format!("nobody listens at {} here: {error}", failed.base),
+                change: ELSEWHERE,
+            })),
+            _ => Err(fault(&failed)),
+        },
+    }
 }
 
 /// How this machine reaches what listens everywhere.

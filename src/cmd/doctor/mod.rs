@@ -2,8 +2,9 @@
 //!
 //! A list of steps ([`STEPS`]), each in the file that its name says; what a step finds out stands in
 //! the [`Visit`] for those after it. The first step that fails ends the walk and tells what to
-//! change. Nobody's console is disturbed: the doctor looks with the right to look, beside whoever
-//! is there, and revokes its token at the end.
+//! change. What only the gateway has to reach is a [`Found::Doubt`] where it cannot be reached from
+//! here: the walk goes on, and its end tells what that was worth. Nobody's console is disturbed: the
+//! doctor looks with the right to look, beside whoever is there, and revokes its token at the end.
 
 mod admin;
 mod config;
@@ -73,6 +74,10 @@ enum Found {
     Note { what: String, change: &'static str },
     /// There was nothing to look at.
     Nothing(String),
+    /// It could not be looked at, for this reason.
+    Left(String),
+    /// It fails, seen from here. The gateway may be somewhere else.
+    Doubt(Fault),
 }
 
 /// Why a step failed, and what is to be changed.
@@ -81,6 +86,8 @@ struct Fault {
     what: String,
     change: String,
     exit: Exit,
+    /// Whether it may come from what lies behind the gateway.
+    behind: bool,
 }
 
 impl Fault {
@@ -89,6 +96,14 @@ impl Fault {
             what: what.into(),
             change: change.into(),
             exit: Exit::Failure,
+            behind: false,
+        }
+    }
+
+    fn behind(self) -> Self {
+        Self {
+            behind: true,
+            ..self
         }
     }
 }
@@ -189,6 +204,16 @@ struct Visit {
     /// The address of what was dialled directly.
     dialled: Option<target::Dialled>,
     socket: Option<Socket>,
+    /// Whether the gateway was seen to get to the display.
+    is_reached: bool,
+    /// Why steps are left out.
+    missing: &'static str,
+}
+
+impl Visit {
+    fn left(&self) -> Found {
+        Found::Left(self.missing.to_owned())
+    }
 }
 
 impl Doctor {
@@ -214,6 +239,8 @@ impl Doctor {
             console: None,
             dialled: None,
             socket: None,
+            is_reached: false,
+            missing: "",
         }
     }
 }
@@ -231,6 +258,7 @@ async fn walk(visit: &mut Visit, limit: Duration) -> Report {
         let finding = finding.unwrap_or_else(|_| Err(words::too_slow(limit)));
         report.push(Row::new(step.name, begun.elapsed(), finding));
     }
+    report.settle(visit.is_reached);
     visit.socket = None;
     if visit.console.is_some() {
         let begun = Instant::now();

@@ -5,6 +5,9 @@ use super::{Finding, Found, Visit, words};
 pub(super) async fn look(visit: &mut Visit) -> Finding {
     let page = visit.page()?;
     let Some(socket) = &mut visit.socket else {
+        if visit.console.is_none() {
+            return Ok(visit.left());
+        }
         return Ok(Found::Nothing("no console is open".to_owned()));
     };
     let seen = first_pixels(socket).await;

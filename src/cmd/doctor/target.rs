@@ -31,7 +31,7 @@ impl fmt::Debug for Dialled {
 /// What the hypervisor says of the display.
 pub(super) fn place(visit: &mut Visit) -> Finding {
     let Some(instance) = &visit.instance else {
-        return Ok(nothing());
+        return Ok(undialled(visit));
     };
     let mut consoles = instance.consoles.iter();
     let Some(console) = consoles.find(|console| console.kind == ConsoleKind::Vnc) else {
@@ -53,7 +53,7 @@ pub(super) fn place(visit: &mut Visit) -> Finding {
     if let Some(host) = far_host(&visit.config, &instance.source)
         && is_loopback(&address)
     {
-        return Err(words::only_there(&address, &host.name));
+        return Ok(Found::Doubt(words::only_there(&address, &host.name)));
     }
     let what = address.to_string();
     visit.dialled = Some(Dialled {
@@ -88,16 +88,19 @@ fn is_loopback(address: &Address) -> bool {
 pub(super) async fn dial(visit: &mut Visit) -> Finding {
     let limit = visit.patience;
     let Some(dialled) = &mut visit.dialled else {
-        return Ok(nothing());
+        return Ok(undialled(visit));
     };
     let address = &dialled.address;
-    let stream = timeout(limit, connect(address)).await;
-    let stream = stream.map_err(|_| words::silent_port(address, limit))?;
-    dialled.stream = Some(stream.map_err(|error| words::closed_port(address, &error))?);
-    Ok(Found::Fine(format!(
-        "{} takes connections",
-        dialled.address
-    )))
+    let doubt = match timeout(limit, connect(address)).await {
+        Ok(Ok(stream)) => {
+            let what = format!("{address} takes connections");
+            dialled.stream = Some(stream);
+            return Ok(Found::Fine(what));
+        }
+        Ok(Err(error)) => words::closed_port(address, &error),
+        Err(_) => words::silent_port(address, limit),
+    };
+    Ok(Found::Doubt(doubt))
 }
 
 async fn connect(address: &Address) -> io::Result<Box<dyn Stream>> {
@@ -119,7 +122,7 @@ pub(super) async fn greet(visit: &mut Visit) -> Finding {
         .as_mut()
         .and_then(|it| Some((it.address.clone(), it.stream.take()?)))
     else {
-        return Ok(nothing());
+        return Ok(undialled(visit));
     };
     let mut greeting = Vec::new();
     let heard = async {
@@ -128,10 +131,10 @@ pub(super) async fn greet(visit: &mut Visit) -> Finding {
     };
     let heard = timeout(limit, heard).await;
     if heard.is_err() && greeting.is_empty() {
-        return Err(words::mute(&address, limit));
+        return Ok(Found::Doubt(words::mute(&address, limit)));
     }
     let Some(version) = version(&greeting) else {
-        return Err(words::no_vnc(&address, &greeting));
+        return Ok(Found::Doubt(words::no_vnc(&address, &greeting)));
     };
     let offered = timeout(limit, offered(&mut stream, &greeting)).await;
     let offered = offered.ok().and_then(Result::ok).unwrap_or_default();
@@ -169,6 +172,9 @@ async fn offered(stream: &mut Box<dyn Stream>, greeting: &[u8]) -> io::Result<Ve
     Ok(kinds)
 }
 
-pub(super) fn nothing() -> Found {
+fn undialled(visit: &Visit) -> Found {
+    if visit.instance.is_none() {
+        return visit.left();
+    }
     Found::Nothing("nothing is to be dialled from here".to_owned())
 }

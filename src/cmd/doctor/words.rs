@@ -226,6 +226,14 @@ pub(super) fn held_back(limit: Duration) -> Fault {
     Fault::new(what, change)
 }
 
+pub(super) fn unanswered(limit: Duration) -> Fault {
+    let limit = humantime::format_duration(limit);
+    let what = format!("the WebSocket upgrade is not answered within {limit}");
+    let change = "the gateway waits for the display, as long as proxy.connect_timeout says (see from where \
+                  the proxy runs to the console's host), or the proxy in front holds the upgrade back";
+    Fault::new(what, change).behind()
+}
+
 /// The end of a console, by its close code.
 pub(super) fn over(over: Over, page: &Url) -> Fault {
     let (code, why) = match over {
@@ -256,10 +264,9 @@ pub(super) fn over(over: Over, page: &Url) -> Fault {
     };
     let seen = format!("the console is refused with {code}: {why}");
     let page = page.origin().ascii_serialization();
-    let what = if code == 4003 {
-        format!("{seen} (the origin was {page})")
-    } else {
-        seen
-    };
-    Fault::new(what, change)
+    match code {
+        4003 => Fault::new(format!("{seen} (the origin was {page})"), change),
+        4005 | 4006 => Fault::new(seen, change).behind(),
+        _ => Fault::new(seen, change),
+    }
 }

@@ -29,8 +29,6 @@ pub use discover::Discover;
 pub use elsewhere::{Elsewhere, Host};
 pub use fixed::{BadEntry, Entry, Fixed};
 pub use qmp::Qmp;
-#[cfg(fuzzing)]
-pub use qmp::fuzz as fuzz_qmp;
 
 use super::display::Display;
 use crate::drain::Watch;

@@ -97,14 +97,17 @@ impl Libvirtd {
 
     /// The same, with VNC that is encrypted wherever it is spoken. Nothing in a domain's XML
     /// tells.
-    pub(crate) fn with_tls_displays() -> Self {
+    pub(crate) fn with_tls_displays(verify: bool) -> Self {
         let directory = TempDir::with_prefix("vncgate-libvirtd-").unwrap();
         let pki = directory.path().join("pki");
         let authority = Authority::new(&pki, "ca-cert.pem");
         authority.vouch_for("127.0.0.1", "server-cert.pem", "server-key.pem");
+        authority.vouch_for("vncgate", "client-cert.pem", "client-key.pem");
         prepare(directory.path());
-        let pki = pki.display();
-        let more = format!("vnc_tls = 1\nvnc_tls_x509_cert_dir = \"{pki}\"\n");
+        let (pki, verify) = (pki.display(), u8::from(verify));
+        let more = format!(
+            "vnc_tls = 1\nvnc_tls_x509_cert_dir = \"{pki}\"\nvnc_tls_x509_verify = {verify}\n"
+        );
         append(&directory.path().join("etc/qemu.conf"), &more);
         Self::start_in(directory, None)
     }

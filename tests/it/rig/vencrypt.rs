@@ -3,15 +3,20 @@
 
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
+use std::process::Stdio;
 use std::sync::Arc;
+use std::thread;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned, SupportedProtocolVersion};
 
 use super::peers::Peer;
+use super::process::{Process, peer, tied};
+use super::redis::free_port;
+use super::wait::until;
 
 /// Versions of TLS that a server speaks.
 pub(crate) type Versions = &'static [&'static SupportedProtocolVersion];
@@ -42,6 +47,29 @@ pub(crate) fn server(place: &Path, name: &str, versions: Versions) -> Peer {
             inside.write_all(&buffer[..count])?;
         }
     })
+}
+
+/// A server whose TLS is that of OpenSSL's own server, which shows what others would not: the
+/// certificate `name.pem` and the key `name.key` in `place`, however weak.
+pub(crate) fn weak_server(place: &Path, name: &str) -> (Peer, Process) {
+    let inside = SocketAddr::from(([127, 0, 0, 1], free_port()));
+    let mut command = tied(&peer("openssl"));
+    command.args(["s_server", "-rev", "-cipher", "DEFAULT@SECLEVEL=0"]);
+    command.args(["-accept", &inside.to_string()]);
+    command.arg("-cert").arg(place.join(format!("{name}.pem")));
+    command.arg("-key").arg(place.join(format!("{name}.key")));
+    let openssl = Process::spawn("openssl s_server", command.stdin(Stdio::null()));
+    let _listens = until("openssl to listen", || TcpStream::connect(inside).ok());
+    let peer = Peer::raw(move |mut stream| {
+        enter(&mut stream)?;
+        let (mut near, mut far) = (stream.try_clone()?, TcpStream::connect(inside)?);
+        let mut back = far.try_clone()?;
+        let up = thread::spawn(move || io::copy(&mut near, &mut far).is_ok());
+        let _ended = io::copy(&mut back, &mut stream).is_ok();
+        let _joined = up.join();
+        Ok(())
+    });
+    (peer, openssl)
 }
 
 fn enter(stream: &mut TcpStream) -> io::Result<()> {

@@ -277,19 +277,5 @@ impl Last {
     }
 }
 
-/// For the fuzzer: `bytes` as what a monitor answers.
-#[cfg(fuzzing)]
-pub fn fuzz(bytes: &[u8]) {
-    if let Ok(answers) = serde_json::from_slice(bytes) {
-        let here = Host::Ip(std::net::Ipv4Addr::LOCALHOST.into());
-        drop(answer::instance(
-            answers,
-            Path::new("/run/web.qmp"),
-            &here,
-            "fuzz",
-        ));
-    }
-}
-
 #[cfg(test)]
 mod tests;

@@ -17,8 +17,6 @@ use mechanism::{Exchange, Mechanism, Message};
 
 pub use credentials::{BadCredentials, Credentials};
 pub use scram::ScramError;
-#[cfg(fuzzing)]
-pub use scram::fuzz as fuzz_scram;
 
 /// libvirt's own limit of a message, in bytes.
 const LONGEST: usize = 65_536;

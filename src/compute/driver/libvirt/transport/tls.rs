@@ -22,7 +22,7 @@ use tokio_rustls::client::TlsStream;
 use super::pki::{BadPki, Files, Pki};
 use super::uri::{Places, TlsRoute};
 use crate::model::Host;
-use crate::tls::{Anybody, date, describe, is_about_certificates, rustls_error};
+use crate::tls::{Anybody, Careful, date, describe, is_about_certificates, rustls_error};
 
 /// What a daemon sends once it has accepted the client's certificate.
 const ACCEPTED: u8 = 1;
@@ -183,7 +183,8 @@ fn verifier(
         path: files.revoked.clone(),
         why: why.to_string(),
     };
-    Ok(builder.build().map_err(unusable)?)
+    let verifier = builder.build().map_err(unusable)?;
+    Ok(Arc::new(Careful::new(verifier, Arc::clone(&pki.roots))))
 }
 
 /// Finds the words for what went wrong.
