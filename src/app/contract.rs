@@ -1,7 +1,7 @@
 //! What auth and compute promise to those who call them, kept near and far alike.
 //!
-//! Every call of both facades is made in three ways: over a channel, over a Unix socket, and over
-//! TCP with a secret. What comes back must be the same, errors included.
+//! Every call of both facades is made in four ways: over a channel, over a Unix socket, and over
+//! TCP with a secret and with mutual TLS. What comes back must be the same, errors included.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +22,7 @@ use crate::model::{
     Meeting, PowerState, Rights, SessionId, Target, Terms, Token, UnixTime,
 };
 use crate::rpc::{self, Client, Desk, Keys, Links, Role, Secret, Timeouts};
+use crate::tls::{Mutual, MutualFiles};
 
 /// A role that was started, and what it needs to live.
 struct Started<R: Role> {
@@ -34,10 +35,11 @@ struct Started<R: Role> {
 enum Way {
     Near,
     Unix,
-    Tcp,
+    Secret,
+    Mutual,
 }
 
-const WAYS: [Way; 3] = [Way::Near, Way::Unix, Way::Tcp];
+const WAYS: [Way; 4] = [Way::Near, Way::Unix, Way::Secret, Way::Mutual];
 
 impl<R: Role> Started<R> {
     fn new(way: Way, make: impl FnOnce(&Watch) -> R) -> Self {
@@ -47,10 +49,14 @@ impl<R: Role> Started<R> {
         let client = match way {
             Way::Near => near,
             Way::Unix => far(near, Keys::Nothing, &directory, &watch),
-            Way::Tcp => {
+            Way::Secret => {
                 let path = directory.path().join("secret");
                 std::fs::write(&path, "0123456789abcdef0123456789abcdef").unwrap();
                 let keys = Keys::Secret(Secret::new(path).unwrap());
+                far(near, keys, &directory, &watch)
+            }
+            Way::Mutual => {
+                let keys = Keys::Mutual(Mutual::new(certified(&directory)).unwrap());
                 far(near, keys, &directory, &watch)
             }
         };
@@ -79,6 +85,27 @@ fn far<R: Role>(near: Client<R>, keys: Keys, directory: &TempDir, watch: &Watch)
         call: Duration::from_secs(15),
     };
     Links::new(keys, timeouts).client(&[address])
+}
+
+/// An authority, and a certificate of it that is good for any role on this machine.
+fn certified(directory: &TempDir) -> MutualFiles {
+    let mut ours = rcgen::CertificateParams::new([]).unwrap();
+    ours.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let authority = rcgen::CertifiedIssuer::self_signed(ours, key).unwrap();
+    let own = rcgen::CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let signed = own.signed_by(&key, &authority).unwrap();
+    let write = |name: &str, text: String| {
+        let path = directory.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    MutualFiles {
+        ca: write("ca.pem", authority.pem()),
+        certificate: write("own.pem", signed.pem()),
+        key: write("own.key", key.serialize_pem()),
+    }
 }
 
 const WEB: InstanceId = InstanceId(uuid::Uuid::from_bytes([7; 16]));
