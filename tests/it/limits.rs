@@ -5,6 +5,7 @@ use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use crate::reload::{hang_up, rewrite, set};
+use crate::rig::deployment::Plan;
 use crate::rig::gateway::Setup;
 use crate::rig::http::{Request, Response, connect};
 use crate::rig::peers::Peer;
@@ -107,6 +108,23 @@ fn no_listener_waits_longer_for_a_head_than_it_may() {
         pipe.flush().unwrap();
         let _reset = pipe.read_to_end(&mut Vec::new()).is_err();
         assert!(started.elapsed() < Duration::from_secs(10), "{name}");
+    }
+}
+
+#[test]
+fn a_role_that_is_called_waits_for_no_greeting_for_ever() {
+    let plan = Plan::new().node("compute", "compute");
+    let plan = plan.set("proxy", "public_url", "http://127.0.0.1");
+    let mut compute = plan.prepare();
+    compute.start("compute");
+    for beginning in [&b""[..], b"\x16\x03\x01\x02\x00\x01\x00", b"GET / HT"] {
+        let mut stream = connect(compute.node("compute").rpc);
+        let started = Instant::now();
+
+        stream.write_all(beginning).unwrap();
+        let _reset = stream.read_to_end(&mut Vec::new()).is_err();
+
+        assert!(started.elapsed() < Duration::from_secs(20), "{beginning:?}");
     }
 }
 
