@@ -287,7 +287,10 @@ fn tunnel(directory: &Path, backends: &Backends) -> Result<(Child, Started)> {
         Ok(command.stderr(Stdio::piped()).spawn()?)
     };
     let listen = "listen = [\"127.0.0.1:0\"]\n";
-    let text = format!("{keys}{listen}{}", instances(backends)?);
+    let text = format!(
+        "{keys}{listen}max_tunnels = 20000\n{}",
+        instances(backends)?
+    );
     let mut host = start("host", text, "compute")?;
     let there = await_ready(&mut host, "/rpc")?;
     let text = format!(

@@ -8,10 +8,11 @@ use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::mem;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::yield_now;
 
 /// The most one read takes, in bytes: all that a full socket gives at a time.
 const READ: usize = 64 << 10;
@@ -70,7 +71,8 @@ impl Direction {
                 ready!(Pin::new(&mut *to).poll_shutdown(context))?;
                 self.ended = true;
             } else if moved >= TURN {
-                context.waker().wake_by_ref();
+                // Until sockets have been looked at: who merely wakes itself keeps the runtime from that.
+                let _later = pin!(yield_now()).poll(context);
                 return Poll::Pending;
             } else {
                 let Poll::Ready(count) = self.poll_move(context, from, to)? else {
