@@ -416,6 +416,25 @@ fn reference_frame<'a>(
     if masked && after.len() < 4 {
         return None;
     }
+    let violation = reference_violation([*first, *second], length, in_message);
+    if let Some(violation) = violation {
+        heard.end = Some(End::Violation(violation));
+        return None;
+    }
+    let (mask, after) = after.split_first_chunk::<4>()?;
+    let length = usize::try_from(length).unwrap();
+    match after.split_at_checked(length) {
+        Some((payload, next)) => Some((*first, *mask, payload, Some(next))),
+        None => Some((*first, *mask, after, None)),
+    }
+}
+
+/// What is wrong with a frame that begins with these bytes.
+fn reference_violation(
+    [first, second]: [u8; 2],
+    length: u64,
+    in_message: bool,
+) -> Option<Violation> {
     let shortest = match second & 0x7f {
         126 => length > 125,
         127 => length > 65_535 && length < 1 << 63,
@@ -423,11 +442,11 @@ fn reference_frame<'a>(
     };
     let opcode = first & 0x0f;
     let control = opcode >= 8;
-    let violation = if matches!(opcode, 3..=7 | 11..=15) {
+    if matches!(opcode, 3..=7 | 11..=15) {
         Some(Violation::ReservedOpcode)
     } else if first & 0x70 != 0 {
         Some(Violation::ReservedBits)
-    } else if !masked {
+    } else if second & 0x80 == 0 {
         Some(Violation::Unmasked)
     } else if !shortest {
         Some(Violation::Length)
@@ -443,16 +462,6 @@ fn reference_frame<'a>(
         Some(Violation::TooBig)
     } else {
         None
-    };
-    if let Some(violation) = violation {
-        heard.end = Some(End::Violation(violation));
-        return None;
-    }
-    let (mask, after) = after.split_first_chunk::<4>()?;
-    let length = usize::try_from(length).unwrap();
-    match after.split_at_checked(length) {
-        Some((payload, next)) => Some((*first, *mask, payload, Some(next))),
-        None => Some((*first, *mask, after, None)),
     }
 }
 
