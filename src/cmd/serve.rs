@@ -2,7 +2,7 @@ use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 use super::failure::chain;
@@ -22,14 +22,10 @@ const GRACE: Duration = Duration::from_secs(8);
 
 /// Run the gateway
 #[derive(Args, Debug)]
+#[command(group = ArgGroup::new("which").required(true))]
 pub(super) struct Serve {
     /// Run all roles in this process
-    #[arg(
-        long,
-        required_unless_present = "role",
-        conflicts_with = "role",
-        env = "VNCGATE_ALL"
-    )]
+    #[arg(long, group = "which", env = "VNCGATE_ALL")]
     all: bool,
     /// Run these roles in this process: some of api, auth, compute and proxy; `[rpc]` in the config
     /// says where the others are
@@ -37,6 +33,7 @@ pub(super) struct Serve {
         long,
         value_name = "ROLE",
         env = "VNCGATE_ROLE",
+        group = "which",
         value_delimiter = ',',
         conflicts_with_all = ["demo", "target"]
     )]
