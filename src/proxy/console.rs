@@ -227,19 +227,20 @@ impl Proxy {
         let peer = viewer.ip.map(tracing::field::display);
         let code = refusal.code();
         tracing::info!(%correlation, code, peer, instance, name, reason = %refusal, "console refused");
-        let event = Event::new(What::Refused);
-        let event = match &grant {
-            Some(grant) => event.of_grant(grant),
-            None => event,
-        };
-        let event = Event {
-            address: viewer.ip,
-            token,
-            code: Some(code),
-            why: Some(refusal.to_string()),
-            ..event
-        };
-        self.audit.note(&event.correlated(correlation));
+        self.audit.note(|| {
+            let event = Event::new(What::Refused).correlated(correlation);
+            let event = match &grant {
+                Some(grant) => event.of_grant(grant),
+                None => event,
+            };
+            Event {
+                address: viewer.ip,
+                token,
+                code: Some(code),
+                why: Some(refusal.to_string()),
+                ..event
+            }
+        });
     }
 
     /// Tells the viewer why not; `false` if too many are being told already.
