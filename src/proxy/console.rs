@@ -23,7 +23,7 @@ use super::{Proxy, Workers};
 use crate::audit::{Event, What};
 use crate::auth::{AuthError, SessionRecord};
 use crate::http::{Body, Peer, Reject, upgraded_stream};
-use crate::model::{Browser, CorrelationId, Grant, SessionId, TokenId, UnixTime};
+use crate::model::{Browser, CorrelationId, Grant, Ip, SessionId, TokenId, UnixTime};
 
 /// Refused viewers that are being told so at one time; further ones get a bare 503.
 const REFUSALS: usize = 512;
@@ -224,7 +224,7 @@ impl Proxy {
         let Wanted { token, grant } = wanted;
         let instance = grant.as_ref().map(|grant| grant.instance.to_string());
         let name = grant.as_ref().map(|grant| grant.instance_name.as_str());
-        let peer = viewer.ip.map(tracing::field::display);
+        let peer = viewer.ip.map(Ip).map(tracing::field::display);
         let code = refusal.code();
         tracing::info!(%correlation, code, peer, instance, name, reason = %refusal, "console refused");
         self.audit.note(|| {

@@ -23,7 +23,7 @@ use crate::audit::{Event, What};
 use crate::auth::SessionRecord;
 use crate::compute::Display;
 use crate::http::{Upgraded, upgraded_stream};
-use crate::model::{CorrelationId, Rights, Scheme, Way};
+use crate::model::{CorrelationId, Ip, Rights, Scheme, Way};
 use crate::telemetry::TypeLabel;
 
 /// How long a refused viewer may take to hear it.
@@ -174,7 +174,7 @@ impl Story {
         tracing::info!(
             session = %record.id, %correlation, instance = %record.instance,
             name = record.instance_name, r#type = %record.console_type, address = record.host,
-            caller = record.caller, peer = record.viewer.map(tracing::field::display),
+            caller = record.caller, peer = record.viewer.map(Ip).map(tracing::field::display),
             rights = %record.rights, "session started"
         );
         proxy
@@ -200,7 +200,7 @@ impl Story {
         tracing::info!(
             session = %record.id, %correlation, instance = %record.instance,
             name = record.instance_name, r#type = %record.console_type, address = record.host,
-            caller = record.caller, peer = record.viewer.map(tracing::field::display),
+            caller = record.caller, peer = record.viewer.map(Ip).map(tracing::field::display),
             way, security, %rights, code, why, up = report.up, down = report.down, seconds,
             "session ended"
         );
