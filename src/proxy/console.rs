@@ -22,7 +22,7 @@ use super::session::{self, Session};
 use crate::audit::{Event, What};
 use crate::auth::{AuthError, SessionRecord};
 use crate::http::{Body, Peer, Reject, upgraded_stream};
-use crate::model::{Browser, CorrelationId, Grant, SessionId, TokenId, UnixTime};
+use crate::model::{Browser, CorrelationId, Grant, Ip, SessionId, TokenId, UnixTime};
 use crate::workers::{Load, Workers};
 
 /// Refused viewers that are being told so at one time; further ones get a bare 503.
@@ -231,22 +231,23 @@ impl Proxy {
         let Wanted { token, grant } = wanted;
         let instance = grant.as_ref().map(|grant| grant.instance.to_string());
         let name = grant.as_ref().map(|grant| grant.instance_name.as_str());
-        let peer = viewer.ip.map(tracing::field::display);
+        let peer = viewer.ip.map(Ip).map(tracing::field::display);
         let code = refusal.code();
         tracing::info!(%correlation, code, peer, instance, name, reason = %refusal, "console refused");
-        let event = Event::new(What::Refused);
-        let event = match &grant {
-            Some(grant) => event.of_grant(grant),
-            None => event,
-        };
-        let event = Event {
-            address: viewer.ip,
-            token,
-            code: Some(code),
-            why: Some(refusal.to_string()),
-            ..event
-        };
-        self.audit.note(&event.correlated(correlation));
+        self.audit.note(|| {
+            let event = Event::new(What::Refused).correlated(correlation);
+            let event = match &grant {
+                Some(grant) => event.of_grant(grant),
+                None => event,
+            };
+            Event {
+                address: viewer.ip,
+                token,
+                code: Some(code),
+                why: Some(refusal.to_string()),
+                ..event
+            }
+        });
     }
 
     /// Tells the viewer why not; `false` if too many are being told already.

@@ -27,7 +27,7 @@ use crate::auth::SessionRecord;
 use crate::compute::Display;
 use crate::drain::Tracked;
 use crate::http::{Upgraded, upgraded_stream};
-use crate::model::{CorrelationId, Rights, Scheme, Way};
+use crate::model::{CorrelationId, Ip, Rights, Scheme, Way};
 use crate::telemetry::TypeLabel;
 
 /// How long a refused viewer may take to hear it.
@@ -220,10 +220,12 @@ impl Story {
         tracing::info!(
             session = %record.id, %correlation, instance = %record.instance,
             name = record.instance_name, r#type = %record.console_type, address = record.host,
-            caller = record.caller, peer = record.viewer.map(tracing::field::display),
+            caller = record.caller, peer = record.viewer.map(Ip).map(tracing::field::display),
             rights = %record.rights, "session started"
         );
-        proxy.audit.note(&self.event(What::Opened, record.rights));
+        proxy
+            .audit
+            .note(|| event(What::Opened, record, record.rights, self.correlation));
         let label = TypeLabel::from(record.console_type);
         proxy.metrics.sessions.get_or_create(&label).inc();
         proxy.metrics.sessions_active.get_or_create(&label).inc();
@@ -240,39 +242,37 @@ impl Story {
         let seconds = (self.started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
         let (correlation, rights) = (self.correlation, live.rights.get());
         let (way, security) = (self.way.as_str(), self.scheme.map(tracing::field::display));
-        let event = self.event(What::Ended, rights);
         drop(self);
         tracing::info!(
             session = %record.id, %correlation, instance = %record.instance,
             name = record.instance_name, r#type = %record.console_type, address = record.host,
-            caller = record.caller, peer = record.viewer.map(tracing::field::display),
+            caller = record.caller, peer = record.viewer.map(Ip).map(tracing::field::display),
             way, security, %rights, code, why, up = report.up, down = report.down, seconds,
             "session ended"
         );
-        proxy.audit.note(&Event {
+        proxy.audit.note(|| Event {
             code: Some(code),
             why: Some(why),
             up: Some(report.up),
             down: Some(report.down),
             seconds: Some(seconds),
-            ..event
+            ..event(What::Ended, record, rights, correlation)
         });
     }
+}
 
-    fn event(&self, what: What, rights: Rights) -> Event {
-        let record = self.record();
-        Event {
-            caller: Some(record.caller.clone()),
-            instance: Some(record.instance),
-            name: Some(record.instance_name.clone()),
-            project: record.project.clone(),
-            r#type: Some(record.console_type),
-            rights: Some(rights),
-            address: record.viewer,
-            session: Some(record.id),
-            token: Some(record.token.clone()),
-            ..Event::new(what).correlated(self.correlation)
-        }
+fn event(what: What, record: &SessionRecord, rights: Rights, correlation: CorrelationId) -> Event {
+    Event {
+        caller: Some(record.caller.clone()),
+        instance: Some(record.instance),
+        name: Some(record.instance_name.clone()),
+        project: record.project.clone(),
+        r#type: Some(record.console_type),
+        rights: Some(rights),
+        address: record.viewer,
+        session: Some(record.id),
+        token: Some(record.token.clone()),
+        ..Event::new(what).correlated(correlation)
     }
 }
 
