@@ -2,9 +2,10 @@
 
 use std::collections::HashMap;
 
-use super::{BoxFuture, Driver, Met, Survey};
+use super::{BoxFuture, Driver, Met, Survey, is_meant};
 use crate::model::{
-    Console, ConsoleKind, Instance, InstanceId, Meeting, Owner, PowerState, Security, Target,
+    Console, ConsoleKind, Instance, InstanceId, InstanceRef, Meeting, Owner, PowerState, Security,
+    Target,
 };
 
 /// One console, as a person lists it. Entries with the same id make one instance.
@@ -119,6 +120,16 @@ impl Driver for Fixed {
     fn survey(&self) -> BoxFuture<'_, Survey> {
         let survey = Survey {
             instances: self.instances.clone(),
+            faults: Vec::new(),
+        };
+        Box::pin(async move { survey })
+    }
+
+    /// There may be thousands, of which one is wanted.
+    fn find<'a>(&'a self, wanted: &'a InstanceRef) -> BoxFuture<'a, Survey> {
+        let meant = self.instances.iter().filter(|it| is_meant(it, wanted));
+        let survey = Survey {
+            instances: meant.cloned().collect(),
             faults: Vec::new(),
         };
         Box::pin(async move { survey })

@@ -4,6 +4,7 @@
 //! The role asks all drivers at once and gives each its own time. A driver answers afresh each
 //! time, never from what it once knew, and reports what it could not read beside what it could.
 
+mod ask;
 mod directory;
 mod discover;
 mod elsewhere;
@@ -13,20 +14,14 @@ mod qmp;
 
 use std::fmt;
 use std::future::Future;
-use std::mem;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
 
+pub(super) use ask::{ask_all, ask_until};
 pub use directory::Directory;
 pub use discover::Discover;
 pub use elsewhere::{Elsewhere, Host};
@@ -57,13 +52,6 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 /// How long one driver may take for one question. A look-up asks two, one after the other, inside
 /// the 15 s of a call.
 pub const DEADLINE: Duration = Duration::from_secs(5);
-
-/// How long the other drivers have once one has found what was asked for: two names that are the
-/// same should be noticed wherever both hypervisors are well.
-const GRACE: Duration = Duration::from_millis(250);
-
-/// How many are asked at one time: more would not be answered sooner.
-const AT_ONCE: usize = 128;
 
 /// One way to learn of instances.
 pub trait Driver: Send + Sync + fmt::Debug {
@@ -216,110 +204,6 @@ impl Survey {
     pub(super) fn extend(&mut self, other: Self) {
         self.instances.extend(other.instances);
         self.faults.extend(other.faults);
-    }
-}
-
-/// Asks all drivers at once; a driver that hangs or panics becomes a fault of its own.
-pub(super) async fn ask_all<F, Answer>(drivers: &[Arc<dyn Driver>], ask: F) -> Survey
-where
-    F: Fn(Arc<dyn Driver>) -> Answer,
-    Answer: Future<Output = Survey> + Send + 'static,
-{
-    ask_until(drivers, ask, |_| false).await
-}
-
-/// The same; once an answer is `enough`, the others have no more than [`GRACE`]: a hypervisor that
-/// hangs must not hold up what is on another.
-pub(super) async fn ask_until<F, Answer>(
-    drivers: &[Arc<dyn Driver>],
-    ask: F,
-    enough: impl Fn(&Survey) -> bool + Clone + Send + 'static,
-) -> Survey
-where
-    F: Fn(Arc<dyn Driver>) -> Answer,
-    Answer: Future<Output = Survey> + Send + 'static,
-{
-    let found = CancellationToken::new();
-    let places = Arc::new(Semaphore::new(AT_ONCE));
-    let start = |driver: &Arc<dyn Driver>| {
-        let (patience, asking) = (driver.patience(), ask(Arc::clone(driver)));
-        let (found, enough) = (found.clone(), enough.clone());
-        let places = Arc::clone(&places);
-        Asked::begin(Box::pin(async move {
-            let answer = timeout(patience, async {
-                let _place = places.acquire().await;
-                asking.await
-            });
-            let answer = answer.await.ok();
-            if answer.as_ref().is_some_and(enough) {
-                found.cancel();
-            }
-            answer
-        }))
-    };
-    let asked: Vec<_> = drivers.iter().map(start).collect();
-    let mut end = pin!(async {
-        found.cancelled().await;
-        sleep(GRACE).await;
-    });
-    let mut ended = false;
-    let mut all = Survey::default();
-    for (driver, mut answer) in drivers.iter().zip(asked) {
-        let answer = if ended && !answer.is_finished() {
-            None
-        } else {
-            tokio::select! {
-                biased;
-                answer = answer.get() => Some(answer),
-                () = &mut end, if !ended => None,
-            }
-        };
-        ended |= answer.is_none();
-        all.extend(match answer {
-            Some(Ok(Some(survey))) => survey,
-            Some(Ok(None)) => silent(driver.source()).into(),
-            Some(Err(panic)) => fault(driver.source(), &panic).into(),
-            None => fault(driver.source(), &"was not waited for").into(),
-        });
-    }
-    all
-}
-
-/// A driver that was asked.
-enum Asked {
-    /// It knew at once, which needs no task.
-    Answered(Told),
-    Asking(AbortOnDropHandle<Option<Survey>>),
-}
-
-/// What a driver says; nothing if it was not in time, and an error if it panicked.
-type Told = Result<Option<Survey>, String>;
-
-impl Asked {
-    fn begin(mut asking: BoxFuture<'static, Option<Survey>>) -> Self {
-        let mut nobody = Context::from_waker(Waker::noop());
-        // The task polls it again.
-        let begun = AssertUnwindSafe(|| asking.as_mut().poll(&mut nobody));
-        match catch_unwind(begun) {
-            Ok(Poll::Ready(answer)) => Self::Answered(Ok(answer)),
-            Ok(Poll::Pending) => Self::Asking(AbortOnDropHandle::new(tokio::spawn(asking))),
-            Err(_panic) => Self::Answered(Err("panicked".to_owned())),
-        }
-    }
-
-    fn is_finished(&self) -> bool {
-        match self {
-            Self::Answered(_) => true,
-            Self::Asking(asking) => asking.is_finished(),
-        }
-    }
-
-    /// Once; cancel-safe until then.
-    async fn get(&mut self) -> Told {
-        match self {
-            Self::Answered(told) => mem::replace(told, Ok(None)),
-            Self::Asking(asking) => asking.await.map_err(|panic| panic.to_string()),
-        }
     }
 }
 
