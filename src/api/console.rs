@@ -1,5 +1,6 @@
 //! From a request to a URL: the second half of journey A.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -107,7 +108,7 @@ fn novnc() -> ConsoleType {
 pub(super) struct Issued {
     pub(super) url: AccessUrl,
     pub(super) token: Token,
-    pub(super) grant: Grant,
+    pub(super) grant: Arc<Grant>,
 }
 
 /// Why no token was made, with every instance that the caller may not see taken for none.

@@ -280,7 +280,7 @@ impl Api {
             let why = format!("this is no token id: {error}");
             Reject::new(StatusCode::BAD_REQUEST, "bad-token-id", why)
         })?;
-        let entry = self.auth.show(id.clone()).await?;
+        let entry = self.auth.show(id).await?;
         if !caller.sees(entry.grant.project.as_deref()) {
             return Err(AuthError::Unknown.into());
         }
@@ -290,7 +290,7 @@ impl Api {
             let (id, instance) = (&entry.id, entry.grant.instance);
             tracing::info!(token = %id, %instance, %caller, "token revoked");
             let event = Event::new(What::Revoked).of_grant(&entry.grant);
-            let token = Some(entry.id.clone());
+            let token = Some(entry.id);
             let event = event.by(caller, caller.address);
             self.audit.note(&Event { token, ..event });
             entry

@@ -130,6 +130,7 @@ pub struct TokenView {
 
 impl From<Entry> for TokenView {
     fn from(Entry { id, grant }: Entry) -> Self {
+        let grant = Arc::unwrap_or_clone(grant);
         Self {
             id,
             r#type: grant.console_type,

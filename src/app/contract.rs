@@ -167,7 +167,7 @@ async fn auth_keeps_tokens_alike_near_and_far() {
         let (token, grant) = auth.authorize(new_grant(Terms::default())).await.unwrap();
         let id = token.hash().id();
         assert_eq!(auth.redeem(&token).await, Ok(grant.clone()), "{way:?}");
-        let entry = auth.show(id.clone()).await.unwrap();
+        let entry = auth.show(id).await.unwrap();
         assert_eq!((entry.grant.clone(), &entry.id), (grant, &id), "{way:?}");
         assert_eq!(auth.list(None).await, Ok(vec![entry.clone()]), "{way:?}");
         assert_eq!(auth.list(Some(WEB)).await, Ok(vec![entry.clone()]));
@@ -177,7 +177,7 @@ async fn auth_keeps_tokens_alike_near_and_far() {
         let _second = auth.authorize(new_grant(Terms::default())).await.unwrap();
         let full = auth.authorize(new_grant(Terms::default())).await;
         assert_eq!(full.unwrap_err(), AuthError::Full(2), "{way:?}");
-        assert_eq!(auth.revoke(id.clone()).await, Ok(entry), "{way:?}");
+        assert_eq!(auth.revoke(id).await, Ok(entry), "{way:?}");
         assert_eq!(auth.redeem(&token).await, Err(AuthError::Unknown));
         assert_eq!(auth.show(id).await, Err(AuthError::Unknown), "{way:?}");
     }

@@ -67,7 +67,7 @@ pub struct Entry {
     /// Its public name.
     pub id: TokenId,
     /// What it stands for.
-    pub grant: Grant,
+    pub grant: Arc<Grant>,
 }
 
 /// What auth can be asked.
@@ -110,9 +110,9 @@ pub enum Request {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Reply {
     /// The token, this once, and its grant.
-    Authorized(Token, Box<Grant>),
+    Authorized(Token, Arc<Grant>),
     /// The grant.
-    Redeemed(Box<Grant>),
+    Redeemed(Arc<Grant>),
     /// The tokens, the next to expire first.
     Listed(Vec<Entry>),
     /// The token asked for, or just killed.

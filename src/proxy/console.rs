@@ -38,7 +38,7 @@ struct Opened {
 #[derive(Debug, Default)]
 struct Wanted {
     token: Option<TokenId>,
-    grant: Option<Grant>,
+    grant: Option<Arc<Grant>>,
 }
 
 /// How many may be in which state.
@@ -145,15 +145,18 @@ impl Proxy {
     ) -> Result<Opened, Refusal> {
         let headers = request.headers();
         let token = request::token(request.uri(), headers).ok_or(Refusal::NoToken)?;
-        let id = wanted.token.insert(token.hash().id()).clone();
+        let id = *wanted.token.insert(token.hash().id());
         let grant = wanted.grant.insert(self.auth.redeem(&token).await?);
         if !self.audit.accepts() {
             return Err(Refusal::Unwritten);
         }
         let origins = &self.settings.now().allowed_origins;
         request::check_origin(headers, viewer, &grant.base, origins)?;
-        grant.target = self.compute.current(grant).await?;
-        let grant = &*grant;
+        let target = self.compute.current(grant).await?;
+        if grant.target != target {
+            Arc::make_mut(grant).target = target;
+        }
+        let grant = &**grant;
         let browser = browser(viewer, headers);
         let record = self.record(grant, id, viewer, browser);
         let seat = self.enter(record).await?;

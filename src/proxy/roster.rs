@@ -74,9 +74,9 @@ pub(super) struct Seat {
 
 impl Roster {
     /// What the viewer may do who has a session here with this token.
-    pub(super) fn rights_of(&self, token: &TokenId) -> Option<Rights> {
+    pub(super) fn rights_of(&self, token: TokenId) -> Option<Rights> {
         let mut live = self.live.iter();
-        let found = live.find(|live| live.record.token == *token)?;
+        let found = live.find(|live| live.record.token == token)?;
         Some(found.rights.get())
     }
 

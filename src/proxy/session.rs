@@ -224,7 +224,7 @@ impl Story {
             rights: Some(rights),
             address: record.viewer,
             session: Some(record.id),
-            token: Some(record.token.clone()),
+            token: Some(record.token),
             ..Event::new(what).correlated(self.correlation)
         }
     }

@@ -138,15 +138,15 @@ impl Memory {
     }
 
     /// Has all sessions of a token ended.
-    pub(in crate::auth) fn order_all(&self, token: &TokenId, cause: Cause) -> Vec<Order> {
+    pub(in crate::auth) fn order_all(&self, token: TokenId, cause: Cause) -> Vec<Order> {
         let mut held = self.lock();
-        let ids = held.index.get(&Key::Token(token.clone())).cloned();
+        let ids = held.index.get(&Key::Token(token)).cloned();
         let ids = ids.into_iter().flatten();
         ids.filter_map(|id| held.order(id, cause)).collect()
     }
 
     /// Whether a session of that token lives in that browser.
-    pub(in crate::auth) fn lives(&self, token: &TokenId, browser: &Browser) -> bool {
+    pub(in crate::auth) fn lives(&self, token: TokenId, browser: Browser) -> bool {
         let held = self.lock();
         held.of_same_browser(token, browser).next().is_some()
     }
@@ -174,9 +174,7 @@ impl Held {
         record: &SessionRecord,
         limits: &Limits,
     ) -> Result<HashSet<SessionId>, AuthError> {
-        let own: HashSet<_> = self
-            .of_same_browser(&record.token, &record.browser)
-            .collect();
+        let own: HashSet<_> = self.of_same_browser(record.token, record.browser).collect();
         if record.console_type.kind() == ConsoleKind::Spice && !own.is_empty() {
             // One more channel of the same viewer.
             return Ok(HashSet::new());
@@ -230,15 +228,11 @@ impl Held {
         ids.filter(|id| !self.is_ending(*id)).collect()
     }
 
-    fn of_same_browser<'a>(
-        &'a self,
-        token: &TokenId,
-        browser: &'a Browser,
-    ) -> impl Iterator<Item = SessionId> + 'a {
-        let ids = self.ids(&Key::Token(token.clone()));
+    fn of_same_browser(&self, token: TokenId, browser: Browser) -> impl Iterator<Item = SessionId> {
+        let ids = self.ids(&Key::Token(token));
         ids.filter(move |id| {
             let kept = self.sessions.get(id);
-            kept.is_some_and(|kept| kept.live.record.browser == *browser)
+            kept.is_some_and(|kept| kept.live.record.browser == browser)
         })
     }
 
@@ -331,11 +325,11 @@ impl Registry for Memory {
         at_once(Ok(self.set_rights(id, rights)))
     }
 
-    fn order_all<'a>(&'a self, token: &'a TokenId, cause: Cause) -> Answer<'a, Vec<Order>> {
+    fn order_all(&self, token: TokenId, cause: Cause) -> Answer<'_, Vec<Order>> {
         at_once(Ok(self.order_all(token, cause)))
     }
 
-    fn lives<'a>(&'a self, token: &'a TokenId, browser: &'a Browser) -> Answer<'a, bool> {
+    fn lives(&self, token: TokenId, browser: Browser) -> Answer<'_, bool> {
         at_once(Ok(self.lives(token, browser)))
     }
 
@@ -358,7 +352,7 @@ fn keys(record: &SessionRecord) -> impl Iterator<Item = Key> {
         Key::Instance(record.instance),
         console(record),
         Key::Caller(record.caller.clone()),
-        Key::Token(record.token.clone()),
+        Key::Token(record.token),
     ];
     let address = record.viewer.map(|ip| Key::Address(block_of(ip)));
     always.into_iter().chain(address)
