@@ -209,13 +209,13 @@ pub(super) async fn issue(
     let located = api.compute.locate(wanted.instance, console_type).await?;
     let new = NewGrant {
         instance: located.instance.id,
-        project: located.instance.project_id().map(str::to_owned),
-        instance_name: located.instance.name,
+        project: located.instance.project_id().map(Arc::from),
+        instance_name: located.instance.name.into(),
         console_type,
         target: located.target,
         rights: wanted.rights,
         base: wanted.base.clone(),
-        caller: caller.to_string(),
+        caller: caller.to_string().into(),
         terms: wanted.terms,
         ttl: wanted.ttl,
     };
@@ -226,7 +226,7 @@ pub(super) async fn issue(
         .inc();
     let id = token.hash().id();
     tracing::info!(
-        token = %id, instance = %grant.instance, name = grant.instance_name,
+        token = %id, instance = %grant.instance, name = &*grant.instance_name,
         r#type = %console_type, rights = %grant.rights, %caller, expires = %grant.expires, "console URL issued"
     );
     let event = Event::new(What::Issued).of_grant(&grant);

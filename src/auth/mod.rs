@@ -42,7 +42,7 @@ pub struct NewGrant {
     /// See [`Grant::instance`].
     pub instance: InstanceId,
     /// See [`Grant::instance_name`].
-    pub instance_name: String,
+    pub instance_name: Arc<str>,
     /// See [`Grant::console_type`].
     pub console_type: ConsoleType,
     /// See [`Grant::target`].
@@ -52,9 +52,9 @@ pub struct NewGrant {
     /// See [`Grant::base`].
     pub base: Url,
     /// See [`Grant::project`].
-    pub project: Option<String>,
+    pub project: Option<Arc<str>>,
     /// See [`Grant::caller`].
-    pub caller: String,
+    pub caller: Arc<str>,
     /// See [`Grant::terms`].
     pub terms: Terms,
     /// How long it lasts, in whole seconds.

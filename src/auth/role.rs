@@ -505,7 +505,7 @@ impl Inner {
             return Ok(());
         }
         for record in self.registry.sweep(now).await? {
-            let (session, proxy) = (record.id, &record.proxy);
+            let (session, proxy) = (record.id, &*record.proxy);
             tracing::warn!(%session, proxy, "a session's proxy has gone silent");
             release(&tokens, &record, true, now).await?;
         }

@@ -183,7 +183,7 @@ impl Proxy {
             instance_name: grant.instance_name.clone(),
             console_type: grant.console_type,
             project: grant.project.clone(),
-            host: grant.target.to_string(),
+            host: grant.target.to_string().into(),
             proxy: self.settings.now().name.clone(),
             caller: grant.caller.clone(),
             viewer: viewer.ip,
@@ -226,7 +226,7 @@ impl Proxy {
     ) {
         let Wanted { token, grant } = wanted;
         let instance = grant.as_ref().map(|grant| grant.instance.to_string());
-        let name = grant.as_ref().map(|grant| grant.instance_name.as_str());
+        let name = grant.as_ref().map(|grant| &*grant.instance_name);
         let peer = viewer.ip.map(tracing::field::display);
         let code = refusal.code();
         tracing::info!(%correlation, code, peer, instance, name, reason = %refusal, "console refused");

@@ -173,8 +173,8 @@ impl Story {
         let correlation = self.correlation;
         tracing::info!(
             session = %record.id, %correlation, instance = %record.instance,
-            name = record.instance_name, r#type = %record.console_type, address = record.host,
-            caller = record.caller, peer = record.viewer.map(tracing::field::display),
+            name = &*record.instance_name, r#type = %record.console_type, address = &*record.host,
+            caller = &*record.caller, peer = record.viewer.map(tracing::field::display),
             rights = %record.rights, "session started"
         );
         proxy.audit.note(&self.event(What::Opened, record.rights));
@@ -198,8 +198,8 @@ impl Story {
         drop(self);
         tracing::info!(
             session = %record.id, %correlation, instance = %record.instance,
-            name = record.instance_name, r#type = %record.console_type, address = record.host,
-            caller = record.caller, peer = record.viewer.map(tracing::field::display),
+            name = &*record.instance_name, r#type = %record.console_type, address = &*record.host,
+            caller = &*record.caller, peer = record.viewer.map(tracing::field::display),
             way, security, %rights, code, why, up = report.up, down = report.down, seconds,
             "session ended"
         );

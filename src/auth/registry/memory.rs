@@ -49,7 +49,7 @@ impl Kept {
 enum Key {
     Instance(InstanceId),
     Console(InstanceId, ConsoleKind),
-    Caller(String),
+    Caller(Arc<str>),
     Address(IpAddr),
     Token(TokenId),
 }
