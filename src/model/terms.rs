@@ -64,6 +64,9 @@ impl std::str::FromStr for SecondViewer {
 pub struct Browser(Hex<8>);
 
 impl Browser {
+    /// The first of all in their order.
+    pub const LEAST: Self = Self(Hex([0; 8]));
+
     /// The browser at `address` that calls itself `agent`.
     pub fn new(address: Option<IpAddr>, agent: &[u8]) -> Self {
         let address = address.map(|ip| ip.to_string()).unwrap_or_default();

@@ -21,7 +21,8 @@ use super::{Proxy, input};
 use crate::auth::{AuthError, BEAT, Beat, LiveSession, Order, Pulse, SessionRecord, Wish};
 use crate::compute::ComputeError;
 use crate::model::{
-    ConsoleKind, InstanceId, InstanceRef, PowerState, Rights, SessionId, TokenId, UnixTime, Way,
+    ConsoleKind, InstanceId, InstanceRef, PowerState, RandomKeys, Rights, SessionId, TokenId,
+    UnixTime, Way,
 };
 
 /// How often the clocks of sessions are looked at.
@@ -39,7 +40,7 @@ const PORTION: usize = 500;
 /// The live sessions.
 #[derive(Debug, Default)]
 pub(super) struct Roster {
-    live: DashMap<SessionId, Arc<Live>>,
+    live: DashMap<SessionId, Arc<Live>, RandomKeys>,
     /// Rung to renew all leases now.
     beat_now: Notify,
 }
