@@ -121,6 +121,14 @@ mod tests {
     }
 
     #[test]
+    fn json_has_the_text_also_where_it_is_a_key() {
+        let known = std::collections::BTreeMap::from([(Hex([1, 255]), 7)]);
+        let json = serde_json::to_string(&known).unwrap();
+        assert_eq!(json, "{\"01ff\":7}");
+        assert_eq!(serde_json::from_str(&json).ok(), Some(known));
+    }
+
+    #[test]
     fn what_is_no_such_text_is_refused_with_the_length_it_should_have() {
         for text in [
             "", "0", "01f", "01ff0", "01ff02", "01fF", "0g1f", "+1ff", "é1f",

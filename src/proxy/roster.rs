@@ -16,7 +16,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::close::{self, Verdict};
 use super::relay::{Ending, Meter};
-use super::rights::{InForce, can_change};
+use super::rights::{Entitled, InForce, can_change};
 use super::{Proxy, input};
 use crate::auth::{AuthError, BEAT, Beat, LiveSession, Order, Pulse, SessionRecord, Wish};
 use crate::compute::ComputeError;
@@ -53,7 +53,7 @@ pub(super) struct Live {
     /// How its console is reached, once it is.
     way: OnceLock<Way>,
     /// What the viewer may do by now.
-    pub(super) rights: Arc<InForce>,
+    pub(super) rights: InForce,
     gavel: Mutex<Gavel>,
 }
 
@@ -98,7 +98,7 @@ impl Live {
     fn new(record: Arc<SessionRecord>) -> Self {
         let is_input = input::of(record.console_type.kind());
         Self {
-            rights: Arc::new(InForce::new(record.rights)),
+            rights: InForce::new(record.rights),
             record,
             meter: Arc::new(Meter::new(is_input)),
             way: OnceLock::new(),
@@ -173,6 +173,12 @@ impl Live {
         }
         let beat = self.beat();
         LiveSession { record, beat }
+    }
+}
+
+impl Entitled for Live {
+    fn rights(&self) -> Rights {
+        self.rights.get()
     }
 }
 

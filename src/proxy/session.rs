@@ -128,7 +128,7 @@ impl Story {
         Opening {
             viewer_bytes,
             meter: Arc::clone(&live.meter),
-            filter: rights::filter(live.record.console_type.kind(), &live.rights),
+            filter: rights::filter(live.record.console_type.kind(), live),
             signature: format!(" [{}]", self.correlation).into(),
             caps: proxy.bandwidth.caps(&live.record, bandwidth),
             ..Opening::default()
