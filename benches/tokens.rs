@@ -156,7 +156,7 @@ async fn call(client: Client<Auth>, end: Instant) -> Vec<Duration> {
         let (token, _) = client.authorize(new_grant()).await.unwrap();
         let grant = client.redeem(&token).await.unwrap();
         took.push(begun.elapsed());
-        assert_eq!(grant.caller, "bench");
+        assert_eq!(&*grant.caller, "bench");
     }
     took
 }
@@ -170,13 +170,13 @@ async fn until_ready(client: &Client<Auth>) {
 fn new_grant() -> NewGrant {
     NewGrant {
         instance: InstanceId::derived("bench", "web-1"),
-        instance_name: "web-1".to_owned(),
+        instance_name: "web-1".into(),
         console_type: ConsoleType::Novnc,
         target: Target::from("127.0.0.1:5900".parse::<Address>().unwrap()),
         rights: Rights::default(),
         base: "http://127.0.0.1:6080/vnc.html".parse().unwrap(),
         project: None,
-        caller: "bench".to_owned(),
+        caller: "bench".into(),
         terms: Terms::default(),
         // so that the stores have something to forget
         ttl: Duration::from_secs(2),

@@ -1,5 +1,6 @@
 //! From a request to a URL: the second half of journey A.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -107,7 +108,7 @@ fn novnc() -> ConsoleType {
 pub(super) struct Issued {
     pub(super) url: AccessUrl,
     pub(super) token: Token,
-    pub(super) grant: Grant,
+    pub(super) grant: Arc<Grant>,
 }
 
 /// Why no token was made, with every instance that the caller may not see taken for none.
@@ -208,13 +209,13 @@ pub(super) async fn issue(
     let located = api.compute.locate(wanted.instance, console_type).await?;
     let new = NewGrant {
         instance: located.instance.id,
-        project: located.instance.project_id().map(str::to_owned),
-        instance_name: located.instance.name,
+        project: located.instance.project_id().map(Arc::from),
+        instance_name: located.instance.name.into(),
         console_type,
         target: located.target,
         rights: wanted.rights,
         base: wanted.base.clone(),
-        caller: caller.to_string(),
+        caller: caller.to_string().into(),
         terms: wanted.terms,
         ttl: wanted.ttl,
     };
@@ -225,7 +226,7 @@ pub(super) async fn issue(
         .inc();
     let id = token.hash().id();
     tracing::info!(
-        token = %id, instance = %grant.instance, name = grant.instance_name,
+        token = %id, instance = %grant.instance, name = &*grant.instance_name,
         r#type = %console_type, rights = %grant.rights, %caller, expires = %grant.expires, "console URL issued"
     );
     api.audit.note(|| Event {

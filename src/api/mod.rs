@@ -279,7 +279,7 @@ impl Api {
             let why = format!("this is no token id: {error}");
             Reject::new(StatusCode::BAD_REQUEST, "bad-token-id", why)
         })?;
-        let entry = self.auth.show(id.clone()).await?;
+        let entry = self.auth.show(id).await?;
         if !caller.sees(entry.grant.project.as_deref()) {
             return Err(AuthError::Unknown.into());
         }
@@ -289,7 +289,7 @@ impl Api {
             let (id, instance) = (&entry.id, entry.grant.instance);
             tracing::info!(token = %id, %instance, %caller, "token revoked");
             self.audit.note(|| Event {
-                token: Some(entry.id.clone()),
+                token: Some(entry.id),
                 ..Event::new(What::Revoked)
                     .of_grant(&entry.grant)
                     .by(caller, caller.address)

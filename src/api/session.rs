@@ -110,7 +110,7 @@ fn about(what: What, live: &LiveSession, caller: &Caller) -> Event {
         project: record.project.clone(),
         r#type: Some(record.console_type),
         rights: Some(record.rights),
-        token: Some(record.token.clone()),
+        token: Some(record.token),
         session: Some(record.id),
         ..Event::new(what).by(caller, caller.address)
     }

@@ -1,7 +1,6 @@
 //! The JSON of `/v1`, as `openapi.json` describes it. Commands read it back.
 
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -91,7 +90,7 @@ impl ConsoleView {
             rights: grant.rights,
             instance: InstanceName {
                 id: grant.instance,
-                name: grant.instance_name.clone(),
+                name: grant.instance_name.to_string(),
             },
             expires_at: grant.expires.to_string(),
             url_ttl: grant.expires.after(grant.issued).into(),
@@ -136,9 +135,9 @@ impl From<Entry> for TokenView {
             rights: grant.rights,
             instance: InstanceName {
                 id: grant.instance,
-                name: grant.instance_name,
+                name: grant.instance_name.to_string(),
             },
-            caller: grant.caller,
+            caller: grant.caller.to_string(),
             issued_at: grant.issued.to_string(),
             expires_at: grant.expires.to_string(),
             terms: grant.terms.into(),
@@ -198,20 +197,19 @@ pub struct SessionView {
 
 impl From<LiveSession> for SessionView {
     fn from(LiveSession { record, beat }: LiveSession) -> Self {
-        let record = Arc::unwrap_or_clone(record);
         Self {
             id: record.id,
             instance: InstanceName {
                 id: record.instance,
-                name: record.instance_name,
+                name: record.instance_name.to_string(),
             },
             r#type: record.console_type,
             rights: beat.rights,
-            host: record.host,
+            host: record.host.to_string(),
             way: beat.way,
-            proxy: record.proxy,
+            proxy: record.proxy.to_string(),
             token: record.token,
-            caller: record.caller,
+            caller: record.caller.to_string(),
             viewer: record.viewer,
             started_at: record.started.to_string(),
             last_input_at: beat.last_input.to_string(),

@@ -126,13 +126,13 @@ fn started_auth(way: Way) -> Started<Auth> {
 fn new_grant(terms: Terms) -> NewGrant {
     NewGrant {
         instance: WEB,
-        instance_name: "web-1".to_owned(),
+        instance_name: "web-1".into(),
         console_type: ConsoleType::Novnc,
         target: "10.0.0.7:5900".parse::<Address>().unwrap().into(),
         rights: Rights::VIEW,
         base: "https://console.example.org/vnc.html?a=b".parse().unwrap(),
-        project: Some("p".to_owned()),
-        caller: "key:portal".to_owned(),
+        project: Some("p".into()),
+        caller: "key:portal".into(),
         terms,
         ttl: Duration::from_mins(10),
     }
@@ -143,12 +143,12 @@ fn record(token: &Token, terms: Terms, browser: &str) -> SessionRecord {
         id: SessionId::generate(),
         token: token.hash().id(),
         instance: WEB,
-        instance_name: "web-1".to_owned(),
+        instance_name: "web-1".into(),
         console_type: ConsoleType::Novnc,
-        project: Some("p".to_owned()),
-        host: "10.0.0.7:5900".to_owned(),
-        proxy: "gate-1".to_owned(),
-        caller: "key:portal".to_owned(),
+        project: Some("p".into()),
+        host: "10.0.0.7:5900".into(),
+        proxy: "gate-1".into(),
+        caller: "key:portal".into(),
         viewer: Some("2001:db8::1".parse().unwrap()),
         browser: Browser::new(None, browser.as_bytes()),
         rights: Rights::VIEW,
@@ -167,7 +167,7 @@ async fn auth_keeps_tokens_alike_near_and_far() {
         let (token, grant) = auth.authorize(new_grant(Terms::default())).await.unwrap();
         let id = token.hash().id();
         assert_eq!(auth.redeem(&token).await, Ok(grant.clone()), "{way:?}");
-        let entry = auth.show(id.clone()).await.unwrap();
+        let entry = auth.show(id).await.unwrap();
         assert_eq!((entry.grant.clone(), &entry.id), (grant, &id), "{way:?}");
         assert_eq!(auth.list(None).await, Ok(vec![entry.clone()]), "{way:?}");
         assert_eq!(auth.list(Some(WEB)).await, Ok(vec![entry.clone()]));
@@ -177,7 +177,7 @@ async fn auth_keeps_tokens_alike_near_and_far() {
         let _second = auth.authorize(new_grant(Terms::default())).await.unwrap();
         let full = auth.authorize(new_grant(Terms::default())).await;
         assert_eq!(full.unwrap_err(), AuthError::Full(2), "{way:?}");
-        assert_eq!(auth.revoke(id.clone()).await, Ok(entry), "{way:?}");
+        assert_eq!(auth.revoke(id).await, Ok(entry), "{way:?}");
         assert_eq!(auth.redeem(&token).await, Err(AuthError::Unknown));
         assert_eq!(auth.show(id).await, Err(AuthError::Unknown), "{way:?}");
     }

@@ -22,7 +22,7 @@ pub(super) fn limits(config: &Config) -> Limits {
 pub(super) fn proxy_settings(config: &Config) -> Settings {
     let proxy = &config.proxy;
     Settings {
-        name: proxy.name.clone().unwrap_or_else(machine_name),
+        name: proxy.name.clone().unwrap_or_else(machine_name).into(),
         allowed_origins: proxy.allowed_origins.clone(),
         trusted_proxies: proxy.trusted_proxies.clone(),
         connect_timeout: proxy.connect_timeout.get(),

@@ -1,4 +1,5 @@
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -35,7 +36,7 @@ pub struct Event {
     pub event: What,
     /// Who asked for it; of a session, who asked for its token.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub caller: Option<String>,
+    pub caller: Option<Arc<str>>,
     /// Where the caller is, or the viewer; nothing for the admin socket.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub address: Option<IpAddr>,
@@ -44,10 +45,10 @@ pub struct Event {
     pub instance: Option<InstanceId>,
     /// The instance's name.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
+    pub name: Option<Arc<str>>,
     /// Whose instance, by project id.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub project: Option<String>,
+    pub project: Option<Arc<str>>,
     /// Which of its consoles.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub r#type: Option<ConsoleType>,
@@ -125,7 +126,7 @@ impl Event {
     #[must_use]
     pub fn by(self, caller: &impl ToString, address: Option<IpAddr>) -> Self {
         Self {
-            caller: Some(caller.to_string()),
+            caller: Some(caller.to_string().into()),
             address,
             ..self
         }

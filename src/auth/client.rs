@@ -10,18 +10,18 @@ use crate::rpc::{Client, Cursor, News, Role as _, Unreachable};
 /// What other roles see of auth. Every call is cancel-safe.
 impl Client<Auth> {
     /// Makes a token. Errors: [`AuthError::Full`], [`AuthError::Elsewhere`], [`AuthError::Store`].
-    pub async fn authorize(&self, new: NewGrant) -> Result<(Token, Grant), AuthError> {
+    pub async fn authorize(&self, new: NewGrant) -> Result<(Token, Arc<Grant>), AuthError> {
         match self.call(Request::Authorize(Box::new(new))).await? {
-            Reply::Authorized(token, grant) => Ok((token, *grant)),
+            Reply::Authorized(token, grant) => Ok((token, grant)),
             other => Err(mismatch(&other)),
         }
     }
 
     /// Exchanges a token for its grant without consuming it. Errors: [`AuthError::Unknown`],
     /// [`AuthError::Source`], [`AuthError::Store`].
-    pub async fn redeem(&self, token: &Token) -> Result<Grant, AuthError> {
+    pub async fn redeem(&self, token: &Token) -> Result<Arc<Grant>, AuthError> {
         match self.call(Request::Redeem(token.clone())).await? {
-            Reply::Redeemed(grant) => Ok(*grant),
+            Reply::Redeemed(grant) => Ok(grant),
             other => Err(mismatch(&other)),
         }
     }

@@ -42,7 +42,7 @@ pub struct NewGrant {
     /// See [`Grant::instance`].
     pub instance: InstanceId,
     /// See [`Grant::instance_name`].
-    pub instance_name: String,
+    pub instance_name: Arc<str>,
     /// See [`Grant::console_type`].
     pub console_type: ConsoleType,
     /// See [`Grant::target`].
@@ -52,9 +52,9 @@ pub struct NewGrant {
     /// See [`Grant::base`].
     pub base: Url,
     /// See [`Grant::project`].
-    pub project: Option<String>,
+    pub project: Option<Arc<str>>,
     /// See [`Grant::caller`].
-    pub caller: String,
+    pub caller: Arc<str>,
     /// See [`Grant::terms`].
     pub terms: Terms,
     /// How long it lasts, in whole seconds.
@@ -67,7 +67,7 @@ pub struct Entry {
     /// Its public name.
     pub id: TokenId,
     /// What it stands for.
-    pub grant: Grant,
+    pub grant: Arc<Grant>,
 }
 
 /// What auth can be asked.
@@ -110,9 +110,9 @@ pub enum Request {
 #[derive(Debug, Serialize, Deserialize)]
 pub enum Reply {
     /// The token, this once, and its grant.
-    Authorized(Token, Box<Grant>),
+    Authorized(Token, Arc<Grant>),
     /// The grant.
-    Redeemed(Box<Grant>),
+    Redeemed(Arc<Grant>),
     /// The tokens, the next to expire first.
     Listed(Vec<Entry>),
     /// The token asked for, or just killed.

@@ -232,7 +232,7 @@ async fn release(
 ) -> Result<(), AuthError> {
     match tokens {
         Tokens::Own(store) if record.terms.single_use => {
-            store.leave(&record.token, opened, now).await
+            store.leave(record.token, opened, now).await
         }
         _ => Ok(()),
     }
@@ -260,7 +260,7 @@ impl Tokens {
 
     async fn authorize(&self, new: NewGrant) -> Result<Reply, AuthError> {
         let issued = UnixTime::now();
-        let grant = Grant {
+        let grant = Arc::new(Grant {
             instance: new.instance,
             instance_name: new.instance_name,
             console_type: new.console_type,
@@ -273,11 +273,13 @@ impl Tokens {
             terms: new.terms,
             issued,
             expires: issued.plus(new.ttl),
-        };
+        });
         let token = Token::generate();
-        let stored = self.store()?.insert(token.hash(), grant.clone(), issued);
+        let stored = self
+            .store()?
+            .insert(token.hash(), Arc::clone(&grant), issued);
         stored.await?;
-        Ok(Reply::Authorized(token, Box::new(grant)))
+        Ok(Reply::Authorized(token, grant))
     }
 
     async fn ready(&self) -> Result<Reply, AuthError> {
@@ -300,8 +302,8 @@ impl Inner {
                 let entries = tokens.store()?.list(instance, now).await?;
                 Ok(Reply::Listed(entries))
             }
-            Request::Show(id) => one(tokens.store()?.find(&id, now).await?),
-            Request::Revoke(id) => self.revoke(tokens, &id, now).await,
+            Request::Show(id) => one(tokens.store()?.find(id, now).await?),
+            Request::Revoke(id) => self.revoke(tokens, id, now).await,
             Request::Ready => tokens.ready().await,
             Request::Begin(record) => self.begin(tokens, record, now).await,
             Request::Beat(beats) => self.registry.beat(beats, now).await.map(Reply::Pulse),
@@ -326,29 +328,29 @@ impl Inner {
     ) -> Result<Reply, AuthError> {
         let grant = match tokens {
             Tokens::Released | Tokens::Moved(_) => return Err(let_go()),
-            Tokens::Own(store) => store.get(&token.hash(), now).await?,
+            Tokens::Own(store) => store.get(token.hash(), now).await?,
             Tokens::Foreign(source) => {
                 let grant = source.redeem(token, now).await?;
                 let overruled = self.overruled().get(&token.hash().id()).copied();
-                Some(Grant {
+                Some(Arc::new(Grant {
                     terms: Terms {
                         single_use: false,
                         ..self.rules.settings.now().terms
                     },
                     rights: overruled.unwrap_or(grant.rights),
                     ..grant
-                })
+                }))
             }
         };
         let grant = grant.ok_or(AuthError::Unknown)?;
-        Ok(Reply::Redeemed(Box::new(grant)))
+        Ok(Reply::Redeemed(grant))
     }
 
     /// Nothing opens with the token from here on, and what was opened ends.
     async fn revoke(
         &self,
         tokens: &Tokens,
-        id: &TokenId,
+        id: TokenId,
         now: UnixTime,
     ) -> Result<Reply, AuthError> {
         let entry = tokens.store()?.remove(id, now).await?;
@@ -371,13 +373,13 @@ impl Inner {
         if record.terms.single_use {
             self.claim(&**store, &record, now).await?;
         }
-        let (token, id) = (record.token.clone(), record.id);
+        let (token, id) = (record.token, record.id);
         if let Err(error) = self.register(Arc::clone(&record), now).await {
             release(tokens, &record, false, now).await?;
             return Err(error);
         }
         // Whoever revokes the token from now on finds the session; who did before took the token.
-        if store.find(&token, now).await?.is_none() {
+        if store.find(token, now).await?.is_none() {
             let _record = self.registry.end(id).await?;
             return Err(AuthError::Unknown);
         }
@@ -397,9 +399,9 @@ impl Inner {
         record: &SessionRecord,
         now: UnixTime,
     ) -> Result<(), AuthError> {
-        let (token, browser) = (&record.token, record.browser.clone());
+        let (token, browser) = (record.token, record.browser);
         let attempt = Attempt {
-            lives: self.registry.lives(token, &browser).await?,
+            lives: self.registry.lives(token, browser).await?,
             browser,
             window: self.rules.settings.now().reconnect_window,
         };
@@ -446,9 +448,9 @@ impl Inner {
         now: UnixTime,
     ) -> Result<Reply, AuthError> {
         let live = self.registry.find(id).await?;
-        let token = live.ok_or(AuthError::NoSession(id))?.record.token.clone();
+        let token = live.ok_or(AuthError::NoSession(id))?.record.token;
         match tokens {
-            Tokens::Own(store) => store.set_rights(&token, rights, now).await?,
+            Tokens::Own(store) => store.set_rights(token, rights, now).await?,
             Tokens::Foreign(_) => self.overrule(token, rights)?,
             Tokens::Released | Tokens::Moved(_) => return Err(let_go()),
         }
@@ -503,7 +505,7 @@ impl Inner {
             return Ok(());
         }
         for record in self.registry.sweep(now).await? {
-            let (session, proxy) = (record.id, &record.proxy);
+            let (session, proxy) = (record.id, &*record.proxy);
             tracing::warn!(%session, proxy, "a session's proxy has gone silent");
             release(&tokens, &record, true, now).await?;
         }

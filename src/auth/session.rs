@@ -22,7 +22,8 @@ pub const BEAT: Duration = Duration::from_secs(5);
 /// How long a session is believed to live without a beat.
 pub const LEASE: Duration = Duration::from_secs(20);
 
-/// Who looks at what: what does not change while a session lives, but for its rights.
+/// Who looks at what: what does not change while a session lives, but for its rights. Thousands are
+/// held, so its texts are those of the grant, where that is near.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct SessionRecord {
     /// Its id.
@@ -32,17 +33,17 @@ pub struct SessionRecord {
     /// The instance it shows.
     pub instance: InstanceId,
     /// That instance's name when the token was made.
-    pub instance_name: String,
+    pub instance_name: Arc<str>,
     /// Which of its consoles.
     pub console_type: ConsoleType,
     /// Whose the instance is, by project id, where that is known.
-    pub project: Option<String>,
+    pub project: Option<Arc<str>>,
     /// Where that console is.
-    pub host: String,
+    pub host: Arc<str>,
     /// Which proxy holds it.
-    pub proxy: String,
+    pub proxy: Arc<str>,
     /// Who asked for the token.
-    pub caller: String,
+    pub caller: Arc<str>,
     /// Where the viewer is.
     pub viewer: Option<IpAddr>,
     /// What the viewer sits at.

@@ -6,13 +6,13 @@ use crate::rpc::{self, Client};
 pub(super) fn new_grant(instance: u8, ttl: u64) -> NewGrant {
     NewGrant {
         instance: instance_id(instance),
-        instance_name: format!("vm-{instance}"),
+        instance_name: format!("vm-{instance}").into(),
         console_type: ConsoleType::Novnc,
         target: Target::from("127.0.0.1:5900".parse::<Address>().unwrap()),
         rights: Rights::VIEW,
         base: "http://127.0.0.1:6080/vnc.html".parse().unwrap(),
-        project: Some("p".to_owned()),
-        caller: "test".to_owned(),
+        project: Some("p".into()),
+        caller: "test".into(),
         terms: Terms::default(),
         ttl: Duration::from_secs(ttl),
     }
@@ -22,9 +22,9 @@ pub(super) fn instance_id(number: u8) -> InstanceId {
     InstanceId(uuid::Uuid::from_bytes([number; 16]))
 }
 
-pub(super) fn grant(instance: u8, expires: u64) -> Grant {
+pub(super) fn grant(instance: u8, expires: u64) -> Arc<Grant> {
     let new = new_grant(instance, 0);
-    Grant {
+    Arc::new(Grant {
         instance: new.instance,
         instance_name: new.instance_name,
         console_type: new.console_type,
@@ -37,7 +37,7 @@ pub(super) fn grant(instance: u8, expires: u64) -> Grant {
         terms: new.terms,
         issued: UnixTime(0),
         expires: UnixTime(expires),
-    }
+    })
 }
 
 pub(super) fn browser(name: &str) -> Browser {
@@ -50,12 +50,12 @@ pub(super) fn record(token: &Token, instance: u8, terms: Terms, name: &str) -> S
         id: SessionId::generate(),
         token: token.hash().id(),
         instance: instance_id(instance),
-        instance_name: format!("vm-{instance}"),
+        instance_name: format!("vm-{instance}").into(),
         console_type: ConsoleType::Novnc,
         project: None,
-        host: "127.0.0.1:5900".to_owned(),
-        proxy: "gate-1".to_owned(),
-        caller: "test".to_owned(),
+        host: "127.0.0.1:5900".into(),
+        proxy: "gate-1".into(),
+        caller: "test".into(),
         viewer: Some([127, 0, 0, 1].into()),
         browser: browser(name),
         rights: Rights::VIEW,
@@ -109,7 +109,7 @@ async fn a_revoked_token_and_a_made_up_one_are_the_same_unknown() {
     let (token, _) = auth.authorize(new_grant(1, 600)).await.unwrap();
     let id = token.hash().id();
 
-    let revoked = auth.revoke(id.clone()).await.unwrap();
+    let revoked = auth.revoke(id).await.unwrap();
 
     assert_eq!(revoked.id, id);
     assert_eq!(auth.redeem(&token).await, Err(AuthError::Unknown));
@@ -411,8 +411,8 @@ fn every_request_and_reply_survives_the_wire() {
         Request::Authorize(Box::new(new_grant(1, 5))),
         Request::Redeem(Token::generate()),
         Request::List(Some(instance_id(1))),
-        Request::Show(entry.id.clone()),
-        Request::Revoke(entry.id.clone()),
+        Request::Show(entry.id),
+        Request::Revoke(entry.id),
         Request::Ready,
         Request::Begin(record.clone().into()),
         Request::Beat(vec![live.beat]),
@@ -424,8 +424,8 @@ fn every_request_and_reply_survives_the_wire() {
         Request::Kill(record.id),
     ];
     let replies = [
-        Reply::Authorized(Token::generate(), Box::new(grant(1, 5))),
-        Reply::Redeemed(Box::new(grant(1, 5))),
+        Reply::Authorized(Token::generate(), grant(1, 5)),
+        Reply::Redeemed(grant(1, 5)),
         Reply::Listed(vec![entry.clone()]),
         Reply::One(Box::new(entry)),
         Reply::Done,

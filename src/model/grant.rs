@@ -1,4 +1,5 @@
 use std::fmt;
+use std::sync::Arc;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::{Deserialize, Serialize};
@@ -7,13 +8,13 @@ use zeroize::Zeroizing;
 
 use super::{ConsoleType, InstanceId, Rights, Target, Terms, Token, UnixTime};
 
-/// What a token stands for.
+/// What a token stands for. Its texts are shared with the sessions that it opens.
 #[derive(Clone, Debug, Eq, PartialEq, Serialize, Deserialize)]
 pub struct Grant {
     /// The instance it opens.
     pub instance: InstanceId,
     /// That instance's name when the grant was made, for lists and log lines.
-    pub instance_name: String,
+    pub instance_name: Arc<str>,
     /// Which console, and in which form of URL.
     pub console_type: ConsoleType,
     /// Where the console was when the grant was made.
@@ -26,9 +27,9 @@ pub struct Grant {
     /// The access URL without the token; its scheme and host anchor the origin check.
     pub base: Url,
     /// Whose the instance is: Keystone's project id, where the hypervisor told.
-    pub project: Option<String>,
+    pub project: Option<Arc<str>>,
     /// Who asked.
-    pub caller: String,
+    pub caller: Arc<str>,
     /// On what terms it opens sessions.
     #[serde(default)]
     pub terms: Terms,

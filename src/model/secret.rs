@@ -2,10 +2,11 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 use uuid::Uuid;
 use zeroize::Zeroizing;
+
+use super::hex::{BadHash, Hex, sha256};
 
 /// The secret in a console URL.
 ///
@@ -15,7 +16,11 @@ use zeroize::Zeroizing;
 /// roles alone.
 #[derive(Clone, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
-pub struct Token(Zeroizing<String>);
+pub struct Token {
+    text: Zeroizing<String>,
+    /// Of that text: whoever meets a token wants it, most of them twice.
+    hash: TokenHash,
+}
 
 /// The text cannot be a token: empty, or over 255 bytes.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
@@ -25,17 +30,22 @@ pub struct BadToken;
 impl Token {
     /// A fresh random token, 122 bits of the kernel's randomness.
     pub fn generate() -> Self {
-        Self(Zeroizing::new(Uuid::new_v4().to_string()))
+        Self::of(Zeroizing::new(Uuid::new_v4().to_string()))
+    }
+
+    fn of(text: Zeroizing<String>) -> Self {
+        let hash = TokenHash(sha256(&[text.as_bytes()]));
+        Self { text, hash }
     }
 
     /// The secret itself.
     pub fn reveal(&self) -> &str {
-        &self.0
+        &self.text
     }
 
     /// What is stored and looked up in its stead.
     pub fn hash(&self) -> TokenHash {
-        TokenHash(hex_sha256(self.0.as_bytes()))
+        self.hash
     }
 }
 
@@ -55,7 +65,7 @@ impl TryFrom<String> for Token {
         if text.is_empty() || text.len() > 255 {
             Err(BadToken)
         } else {
-            Ok(Self(text))
+            Ok(Self::of(text))
         }
     }
 }
@@ -72,89 +82,40 @@ impl fmt::Debug for Token {
     }
 }
 
-/// Lower-case hex SHA-256 of a token's UTF-8 text, 64 characters (Nova's `token_hash`).
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
+/// The SHA-256 of a token's UTF-8 text; as text 64 lower-case hex digits (Nova's `token_hash`).
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct TokenHash(String);
+pub struct TokenHash(Hex<32>);
 
 impl TokenHash {
-    /// Its 64 hex digits.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
     /// The name people call this token by.
     pub fn id(&self) -> TokenId {
-        TokenId(Short::of(&self.0))
+        TokenId(self.0.beginning())
     }
 }
 
-/// A token's public name: the first 16 hex digits of its hash. Opens nothing.
-#[derive(Clone, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct TokenId(Short);
-
-impl TokenId {
-    /// Its 16 hex digits.
-    pub fn as_str(&self) -> &str {
-        self.0.as_str()
-    }
-}
-
-/// The first 16 hex digits of a hash, in place: thousands are held.
-#[derive(Clone, Copy, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub(super) struct Short([u8; Self::LENGTH]);
-
-impl Short {
-    const LENGTH: usize = 16;
-
-    /// Of a hash in hex digits.
-    pub(super) fn of(hash: &str) -> Self {
-        Self(hash.as_bytes().first_chunk().copied().unwrap_or_default())
-    }
-
-    fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0).unwrap_or_default()
-    }
-}
-
-impl TryFrom<String> for Short {
-    type Error = BadHash;
-
-    fn try_from(text: String) -> Result<Self, BadHash> {
-        hex_of_length(&text, Self::LENGTH).map(|text| Self::of(&text))
-    }
-}
-
-impl From<Short> for String {
-    fn from(short: Short) -> Self {
-        short.as_str().to_owned()
-    }
-}
-
-impl fmt::Debug for Short {
+impl fmt::Display for TokenHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.as_str().fmt(f)
+        self.0.fmt(f)
     }
 }
-
-impl fmt::Display for TokenId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// The text is no hash (or token id) of the length wanted.
-#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
-#[error("expected {0} lower-case hex digits")]
-pub struct BadHash(usize);
 
 impl FromStr for TokenHash {
     type Err = BadHash;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        hex_of_length(text, 64).map(Self)
+        text.parse().map(Self)
+    }
+}
+
+/// A token's public name: the first 16 hex digits of its hash. Opens nothing.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TokenId(Hex<8>);
+
+impl fmt::Display for TokenId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 
@@ -162,7 +123,7 @@ impl FromStr for TokenId {
     type Err = BadHash;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Short::try_from(text.to_owned()).map(Self)
+        text.parse().map(Self)
     }
 }
 
@@ -196,7 +157,7 @@ impl ApiKey {
 
     /// What the config file holds.
     pub fn hash(&self) -> KeyHash {
-        KeyHash(hex_sha256(self.0.as_bytes()))
+        KeyHash(sha256(&[self.0.as_bytes()]))
     }
 }
 
@@ -206,53 +167,30 @@ impl fmt::Debug for ApiKey {
     }
 }
 
-/// Lower-case hex SHA-256 of an API key. Compared in constant time.
+/// The SHA-256 of an API key, as text 64 lower-case hex digits. Compared in constant time.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
-pub struct KeyHash(String);
+#[serde(transparent)]
+pub struct KeyHash(Hex<32>);
 
 impl KeyHash {
     /// Whether `other` is the same hash, in time that does not depend on where they differ.
     pub fn matches(&self, other: &Self) -> bool {
-        self.0.as_bytes().ct_eq(other.0.as_bytes()).into()
+        self.0.0.ct_eq(&other.0.0).into()
     }
 }
 
-impl TryFrom<String> for KeyHash {
-    type Error = BadHash;
+impl FromStr for KeyHash {
+    type Err = BadHash;
 
-    fn try_from(text: String) -> Result<Self, Self::Error> {
-        hex_of_length(&text, 64).map(Self)
-    }
-}
-
-impl From<KeyHash> for String {
-    fn from(hash: KeyHash) -> Self {
-        hash.0
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self)
     }
 }
 
 impl fmt::Display for KeyHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        self.0.fmt(f)
     }
-}
-
-fn hex_of_length(text: &str, length: usize) -> Result<String, BadHash> {
-    let hex = text
-        .bytes()
-        .all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte));
-    (hex && text.len() == length)
-        .then(|| text.to_owned())
-        .ok_or(BadHash(length))
-}
-
-pub(super) fn hex_sha256(bytes: &[u8]) -> String {
-    let digest = Sha256::digest(bytes);
-    let digits = digest.iter().flat_map(|byte| [byte >> 4, byte & 15]);
-    digits
-        .filter_map(|digit| char::from_digit(u32::from(digit), 16))
-        .collect()
 }
 
 #[cfg(test)]
@@ -264,7 +202,10 @@ mod tests {
         let token: Token = "abc".parse().unwrap();
         let known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
         assert_eq!(serde_json::to_value(token.hash()).unwrap(), known);
+        assert_eq!(token.hash().to_string(), known);
+        assert_eq!(known.parse(), Ok(token.hash()));
         assert_eq!(token.hash().id().to_string(), "ba7816bf8f01cfea");
+        assert_eq!("ba7816bf8f01cfea".parse(), Ok(token.hash().id()));
     }
 
     #[test]
@@ -286,6 +227,6 @@ mod tests {
         let key = ApiKey::generate();
         assert!(key.hash().matches(&ApiKey::presented(key.reveal()).hash()));
         assert!(!key.hash().matches(&ApiKey::generate().hash()));
-        assert!(KeyHash::try_from("short".to_owned()).is_err());
+        assert!("short".parse::<KeyHash>().is_err());
     }
 }

@@ -3,7 +3,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::secret::{Short, hex_sha256};
+use super::hex::{Hex, sha256};
 
 /// On what terms a token opens sessions.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, Deserialize)]
@@ -59,18 +59,18 @@ impl std::str::FromStr for SecondViewer {
 
 /// Which browser a viewer sits at, as far as it can be told apart: a hash of its address and of
 /// what it calls itself. Decides nothing but whether somebody comes back.
-#[derive(Clone, Debug, Eq, Hash, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Browser(Short);
+pub struct Browser(Hex<8>);
 
 impl Browser {
+    /// The first of all in their order.
+    pub const LEAST: Self = Self(Hex([0; 8]));
+
     /// The browser at `address` that calls itself `agent`.
     pub fn new(address: Option<IpAddr>, agent: &[u8]) -> Self {
         let address = address.map(|ip| ip.to_string()).unwrap_or_default();
-        let mut words = address.into_bytes();
-        words.push(b'\n');
-        words.extend(agent);
-        Self(Short::of(&hex_sha256(&words)))
+        Self(sha256(&[address.as_bytes(), b"\n", agent]).beginning())
     }
 }
 
@@ -84,6 +84,9 @@ mod tests {
         assert_eq!(Browser::new(here, b"a"), Browser::new(here, b"a"));
         assert_ne!(Browser::new(here, b"a"), Browser::new(here, b"b"));
         assert_ne!(Browser::new(here, b"a"), Browser::new(None, b"a"));
+        // A store may have been written by another version.
+        let known = serde_json::to_value(Browser::new(here, b"a")).unwrap();
+        assert_eq!(known, "822aa7267d489eb6");
     }
 
     #[test]

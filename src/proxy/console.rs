@@ -38,7 +38,7 @@ struct Opened {
 #[derive(Debug, Default)]
 struct Wanted {
     token: Option<TokenId>,
-    grant: Option<Grant>,
+    grant: Option<Arc<Grant>>,
 }
 
 /// How many may be in which state.
@@ -145,15 +145,18 @@ impl Proxy {
     ) -> Result<Opened, Refusal> {
         let headers = request.headers();
         let token = request::token(request.uri(), headers).ok_or(Refusal::NoToken)?;
-        let id = wanted.token.insert(token.hash().id()).clone();
+        let id = *wanted.token.insert(token.hash().id());
         let grant = wanted.grant.insert(self.auth.redeem(&token).await?);
         if !self.audit.accepts() {
             return Err(Refusal::Unwritten);
         }
         let origins = &self.settings.now().allowed_origins;
         request::check_origin(headers, viewer, &grant.base, origins)?;
-        grant.target = self.compute.current(grant).await?;
-        let grant = &*grant;
+        let target = self.compute.current(grant).await?;
+        if grant.target != target {
+            Arc::make_mut(grant).target = target;
+        }
+        let grant = &**grant;
         let browser = browser(viewer, headers);
         let record = self.record(grant, id, viewer, browser);
         let seat = self.enter(record).await?;
@@ -180,7 +183,7 @@ impl Proxy {
             instance_name: grant.instance_name.clone(),
             console_type: grant.console_type,
             project: grant.project.clone(),
-            host: grant.target.to_string(),
+            host: grant.target.to_string().into(),
             proxy: self.settings.now().name.clone(),
             caller: grant.caller.clone(),
             viewer: viewer.ip,
@@ -230,7 +233,7 @@ impl Proxy {
     ) {
         let Wanted { token, grant } = wanted;
         let instance = grant.as_ref().map(|grant| grant.instance.to_string());
-        let name = grant.as_ref().map(|grant| grant.instance_name.as_str());
+        let name = grant.as_ref().map(|grant| &*grant.instance_name);
         let peer = viewer.ip.map(Ip).map(tracing::field::display);
         let code = refusal.code();
         tracing::info!(%correlation, code, peer, instance, name, reason = %refusal, "console refused");

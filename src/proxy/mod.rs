@@ -68,7 +68,7 @@ pub struct Proxy {
 #[derive(Debug)]
 pub struct Settings {
     /// What this proxy is called in lists of sessions.
-    pub name: String,
+    pub name: Arc<str>,
     /// See [`crate::config::Proxy::allowed_origins`].
     pub allowed_origins: Vec<String>,
     /// See [`crate::config::Proxy::trusted_proxies`].

@@ -1,5 +1,6 @@
 //! A viewer's rights as a filter in its relay: those it began with, and those it has by now.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
@@ -32,6 +33,12 @@ impl InForce {
     }
 }
 
+/// A session has its rights in it, and shares all of itself with its filter.
+pub(super) trait Entitled: fmt::Debug + Send + Sync + 'static {
+    /// What its viewer may do just now.
+    fn rights(&self) -> Rights;
+}
+
 fn bits(rights: Rights) -> u8 {
     u8::from(rights.input)
         | u8::from(rights.clipboard_in) << 1
@@ -45,33 +52,36 @@ pub(super) fn can_change(kind: ConsoleKind) -> bool {
 
 /// What is to look into a session with these rights. A viewer that may do everything is followed
 /// too, so that it can be stopped where one of its messages ends.
-pub(super) fn filter(kind: ConsoleKind, rights: &Arc<InForce>) -> Option<Box<dyn relay::Filter>> {
-    let now = rights.get();
+pub(super) fn filter<S: Entitled>(
+    kind: ConsoleKind,
+    session: &Arc<S>,
+) -> Option<Box<dyn relay::Filter>> {
+    let now = session.rights();
     match kind {
         ConsoleKind::Vnc => Some(Box::new(Warden {
             filter: rfb::Filter::new(now),
             known: now,
-            rights: Arc::clone(rights),
+            session: Arc::clone(session),
         })),
         ConsoleKind::Spice | ConsoleKind::Mks if now.input => None,
         // Nothing is told apart here: whoever may not type says nothing at all.
         ConsoleKind::Serial | ConsoleKind::Spice | ConsoleKind::Mks => {
-            Some(Box::new(Gate(Arc::clone(rights))))
+            Some(Box::new(Gate(Arc::clone(session))))
         }
     }
 }
 
 /// RFB, message by message.
 #[derive(Debug)]
-struct Warden {
+struct Warden<S> {
     filter: rfb::Filter,
     known: Rights,
-    rights: Arc<InForce>,
+    session: Arc<S>,
 }
 
-impl relay::Filter for Warden {
+impl<S: Entitled> relay::Filter for Warden<S> {
     fn up(&mut self, bytes: &mut Vec<u8>) -> Result<(), Ending> {
-        let now = self.rights.get();
+        let now = self.session.rights();
         if now != self.known {
             self.filter.change(now);
             self.known = now;
@@ -94,11 +104,11 @@ fn ending(unfiltered: Unfiltered) -> Ending {
 
 /// A viewer that is heard or not.
 #[derive(Debug)]
-struct Gate(Arc<InForce>);
+struct Gate<S>(Arc<S>);
 
-impl relay::Filter for Gate {
+impl<S: Entitled> relay::Filter for Gate<S> {
     fn up(&mut self, bytes: &mut Vec<u8>) -> Result<(), Ending> {
-        if !self.0.get().input {
+        if !self.0.rights().input {
             bytes.clear();
         }
         Ok(())
@@ -112,6 +122,12 @@ impl relay::Filter for Gate {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    impl Entitled for InForce {
+        fn rights(&self) -> Rights {
+            self.get()
+        }
+    }
 
     fn made(kind: ConsoleKind, rights: Rights) -> (Box<dyn relay::Filter>, Arc<InForce>) {
         let rights = Arc::new(InForce::new(rights));

@@ -16,12 +16,13 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use super::close::{self, Verdict};
 use super::relay::{Ending, Meter};
-use super::rights::{InForce, can_change};
+use super::rights::{Entitled, InForce, can_change};
 use super::{Proxy, input};
 use crate::auth::{AuthError, BEAT, Beat, LiveSession, Order, Pulse, SessionRecord, Wish};
 use crate::compute::ComputeError;
 use crate::model::{
-    ConsoleKind, InstanceId, InstanceRef, PowerState, Rights, SessionId, TokenId, UnixTime, Way,
+    ConsoleKind, InstanceId, InstanceRef, PowerState, RandomKeys, Rights, SessionId, TokenId,
+    UnixTime, Way,
 };
 
 /// How often the clocks of sessions are looked at.
@@ -39,7 +40,7 @@ const PORTION: usize = 500;
 /// The live sessions.
 #[derive(Debug, Default)]
 pub(super) struct Roster {
-    live: DashMap<SessionId, Arc<Live>>,
+    live: DashMap<SessionId, Arc<Live>, RandomKeys>,
     /// Rung to renew all leases now.
     beat_now: Notify,
 }
@@ -52,7 +53,7 @@ pub(super) struct Live {
     /// How its console is reached, once it is.
     way: OnceLock<Way>,
     /// What the viewer may do by now.
-    pub(super) rights: Arc<InForce>,
+    pub(super) rights: InForce,
     gavel: Mutex<Gavel>,
 }
 
@@ -74,9 +75,9 @@ pub(super) struct Seat {
 
 impl Roster {
     /// What the viewer may do who has a session here with this token.
-    pub(super) fn rights_of(&self, token: &TokenId) -> Option<Rights> {
+    pub(super) fn rights_of(&self, token: TokenId) -> Option<Rights> {
         let mut live = self.live.iter();
-        let found = live.find(|live| live.record.token == *token)?;
+        let found = live.find(|live| live.record.token == token)?;
         Some(found.rights.get())
     }
 
@@ -97,7 +98,7 @@ impl Live {
     fn new(record: Arc<SessionRecord>) -> Self {
         let is_input = input::of(record.console_type.kind());
         Self {
-            rights: Arc::new(InForce::new(record.rights)),
+            rights: InForce::new(record.rights),
             record,
             meter: Arc::new(Meter::new(is_input)),
             way: OnceLock::new(),
@@ -172,6 +173,12 @@ impl Live {
         }
         let beat = self.beat();
         LiveSession { record, beat }
+    }
+}
+
+impl Entitled for Live {
+    fn rights(&self) -> Rights {
+        self.rights.get()
     }
 }
 

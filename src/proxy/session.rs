@@ -140,7 +140,7 @@ impl Story {
         Opening {
             viewer_bytes,
             meter: Arc::clone(&live.meter),
-            filter: rights::filter(live.record.console_type.kind(), &live.rights),
+            filter: rights::filter(live.record.console_type.kind(), live),
             signature: format!(" [{}]", self.correlation).into(),
             caps: proxy.bandwidth.caps(&live.record, bandwidth),
             ..Opening::default()
@@ -219,8 +219,8 @@ impl Story {
         let correlation = self.correlation;
         tracing::info!(
             session = %record.id, %correlation, instance = %record.instance,
-            name = record.instance_name, r#type = %record.console_type, address = record.host,
-            caller = record.caller, peer = record.viewer.map(Ip).map(tracing::field::display),
+            name = &*record.instance_name, r#type = %record.console_type, address = &*record.host,
+            caller = &*record.caller, peer = record.viewer.map(Ip).map(tracing::field::display),
             rights = %record.rights, "session started"
         );
         proxy
@@ -245,8 +245,8 @@ impl Story {
         drop(self);
         tracing::info!(
             session = %record.id, %correlation, instance = %record.instance,
-            name = record.instance_name, r#type = %record.console_type, address = record.host,
-            caller = record.caller, peer = record.viewer.map(Ip).map(tracing::field::display),
+            name = &*record.instance_name, r#type = %record.console_type, address = &*record.host,
+            caller = &*record.caller, peer = record.viewer.map(Ip).map(tracing::field::display),
             way, security, %rights, code, why, up = report.up, down = report.down, seconds,
             "session ended"
         );
@@ -271,7 +271,7 @@ fn event(what: What, record: &SessionRecord, rights: Rights, correlation: Correl
         rights: Some(rights),
         address: record.viewer,
         session: Some(record.id),
-        token: Some(record.token.clone()),
+        token: Some(record.token),
         ..Event::new(what).correlated(correlation)
     }
 }

@@ -55,7 +55,7 @@ impl Proxy {
 
     async fn rights_of(&self, token: Option<Token>) -> Result<Rights, AuthError> {
         let token = token.ok_or(AuthError::Unknown)?;
-        if let Some(rights) = self.roster.rights_of(&token.hash().id()) {
+        if let Some(rights) = self.roster.rights_of(token.hash().id()) {
             return Ok(rights);
         }
         Ok(self.auth.redeem(&token).await?.rights)

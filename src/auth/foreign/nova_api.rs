@@ -6,7 +6,7 @@
 //! dies there. Nova does not say either whether the port is still the instance's; the instance is
 //! looked at as well, and refused where its port may be another's by now.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use http::header::HeaderName;
@@ -86,14 +86,14 @@ impl NovaApi {
         server.must_have_its_port(&id)?;
         Ok(Grant {
             instance: console.instance_uuid,
-            instance_name: server.name,
+            instance_name: server.name.into(),
             console_type: self.settings.console_type,
             target: console.target().map_err(source)?,
             binding: Binding::Target,
             rights: Rights::CONTROL,
             base: self.settings.base.clone(),
-            caller: caller(server.tenant_id.as_deref()),
-            project: server.tenant_id,
+            caller: caller(server.tenant_id.as_deref()).into(),
+            project: server.tenant_id.map(Arc::from),
             terms: Terms::default(),
             issued: now,
             expires: now.plus(GOOD),

@@ -257,7 +257,7 @@ impl Registry for Redis {
         Box::pin(self.wish(id, rights))
     }
 
-    fn order_all<'a>(&'a self, token: &'a TokenId, cause: Cause) -> Answer<'a, Vec<Order>> {
+    fn order_all(&self, token: TokenId, cause: Cause) -> Answer<'_, Vec<Order>> {
         Box::pin(async move {
             let (_, memory) = self.load(UnixTime::now()).await?;
             let mut orders = Vec::new();
@@ -268,7 +268,7 @@ impl Registry for Redis {
         })
     }
 
-    fn lives<'a>(&'a self, token: &'a TokenId, browser: &'a Browser) -> Answer<'a, bool> {
+    fn lives(&self, token: TokenId, browser: Browser) -> Answer<'_, bool> {
         Box::pin(async move { Ok(self.load(UnixTime::now()).await?.1.lives(token, browser)) })
     }
 

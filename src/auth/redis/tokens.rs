@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use redis::{Cmd, Script};
 
 use super::{Redis, unreadable};
@@ -38,8 +40,8 @@ const CHANGE: &str = "
     return 1";
 
 impl Redis {
-    fn token(&self, id: &TokenId) -> String {
-        self.key("token", id.as_str())
+    fn token(&self, id: TokenId) -> String {
+        self.key("token", &id.to_string())
     }
 
     /// When which token expires: a name may stand here whose token is gone, never the other way
@@ -48,7 +50,7 @@ impl Redis {
         self.joint("tokens")
     }
 
-    async fn read(&self, id: &TokenId) -> Result<Option<(String, Grant)>, AuthError> {
+    async fn read(&self, id: TokenId) -> Result<Option<(String, Arc<Grant>)>, AuthError> {
         let mut command = redis::cmd("HMGET");
         let _command = command.arg(self.token(id)).arg("hash").arg("grant");
         let (hash, grant): (Option<String>, Option<Vec<u8>>) = self.link.command(&command).await?;
@@ -59,16 +61,13 @@ impl Redis {
         Ok(Some((hash, grant)))
     }
 
-    async fn entry(&self, id: &TokenId, now: UnixTime) -> Result<Option<Entry>, AuthError> {
+    async fn entry(&self, id: TokenId, now: UnixTime) -> Result<Option<Entry>, AuthError> {
         let read = self.read(id).await?;
         let valid = read.filter(|(_, grant)| grant.expires > now);
-        Ok(valid.map(|(_, grant)| Entry {
-            id: id.clone(),
-            grant,
-        }))
+        Ok(valid.map(|(_, grant)| Entry { id, grant }))
     }
 
-    async fn keep(&self, hash: TokenHash, grant: Grant, now: UnixTime) -> Result<(), AuthError> {
+    async fn keep(&self, hash: TokenHash, grant: &Grant, now: UnixTime) -> Result<(), AuthError> {
         let mut count = redis::cmd("ZCOUNT");
         let _command = count
             .arg(self.index())
@@ -79,31 +78,31 @@ impl Redis {
         }
         let (id, expires) = (hash.id(), grant.expires.0.to_string());
         let mut index = redis::cmd("ZADD");
-        let _command = index.arg(self.index()).arg(&expires).arg(id.as_str());
+        let _command = index.arg(self.index()).arg(&expires).arg(id.to_string());
         self.link.command::<()>(&index).await?;
-        let grant = serde_json::to_vec(&grant).map_err(|error| unreadable(&error))?;
-        let arguments = [hash.as_str().into(), grant, expires.into_bytes()];
+        let grant = serde_json::to_vec(grant).map_err(|error| unreadable(&error))?;
+        let arguments = [hash.to_string().into(), grant, expires.into_bytes()];
         let script = Script::new(INSERT);
         let kept: bool = self
             .link
-            .script(&script, &[self.token(&id)], &arguments)
+            .script(&script, &[self.token(id)], &arguments)
             .await?;
         let taken = || AuthError::Store("two tokens have the same name".to_owned());
         kept.then_some(()).ok_or_else(taken)
     }
 
-    async fn take(&self, id: &TokenId, now: UnixTime) -> Result<Option<Entry>, AuthError> {
+    async fn take(&self, id: TokenId, now: UnixTime) -> Result<Option<Entry>, AuthError> {
         let script = Script::new(REMOVE);
         let keys = [self.token(id)];
         let grant: Option<Vec<u8>> = self.link.script(&script, &keys, &[]).await?;
         let mut index = redis::cmd("ZREM");
-        let _command = index.arg(self.index()).arg(id.as_str());
+        let _command = index.arg(self.index()).arg(id.to_string());
         self.link.command::<()>(&index).await?;
         let Some(grant) = grant else {
             return Ok(None);
         };
-        let grant: Grant = serde_json::from_slice(&grant).map_err(|error| unreadable(&error))?;
-        let id = id.clone();
+        let grant: Arc<Grant> =
+            serde_json::from_slice(&grant).map_err(|error| unreadable(&error))?;
         Ok((grant.expires > now).then_some(Entry { id, grant }))
     }
 
@@ -120,13 +119,13 @@ impl Redis {
         let names: Vec<String> = self.link.command(&names).await?;
         let mut entries = Vec::new();
         for id in names.iter().filter_map(|name| name.parse().ok()) {
-            entries.extend(self.entry(&id, now).await?);
+            entries.extend(self.entry(id, now).await?);
         }
         entries.retain(|entry| instance.is_none_or(|id| entry.grant.instance == id));
         Ok(sorted(entries))
     }
 
-    async fn give(&self, id: &TokenId, rights: Rights) -> Result<(), AuthError> {
+    async fn give(&self, id: TokenId, rights: Rights) -> Result<(), AuthError> {
         let script = Script::new(CHANGE);
         loop {
             let mut read = redis::cmd("HGET");
@@ -148,7 +147,7 @@ impl Redis {
     /// Changes a claim; nothing if the token is not there.
     async fn change<T>(
         &self,
-        id: &TokenId,
+        id: TokenId,
         change: impl Fn(&mut Option<Claim>) -> T,
     ) -> Result<Option<T>, AuthError> {
         let script = Script::new(CLAIM);
@@ -176,24 +175,24 @@ impl Redis {
 }
 
 impl Store for Redis {
-    fn insert(&self, hash: TokenHash, grant: Grant, now: UnixTime) -> Answer<'_, ()> {
-        Box::pin(self.keep(hash, grant, now))
+    fn insert(&self, hash: TokenHash, grant: Arc<Grant>, now: UnixTime) -> Answer<'_, ()> {
+        Box::pin(async move { self.keep(hash, &grant, now).await })
     }
 
-    fn get<'a>(&'a self, hash: &'a TokenHash, now: UnixTime) -> Answer<'a, Option<Grant>> {
+    fn get(&self, hash: TokenHash, now: UnixTime) -> Answer<'_, Option<Arc<Grant>>> {
         Box::pin(async move {
-            let read = self.read(&hash.id()).await?;
-            let meant = read.filter(|(known, _)| known == hash.as_str());
+            let read = self.read(hash.id()).await?;
+            let meant = read.filter(|(known, _)| known.parse() == Ok(hash));
             let grant = meant.map(|(_, grant)| grant);
             Ok(grant.filter(|grant| grant.expires > now))
         })
     }
 
-    fn find<'a>(&'a self, id: &'a TokenId, now: UnixTime) -> Answer<'a, Option<Entry>> {
+    fn find(&self, id: TokenId, now: UnixTime) -> Answer<'_, Option<Entry>> {
         Box::pin(self.entry(id, now))
     }
 
-    fn remove<'a>(&'a self, id: &'a TokenId, now: UnixTime) -> Answer<'a, Option<Entry>> {
+    fn remove(&self, id: TokenId, now: UnixTime) -> Answer<'_, Option<Entry>> {
         Box::pin(self.take(id, now))
     }
 
@@ -201,23 +200,18 @@ impl Store for Redis {
         Box::pin(self.entries(instance, now))
     }
 
-    fn claim<'a>(
-        &'a self,
-        id: &'a TokenId,
-        attempt: Attempt,
-        now: UnixTime,
-    ) -> Answer<'a, Option<bool>> {
+    fn claim(&self, id: TokenId, attempt: Attempt, now: UnixTime) -> Answer<'_, Option<bool>> {
         Box::pin(async move {
             let take = |claim: &mut _| Claim::take(claim, &attempt, now);
             self.change(id, take).await
         })
     }
 
-    fn set_rights<'a>(&'a self, id: &'a TokenId, rights: Rights, _now: UnixTime) -> Answer<'a, ()> {
+    fn set_rights(&self, id: TokenId, rights: Rights, _now: UnixTime) -> Answer<'_, ()> {
         Box::pin(self.give(id, rights))
     }
 
-    fn leave<'a>(&'a self, id: &'a TokenId, opened: bool, now: UnixTime) -> Answer<'a, ()> {
+    fn leave(&self, id: TokenId, opened: bool, now: UnixTime) -> Answer<'_, ()> {
         Box::pin(async move {
             let leave = |claim: &mut _| Claim::leave(claim, opened, now);
             let _unless_gone = self.change(id, leave).await?;

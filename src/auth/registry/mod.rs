@@ -41,10 +41,10 @@ pub(super) trait Registry: Send + Sync + fmt::Debug {
     fn set_rights(&self, id: SessionId, rights: Rights) -> Answer<'_, Option<Order>>;
 
     /// Has all sessions of a token ended.
-    fn order_all<'a>(&'a self, token: &'a TokenId, cause: Cause) -> Answer<'a, Vec<Order>>;
+    fn order_all(&self, token: TokenId, cause: Cause) -> Answer<'_, Vec<Order>>;
 
     /// Whether a session of that token lives in that browser.
-    fn lives<'a>(&'a self, token: &'a TokenId, browser: &'a Browser) -> Answer<'a, bool>;
+    fn lives(&self, token: TokenId, browser: Browser) -> Answer<'_, bool>;
 
     /// Forgets sessions whose proxy has not been heard of for too long.
     fn sweep(&self, now: UnixTime) -> Answer<'_, Vec<Arc<SessionRecord>>>;

@@ -23,7 +23,7 @@ impl Claim {
     ) -> bool {
         let Some(known) = claim else {
             *claim = Some(Self {
-                browser: attempt.browser.clone(),
+                browser: attempt.browser,
                 opened: false,
                 left: None,
             });

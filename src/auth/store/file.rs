@@ -9,6 +9,7 @@ use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use redb::backends::FileBackend;
@@ -99,10 +100,10 @@ impl File {
         outcome.map_err(AuthError::Store)
     }
 
-    async fn keep_claim(&self, id: &TokenId, claim: Option<Claim>) -> Result<(), AuthError> {
+    async fn keep_claim(&self, id: TokenId, claim: Option<Claim>) -> Result<(), AuthError> {
         let claim = claim.map(|claim| serde_json::to_vec(&claim)).transpose();
         let claim = claim.map_err(|error| AuthError::Store(error.to_string()))?;
-        self.record(Change::Claim(id.clone(), claim)).await
+        self.record(Change::Claim(id, claim)).await
     }
 }
 
@@ -136,7 +137,7 @@ fn load(database: &Database, memory: &Memory, now: UnixTime) -> Result<(), redb:
     let reading = database.begin_read()?;
     for row in reading.open_table(GRANTS)?.iter()? {
         let (hash, grant) = row?;
-        let grant = serde_json::from_slice::<Grant>(grant.value()).ok();
+        let grant = serde_json::from_slice::<Arc<Grant>>(grant.value()).ok();
         let Ok(hash) = hash.value().parse::<TokenHash>() else {
             continue;
         };
@@ -150,7 +151,7 @@ fn load(database: &Database, memory: &Memory, now: UnixTime) -> Result<(), redb:
         let id = id.value().parse::<TokenId>().ok();
         let claim = serde_json::from_slice::<Claim>(claim.value()).ok();
         if let (Some(id), Some(claim)) = (id, claim) {
-            memory.restore_claim(&id, claim.interrupted(now));
+            memory.restore_claim(id, claim.interrupted(now));
         }
     }
     commit(database, &[Change::Forget(dead)])
@@ -179,13 +180,13 @@ fn commit(database: &Database, changes: &[Change]) -> Result<(), redb::Error> {
         let mut claims = writing.open_table(CLAIMS)?;
         for change in changes {
             match change {
-                Change::Grant(hash, grant) => drop(grants.insert(hash.as_str(), &**grant)?),
-                Change::Claim(id, Some(claim)) => drop(claims.insert(id.as_str(), &**claim)?),
-                Change::Claim(id, None) => drop(claims.remove(id.as_str())?),
+                Change::Grant(hash, grant) => drop(grants.insert(&*hash.to_string(), &**grant)?),
+                Change::Claim(id, Some(claim)) => drop(claims.insert(&*id.to_string(), &**claim)?),
+                Change::Claim(id, None) => drop(claims.remove(&*id.to_string())?),
                 Change::Forget(hashes) => {
                     for hash in hashes {
-                        drop(grants.remove(hash.as_str())?);
-                        drop(claims.remove(hash.id().as_str())?);
+                        drop(grants.remove(&*hash.to_string())?);
+                        drop(claims.remove(&*hash.id().to_string())?);
                     }
                 }
             }
@@ -196,32 +197,32 @@ fn commit(database: &Database, changes: &[Change]) -> Result<(), redb::Error> {
 }
 
 impl Store for File {
-    fn insert(&self, hash: TokenHash, grant: Grant, now: UnixTime) -> Answer<'_, ()> {
+    fn insert(&self, hash: TokenHash, grant: Arc<Grant>, now: UnixTime) -> Answer<'_, ()> {
         Box::pin(async move {
             let bytes = serde_json::to_vec(&grant);
             let bytes = bytes.map_err(|error| AuthError::Store(error.to_string()))?;
             // Nobody knows the token before this is answered.
-            let buried = self.memory.put(hash.clone(), grant, now)?;
+            let buried = self.memory.put(hash, grant, now)?;
             if !buried.is_empty() {
                 self.record(Change::Forget(buried)).await?;
             }
-            let written = self.record(Change::Grant(hash.clone(), bytes)).await;
+            let written = self.record(Change::Grant(hash, bytes)).await;
             if written.is_err() {
-                let _grant = self.memory.take(&hash);
+                self.memory.forget(hash.id());
             }
             written
         })
     }
 
-    fn get<'a>(&'a self, hash: &'a TokenHash, now: UnixTime) -> Answer<'a, Option<Grant>> {
+    fn get(&self, hash: TokenHash, now: UnixTime) -> Answer<'_, Option<Arc<Grant>>> {
         Store::get(&self.memory, hash, now)
     }
 
-    fn find<'a>(&'a self, id: &'a TokenId, now: UnixTime) -> Answer<'a, Option<Entry>> {
+    fn find(&self, id: TokenId, now: UnixTime) -> Answer<'_, Option<Entry>> {
         Store::find(&self.memory, id, now)
     }
 
-    fn remove<'a>(&'a self, id: &'a TokenId, now: UnixTime) -> Answer<'a, Option<Entry>> {
+    fn remove(&self, id: TokenId, now: UnixTime) -> Answer<'_, Option<Entry>> {
         Box::pin(async move {
             let _order = self.claims.lock().await;
             if let Some(hash) = self.memory.hash_of(id) {
@@ -235,12 +236,7 @@ impl Store for File {
         Store::list(&self.memory, instance, now)
     }
 
-    fn claim<'a>(
-        &'a self,
-        id: &'a TokenId,
-        attempt: Attempt,
-        now: UnixTime,
-    ) -> Answer<'a, Option<bool>> {
+    fn claim(&self, id: TokenId, attempt: Attempt, now: UnixTime) -> Answer<'_, Option<bool>> {
         Box::pin(async move {
             let _order = self.claims.lock().await;
             let welcome = Store::claim(&self.memory, id, attempt, now).await?;
@@ -251,7 +247,7 @@ impl Store for File {
         })
     }
 
-    fn set_rights<'a>(&'a self, id: &'a TokenId, rights: Rights, now: UnixTime) -> Answer<'a, ()> {
+    fn set_rights(&self, id: TokenId, rights: Rights, now: UnixTime) -> Answer<'_, ()> {
         Box::pin(async move {
             // Or a token that is being revoked would be written again behind that.
             let _order = self.claims.lock().await;
@@ -264,7 +260,7 @@ impl Store for File {
         })
     }
 
-    fn leave<'a>(&'a self, id: &'a TokenId, opened: bool, now: UnixTime) -> Answer<'a, ()> {
+    fn leave(&self, id: TokenId, opened: bool, now: UnixTime) -> Answer<'_, ()> {
         Box::pin(async move {
             let _order = self.claims.lock().await;
             Store::leave(&self.memory, id, opened, now).await?;
@@ -304,8 +300,8 @@ impl Store for File {
             }
             let _order = self.claims.lock().await;
             for (id, claim) in keepsakes.claims {
-                self.memory.restore_claim(&id, claim.clone());
-                self.keep_claim(&id, Some(claim)).await?;
+                self.memory.restore_claim(id, claim.clone());
+                self.keep_claim(id, Some(claim)).await?;
             }
             Ok(())
         })

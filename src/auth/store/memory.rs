@@ -1,4 +1,4 @@
-use std::collections::HashSet;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use dashmap::DashMap;
@@ -7,29 +7,43 @@ use dashmap::mapref::entry::Entry as Place;
 use super::claim::Claim;
 use super::{Answer, Attempt, Keepsakes, Store, sorted};
 use crate::auth::{AuthError, Entry};
-use crate::model::{Grant, InstanceId, Rights, TokenHash, TokenId, UnixTime};
+use crate::model::{Grant, InstanceId, RandomKeys, Rights, TokenHash, TokenId, UnixTime};
 
 /// Grants in this process's memory, gone with it.
-///
-/// No two locks are ever held together: a hash in `by_instance` may point at nothing for a moment,
-/// never the other way round after `insert`.
 #[derive(Debug)]
 pub(in crate::auth) struct Memory {
-    grants: DashMap<TokenHash, Grant>,
-    by_instance: DashMap<InstanceId, HashSet<TokenHash>>,
-    by_id: DashMap<TokenId, TokenHash>,
-    claims: DashMap<TokenId, Claim>,
+    /// By the public names of tokens. No stranger chooses one: only tokens made here are kept.
+    kept: DashMap<TokenId, Kept, RandomKeys>,
     count: AtomicUsize,
     limit: usize,
+}
+
+/// What is kept of a token.
+#[derive(Debug)]
+struct Kept {
+    hash: TokenHash,
+    grant: Arc<Grant>,
+    /// Who has claimed it, if it is for single use.
+    claim: Option<Claim>,
+}
+
+impl Kept {
+    fn is_valid(&self, now: UnixTime) -> bool {
+        self.grant.expires > now
+    }
+
+    fn entry(&self) -> Entry {
+        Entry {
+            id: self.hash.id(),
+            grant: Arc::clone(&self.grant),
+        }
+    }
 }
 
 impl Memory {
     pub(in crate::auth) fn new(limit: usize) -> Self {
         Self {
-            grants: DashMap::new(),
-            by_instance: DashMap::new(),
-            by_id: DashMap::new(),
-            claims: DashMap::new(),
+            kept: DashMap::default(),
             count: AtomicUsize::new(0),
             limit,
         }
@@ -39,7 +53,7 @@ impl Memory {
     pub(super) fn put(
         &self,
         hash: TokenHash,
-        grant: Grant,
+        grant: Arc<Grant>,
         now: UnixTime,
     ) -> Result<Vec<TokenHash>, AuthError> {
         let mut buried = Vec::new();
@@ -49,145 +63,125 @@ impl Memory {
                 return Err(AuthError::Full(self.limit));
             }
         }
-        self.place(hash, grant);
+        self.place(hash, grant)?;
         Ok(buried)
     }
 
     /// Keeps a grant of another life, whatever the limit says.
-    pub(super) fn restore(&self, hash: TokenHash, grant: Grant) {
+    pub(super) fn restore(&self, hash: TokenHash, grant: Arc<Grant>) {
         let _before = self.count.fetch_add(1, Ordering::Relaxed);
-        self.place(hash, grant);
+        let _known_already = self.place(hash, grant).is_err();
     }
 
     /// The same for a claim.
-    pub(super) fn restore_claim(&self, id: &TokenId, claim: Claim) {
+    pub(super) fn restore_claim(&self, id: TokenId, claim: Claim) {
         let _unless_gone = self.claim(id, |place| *place = Some(claim));
     }
 
-    fn place(&self, hash: TokenHash, grant: Grant) {
-        let _new = self
-            .by_instance
-            .entry(grant.instance)
-            .or_default()
-            .insert(hash.clone());
-        let _none = self.by_id.insert(hash.id(), hash.clone());
-        let _none = self.grants.insert(hash, grant);
+    /// Twice the same is once. Errors: another token has the same name.
+    fn place(&self, hash: TokenHash, grant: Arc<Grant>) -> Result<(), AuthError> {
+        let kept = Kept {
+            hash,
+            grant,
+            claim: None,
+        };
+        let known = match self.kept.entry(hash.id()) {
+            Place::Vacant(place) => {
+                drop(place.insert(kept));
+                return Ok(());
+            }
+            Place::Occupied(place) => place.get().hash,
+        };
+        let _before = self.count.fetch_sub(1, Ordering::Relaxed);
+        let taken = || AuthError::Store("two tokens have the same name".to_owned());
+        (known == hash).then_some(()).ok_or_else(taken)
     }
 
     pub(super) fn all_claims(&self) -> Vec<(TokenId, Claim)> {
-        let claims = self.claims.iter();
+        let claims = self.kept.iter();
         claims
-            .map(|item| (item.key().clone(), item.value().clone()))
+            .filter_map(|kept| Some((*kept.key(), kept.claim.clone()?)))
             .collect()
     }
 
     /// The hash of a token that is there, valid or not.
-    pub(super) fn hash_of(&self, id: &TokenId) -> Option<TokenHash> {
-        Some(self.by_id.get(id)?.clone())
+    pub(super) fn hash_of(&self, id: TokenId) -> Option<TokenHash> {
+        Some(self.kept.get(&id)?.hash)
     }
 
     /// Who has claimed a token.
-    pub(super) fn claim_of(&self, id: &TokenId) -> Option<Claim> {
-        Some(self.claims.get(id)?.clone())
+    pub(super) fn claim_of(&self, id: TokenId) -> Option<Claim> {
+        self.kept.get(&id)?.claim.clone()
     }
 
     /// The grant, if it is valid at `now`: strictly before its expiry.
-    fn get(&self, hash: &TokenHash, now: UnixTime) -> Option<Grant> {
-        let grant = self.grants.get(hash)?;
-        (grant.expires > now).then(|| grant.clone())
+    fn get(&self, hash: TokenHash, now: UnixTime) -> Option<Arc<Grant>> {
+        let kept = self.kept.get(&hash.id())?;
+        let meant = kept.hash == hash && kept.is_valid(now);
+        meant.then(|| Arc::clone(&kept.grant))
     }
 
-    fn find(&self, id: &TokenId, now: UnixTime) -> Option<Entry> {
-        let hash = self.by_id.get(id)?.clone();
-        let grant = self.get(&hash, now)?;
-        Some(Entry {
-            id: id.clone(),
-            grant,
-        })
+    fn find(&self, id: TokenId, now: UnixTime) -> Option<Entry> {
+        let kept = self.kept.get(&id)?;
+        kept.is_valid(now).then(|| kept.entry())
     }
 
-    fn remove(&self, id: &TokenId, now: UnixTime) -> Option<Entry> {
-        let hash = self.by_id.get(id)?.clone();
-        let grant = self.take(&hash)?;
-        (grant.expires > now).then(|| Entry {
-            id: id.clone(),
-            grant,
-        })
+    fn remove(&self, id: TokenId, now: UnixTime) -> Option<Entry> {
+        let kept = self.take(id)?;
+        kept.is_valid(now).then(|| kept.entry())
     }
 
     fn list(&self, instance: Option<InstanceId>, now: UnixTime) -> Vec<Entry> {
-        let hashes: Vec<TokenHash> = match instance {
-            Some(instance) => {
-                let hashes = self.by_instance.get(&instance);
-                hashes
-                    .map(|hashes| hashes.iter().cloned().collect())
-                    .unwrap_or_default()
-            }
-            None => self.grants.iter().map(|item| item.key().clone()).collect(),
+        let wanted = |kept: &Kept| {
+            kept.is_valid(now) && instance.is_none_or(|instance| kept.grant.instance == instance)
         };
-        let live = |hash: TokenHash| {
-            Some(Entry {
-                id: hash.id(),
-                grant: self.get(&hash, now)?,
-            })
-        };
-        sorted(hashes.into_iter().filter_map(live).collect())
+        let kept = self.kept.iter().filter(|kept| wanted(kept));
+        sorted(kept.map(|kept| kept.entry()).collect())
     }
 
     /// Changes who has claimed a single-use token, under the eyes of nobody else; nothing for a
     /// token that is not there.
-    fn claim<T>(&self, id: &TokenId, change: impl FnOnce(&mut Option<Claim>) -> T) -> Option<T> {
-        if !self.by_id.contains_key(id) {
-            return None;
-        }
-        let place = self.claims.entry(id.clone());
-        let mut claim = match &place {
-            Place::Occupied(place) => Some(place.get().clone()),
-            Place::Vacant(_) => None,
-        };
-        let outcome = change(&mut claim);
-        match (place, claim) {
-            (Place::Occupied(place), None) => drop(place.remove()),
-            (Place::Vacant(_), None) => {}
-            (place, Some(claim)) => drop(place.insert(claim)),
-        }
-        Some(outcome)
+    fn claim<T>(&self, id: TokenId, change: impl FnOnce(&mut Option<Claim>) -> T) -> Option<T> {
+        let mut kept = self.kept.get_mut(&id)?;
+        Some(change(&mut kept.claim))
     }
 
     /// Changes what a token opens with. Its grant as it is now, if it is valid.
     pub(super) fn change(
         &self,
-        id: &TokenId,
+        id: TokenId,
         rights: Rights,
         now: UnixTime,
-    ) -> Option<(TokenHash, Grant)> {
-        let hash = self.hash_of(id)?;
-        let mut grant = self.grants.get_mut(&hash)?;
-        grant.rights = rights;
-        let grant = grant.clone();
-        (grant.expires > now).then_some((hash, grant))
+    ) -> Option<(TokenHash, Arc<Grant>)> {
+        let mut kept = self.kept.get_mut(&id)?;
+        Arc::make_mut(&mut kept.grant).rights = rights;
+        let valid = kept.is_valid(now);
+        valid.then(|| (kept.hash, Arc::clone(&kept.grant)))
     }
 
     /// Forgets every grant that is dead at `now`, and tells which.
     pub(super) fn bury(&self, now: UnixTime) -> Vec<TokenHash> {
-        let dead = self.grants.iter().filter(|item| item.expires <= now);
-        let mut dead: Vec<TokenHash> = dead.map(|item| item.key().clone()).collect();
-        dead.retain(|hash| self.take(hash).is_some());
+        let mut dead = Vec::new();
+        self.kept.retain(|_, kept| {
+            let valid = kept.is_valid(now);
+            if !valid {
+                dead.push(kept.hash);
+            }
+            valid
+        });
+        let _before = self.count.fetch_sub(dead.len(), Ordering::Relaxed);
         dead
     }
 
-    pub(super) fn take(&self, hash: &TokenHash) -> Option<Grant> {
-        let (_, grant) = self.grants.remove(hash)?;
-        let _previous = self.count.fetch_sub(1, Ordering::Relaxed);
-        let _hash = self.by_id.remove(&hash.id());
-        let _claim = self.claims.remove(&hash.id());
-        let _empty = self
-            .by_instance
-            .remove_if_mut(&grant.instance, |_, hashes| {
-                let _present = hashes.remove(hash);
-                hashes.is_empty()
-            });
-        Some(grant)
+    /// Forgets a token, valid or not.
+    pub(super) fn forget(&self, id: TokenId) {
+        let _kept = self.take(id);
+    }
+
+    fn take(&self, id: TokenId) -> Option<Kept> {
+        let (_, kept) = self.kept.remove(&id)?;
+        let _before = self.count.fetch_sub(1, Ordering::Relaxed);
+        Some(kept)
     }
 
     fn take_place(&self) -> bool {
@@ -204,19 +198,19 @@ fn at_once<'a, T: Send + 'a>(answer: Result<T, AuthError>) -> Answer<'a, T> {
 }
 
 impl Store for Memory {
-    fn insert(&self, hash: TokenHash, grant: Grant, now: UnixTime) -> Answer<'_, ()> {
+    fn insert(&self, hash: TokenHash, grant: Arc<Grant>, now: UnixTime) -> Answer<'_, ()> {
         at_once(self.put(hash, grant, now).map(drop))
     }
 
-    fn get<'a>(&'a self, hash: &'a TokenHash, now: UnixTime) -> Answer<'a, Option<Grant>> {
+    fn get(&self, hash: TokenHash, now: UnixTime) -> Answer<'_, Option<Arc<Grant>>> {
         at_once(Ok(self.get(hash, now)))
     }
 
-    fn find<'a>(&'a self, id: &'a TokenId, now: UnixTime) -> Answer<'a, Option<Entry>> {
+    fn find(&self, id: TokenId, now: UnixTime) -> Answer<'_, Option<Entry>> {
         at_once(Ok(self.find(id, now)))
     }
 
-    fn remove<'a>(&'a self, id: &'a TokenId, now: UnixTime) -> Answer<'a, Option<Entry>> {
+    fn remove(&self, id: TokenId, now: UnixTime) -> Answer<'_, Option<Entry>> {
         at_once(Ok(self.remove(id, now)))
     }
 
@@ -224,22 +218,17 @@ impl Store for Memory {
         at_once(Ok(self.list(instance, now)))
     }
 
-    fn claim<'a>(
-        &'a self,
-        id: &'a TokenId,
-        attempt: Attempt,
-        now: UnixTime,
-    ) -> Answer<'a, Option<bool>> {
+    fn claim(&self, id: TokenId, attempt: Attempt, now: UnixTime) -> Answer<'_, Option<bool>> {
         let take = |claim: &mut _| Claim::take(claim, &attempt, now);
         at_once(Ok(self.claim(id, take)))
     }
 
-    fn set_rights<'a>(&'a self, id: &'a TokenId, rights: Rights, now: UnixTime) -> Answer<'a, ()> {
+    fn set_rights(&self, id: TokenId, rights: Rights, now: UnixTime) -> Answer<'_, ()> {
         let _changed = self.change(id, rights, now);
         at_once(Ok(()))
     }
 
-    fn leave<'a>(&'a self, id: &'a TokenId, opened: bool, now: UnixTime) -> Answer<'a, ()> {
+    fn leave(&self, id: TokenId, opened: bool, now: UnixTime) -> Answer<'_, ()> {
         let leave = |claim: &mut _| Claim::leave(claim, opened, now);
         let _unless_gone = self.claim(id, leave);
         at_once(Ok(()))
@@ -255,10 +244,10 @@ impl Store for Memory {
     }
 
     fn keepsakes(&self) -> Keepsakes {
-        let grants = self.grants.iter();
+        let kept = self.kept.iter();
         Keepsakes {
-            grants: grants
-                .map(|item| (item.key().clone(), item.value().clone()))
+            grants: kept
+                .map(|kept| (kept.hash, Arc::clone(&kept.grant)))
                 .collect(),
             claims: self.all_claims(),
         }
@@ -269,7 +258,7 @@ impl Store for Memory {
             self.restore(hash, grant);
         }
         for (id, claim) in keepsakes.claims {
-            self.restore_claim(&id, claim);
+            self.restore_claim(id, claim);
         }
         at_once(Ok(()))
     }

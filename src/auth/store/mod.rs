@@ -8,6 +8,7 @@ mod file;
 mod memory;
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -27,34 +28,29 @@ pub(super) type Answer<'a, T> = BoxFuture<'a, Result<T, AuthError>>;
 /// Keeps grants. Every call is cancel-safe: it is done or not done.
 pub(super) trait Store: Send + Sync + fmt::Debug {
     /// Keeps `grant`, durably if the store is durable at all. Errors: `Full`.
-    fn insert(&self, hash: TokenHash, grant: Grant, now: UnixTime) -> Answer<'_, ()>;
+    fn insert(&self, hash: TokenHash, grant: Arc<Grant>, now: UnixTime) -> Answer<'_, ()>;
 
     /// The grant, if it is valid at `now`: strictly before its expiry.
-    fn get<'a>(&'a self, hash: &'a TokenHash, now: UnixTime) -> Answer<'a, Option<Grant>>;
+    fn get(&self, hash: TokenHash, now: UnixTime) -> Answer<'_, Option<Arc<Grant>>>;
 
     /// The same by the token's public name.
-    fn find<'a>(&'a self, id: &'a TokenId, now: UnixTime) -> Answer<'a, Option<Entry>>;
+    fn find(&self, id: TokenId, now: UnixTime) -> Answer<'_, Option<Entry>>;
 
     /// Forgets a grant for good, and returns it if it was valid.
-    fn remove<'a>(&'a self, id: &'a TokenId, now: UnixTime) -> Answer<'a, Option<Entry>>;
+    fn remove(&self, id: TokenId, now: UnixTime) -> Answer<'_, Option<Entry>>;
 
     /// The valid grants of an instance, or all, the next to expire first.
     fn list(&self, instance: Option<InstanceId>, now: UnixTime) -> Answer<'_, Vec<Entry>>;
 
     /// Makes a single-use token a browser's own, or lets that come back. Whether that may be;
     /// nothing for a token that is not there.
-    fn claim<'a>(
-        &'a self,
-        id: &'a TokenId,
-        attempt: Attempt,
-        now: UnixTime,
-    ) -> Answer<'a, Option<bool>>;
+    fn claim(&self, id: TokenId, attempt: Attempt, now: UnixTime) -> Answer<'_, Option<bool>>;
 
     /// Changes what a token opens with; nothing for one that is not there.
-    fn set_rights<'a>(&'a self, id: &'a TokenId, rights: Rights, now: UnixTime) -> Answer<'a, ()>;
+    fn set_rights(&self, id: TokenId, rights: Rights, now: UnixTime) -> Answer<'_, ()>;
 
     /// Notes that a session of a single-use token has ended, or never came about.
-    fn leave<'a>(&'a self, id: &'a TokenId, opened: bool, now: UnixTime) -> Answer<'a, ()>;
+    fn leave(&self, id: TokenId, opened: bool, now: UnixTime) -> Answer<'_, ()>;
 
     /// Forgets the dead.
     fn sweep(&self, now: UnixTime) -> Answer<'_, ()>;
@@ -81,7 +77,7 @@ pub(super) trait Store: Send + Sync + fmt::Debug {
 /// What a store knows that only lives in its process's memory.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Keepsakes {
-    pub(super) grants: Vec<(TokenHash, Grant)>,
+    pub(super) grants: Vec<(TokenHash, Arc<Grant>)>,
     pub(super) claims: Vec<(TokenId, Claim)>,
 }
 
@@ -98,7 +94,7 @@ pub(super) struct Attempt {
 
 /// The order of lists.
 pub(super) fn sorted(mut entries: Vec<Entry>) -> Vec<Entry> {
-    entries.sort_by(|a, b| (a.grant.expires, &a.id).cmp(&(b.grant.expires, &b.id)));
+    entries.sort_by_key(|entry| (entry.grant.expires, entry.id));
     entries
 }
 

@@ -48,16 +48,16 @@ async fn a_grant_is_valid_strictly_before_its_last_second() {
     for Subject { store, .. } in subjects() {
         let hash = Token::generate().hash();
         let last = soon(100);
-        let kept = store.insert(hash.clone(), grant(1, last.0), soon(0));
+        let kept = store.insert(hash, grant(1, last.0), soon(0));
         kept.await.unwrap();
 
         let before = UnixTime(last.0 - 1);
-        assert!(store.get(&hash, before).await.unwrap().is_some());
-        assert!(store.find(&hash.id(), before).await.unwrap().is_some());
-        assert!(store.get(&hash, last).await.unwrap().is_none());
-        assert!(store.find(&hash.id(), last).await.unwrap().is_none());
+        assert!(store.get(hash, before).await.unwrap().is_some());
+        assert!(store.find(hash.id(), before).await.unwrap().is_some());
+        assert!(store.get(hash, last).await.unwrap().is_none());
+        assert!(store.find(hash.id(), last).await.unwrap().is_none());
         assert!(store.list(None, last).await.unwrap().is_empty());
-        assert!(store.remove(&hash.id(), last).await.unwrap().is_none());
+        assert!(store.remove(hash.id(), last).await.unwrap().is_none());
     }
 }
 
@@ -65,16 +65,16 @@ async fn a_grant_is_valid_strictly_before_its_last_second() {
 async fn a_removed_grant_is_gone_for_good() {
     for Subject { store, .. } in subjects() {
         let hash = Token::generate().hash();
-        let kept = store.insert(hash.clone(), grant(1, soon(100).0), soon(0));
+        let kept = store.insert(hash, grant(1, soon(100).0), soon(0));
         kept.await.unwrap();
 
-        let removed = store.remove(&hash.id(), soon(0)).await.unwrap();
+        let removed = store.remove(hash.id(), soon(0)).await.unwrap();
 
         assert_eq!(removed.map(|entry| entry.id), Some(hash.id()));
-        assert!(store.get(&hash, soon(0)).await.unwrap().is_none());
-        assert!(store.remove(&hash.id(), soon(0)).await.unwrap().is_none());
+        assert!(store.get(hash, soon(0)).await.unwrap().is_none());
+        assert!(store.remove(hash.id(), soon(0)).await.unwrap().is_none());
         assert_eq!(
-            store.claim(&hash.id(), attempt("a"), soon(0)).await,
+            store.claim(hash.id(), attempt("a"), soon(0)).await,
             Ok(None)
         );
     }
@@ -84,14 +84,14 @@ async fn a_removed_grant_is_gone_for_good() {
 async fn sweeping_forgets_the_dead_and_nothing_else() {
     for Subject { store, .. } in subjects() {
         let (dead, live) = (Token::generate().hash(), Token::generate().hash());
-        for (hash, expires) in [(&dead, soon(100)), (&live, soon(101))] {
-            let kept = store.insert(hash.clone(), grant(1, expires.0), soon(0));
+        for (hash, expires) in [(dead, soon(100)), (live, soon(101))] {
+            let kept = store.insert(hash, grant(1, expires.0), soon(0));
             kept.await.unwrap();
         }
 
         store.sweep(soon(100)).await.unwrap();
 
-        assert!(store.get(&live, soon(100)).await.unwrap().is_some());
+        assert!(store.get(live, soon(100)).await.unwrap().is_some());
         let listed = store.list(Some(instance_id(1)), soon(100)).await.unwrap();
         assert_eq!(listed.len(), 1);
     }
@@ -101,8 +101,8 @@ async fn sweeping_forgets_the_dead_and_nothing_else() {
 async fn lists_are_by_instance_and_the_next_to_expire_comes_first() {
     for Subject { store, .. } in subjects() {
         let (late, early) = (Token::generate().hash(), Token::generate().hash());
-        for (hash, instance, expires) in [(&late, 1, soon(200)), (&early, 2, soon(100))] {
-            let kept = store.insert(hash.clone(), grant(instance, expires.0), soon(0));
+        for (hash, instance, expires) in [(late, 1, soon(200)), (early, 2, soon(100))] {
+            let kept = store.insert(hash, grant(instance, expires.0), soon(0));
             kept.await.unwrap();
         }
 
@@ -125,14 +125,14 @@ async fn a_claimed_token_is_one_browsers_until_its_session_never_came_about() {
         let kept = store.insert(hash, grant(1, soon(100).0), soon(0));
         kept.await.unwrap();
 
-        let first = store.claim(&id, attempt("a"), soon(0)).await;
-        let other = store.claim(&id, attempt("b"), soon(0)).await;
-        store.leave(&id, false, soon(1)).await.unwrap();
-        let next = store.claim(&id, attempt("b"), soon(2)).await;
-        store.leave(&id, true, soon(3)).await.unwrap();
-        let back = store.claim(&id, attempt("b"), soon(33)).await;
-        store.leave(&id, true, soon(40)).await.unwrap();
-        let late = store.claim(&id, attempt("b"), soon(71)).await;
+        let first = store.claim(id, attempt("a"), soon(0)).await;
+        let other = store.claim(id, attempt("b"), soon(0)).await;
+        store.leave(id, false, soon(1)).await.unwrap();
+        let next = store.claim(id, attempt("b"), soon(2)).await;
+        store.leave(id, true, soon(3)).await.unwrap();
+        let back = store.claim(id, attempt("b"), soon(33)).await;
+        store.leave(id, true, soon(40)).await.unwrap();
+        let late = store.claim(id, attempt("b"), soon(71)).await;
 
         assert_eq!((first, other), (Ok(Some(true)), Ok(Some(false))));
         assert_eq!((next, back), (Ok(Some(true)), Ok(Some(true))));
@@ -164,27 +164,22 @@ async fn a_file_gives_back_what_was_kept_and_not_what_was_removed() {
     let now = UnixTime::now();
     let later = now.plus(Duration::from_mins(10));
     let file = File::open(&path, 10).unwrap();
-    for (hash, expires) in [
-        (&kept, later),
-        (&removed, later),
-        (&dead, now),
-        (&used, later),
-    ] {
-        let insert = file.insert(hash.clone(), grant(1, expires.0), UnixTime(0));
+    for (hash, expires) in [(kept, later), (removed, later), (dead, now), (used, later)] {
+        let insert = file.insert(hash, grant(1, expires.0), UnixTime(0));
         insert.await.unwrap();
     }
-    file.remove(&removed.id(), now).await.unwrap();
-    file.claim(&used.id(), attempt("a"), now).await.unwrap();
+    file.remove(removed.id(), now).await.unwrap();
+    file.claim(used.id(), attempt("a"), now).await.unwrap();
 
     drop(file);
     let file = reopened(&path);
 
-    assert!(file.get(&kept, now).await.unwrap().is_some());
-    assert!(file.get(&removed, now).await.unwrap().is_none());
+    assert!(file.get(kept, now).await.unwrap().is_some());
+    assert!(file.get(removed, now).await.unwrap().is_none());
     assert_eq!(file.list(None, UnixTime(0)).await.unwrap().len(), 2);
-    let other = file.claim(&used.id(), attempt("b"), now).await;
+    let other = file.claim(used.id(), attempt("b"), now).await;
     assert_eq!(other, Ok(Some(false)));
-    let same = file.claim(&used.id(), attempt("a"), now).await;
+    let same = file.claim(used.id(), attempt("a"), now).await;
     assert_eq!(same, Ok(Some(true)));
 }
 
@@ -214,7 +209,10 @@ async fn a_file_shows_no_token() {
     let bytes = std::fs::read(&path).unwrap();
 
     let shows = |text: &str| bytes.windows(text.len()).any(|it| it == text.as_bytes());
-    assert!(shows(token.hash().as_str()), "the file is read as it is");
+    assert!(
+        shows(&token.hash().to_string()),
+        "the file is read as it is"
+    );
     assert!(!shows(token.reveal()));
 }
 
@@ -234,19 +232,19 @@ fn reopened(path: &std::path::Path) -> File {
 async fn what_a_token_opens_with_can_be_changed_while_it_lives() {
     for Subject { store, .. } in subjects() {
         let hash = Token::generate().hash();
-        let kept = store.insert(hash.clone(), grant(1, soon(100).0), soon(0));
+        let kept = store.insert(hash, grant(1, soon(100).0), soon(0));
         kept.await.unwrap();
 
         let id = hash.id();
-        let changed = store.set_rights(&id, Rights::VIEW, soon(0));
+        let changed = store.set_rights(id, Rights::VIEW, soon(0));
         changed.await.unwrap();
         let nobody = Token::generate().hash().id();
         store
-            .set_rights(&nobody, Rights::VIEW, soon(0))
+            .set_rights(nobody, Rights::VIEW, soon(0))
             .await
             .unwrap();
 
-        let grant = store.get(&hash, soon(0)).await.unwrap().unwrap();
+        let grant = store.get(hash, soon(0)).await.unwrap().unwrap();
         assert_eq!(grant.rights, Rights::VIEW);
         assert_eq!(store.list(None, soon(0)).await.unwrap().len(), 1);
     }
@@ -259,24 +257,24 @@ async fn changed_rights_outlive_the_process_and_a_revoked_token_stays_gone() {
     let (kept, revoked) = (Token::generate().hash(), Token::generate().hash());
     {
         let store = File::open(&path, 2).unwrap();
-        for hash in [&kept, &revoked] {
-            let inserted = store.insert(hash.clone(), grant(1, soon(100).0), soon(0));
+        for hash in [kept, revoked] {
+            let inserted = store.insert(hash, grant(1, soon(100).0), soon(0));
             inserted.await.unwrap();
         }
         store
-            .set_rights(&kept.id(), Rights::VIEW, soon(0))
+            .set_rights(kept.id(), Rights::VIEW, soon(0))
             .await
             .unwrap();
-        store.remove(&revoked.id(), soon(0)).await.unwrap();
+        store.remove(revoked.id(), soon(0)).await.unwrap();
         store
-            .set_rights(&revoked.id(), Rights::VIEW, soon(0))
+            .set_rights(revoked.id(), Rights::VIEW, soon(0))
             .await
             .unwrap();
     }
 
     let store = reopened(&path);
 
-    let found = store.get(&kept, soon(0)).await.unwrap().unwrap();
+    let found = store.get(kept, soon(0)).await.unwrap().unwrap();
     assert_eq!(found.rights, Rights::VIEW);
-    assert!(store.get(&revoked, soon(0)).await.unwrap().is_none());
+    assert!(store.get(revoked, soon(0)).await.unwrap().is_none());
 }

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use url::Url;
 
 use super::Bases;
@@ -66,14 +68,14 @@ impl Row {
         let base = self.base.as_ref().and_then(|base| Url::parse(base).ok());
         Ok(Grant {
             instance: id,
-            instance_name: server.name().unwrap_or(&self.instance).to_owned(),
+            instance_name: server.name().unwrap_or(&self.instance).into(),
             console_type,
             target: self.target()?,
             binding: Binding::Target,
             rights: Rights::CONTROL,
             base: base.unwrap_or_else(|| bases.of(console_type).clone()),
-            project: server.project.clone(),
-            caller: server.caller(),
+            project: server.project.as_deref().map(Arc::from),
+            caller: server.caller().into(),
             terms: Terms::default(),
             issued: now,
             expires,
@@ -181,9 +183,9 @@ mod tests {
         assert_eq!(grant.instance.to_string(), ID);
         assert_eq!(grant.target.to_string(), "10.0.0.7:5900");
         assert_eq!(grant.binding, Binding::Target);
-        assert_eq!(grant.instance_name, "Web 1");
+        assert_eq!(&*grant.instance_name, "Web 1");
         assert_eq!(grant.project.as_deref(), Some("p1"));
-        assert_eq!(grant.caller, "nova:u1");
+        assert_eq!(&*grant.caller, "nova:u1");
         assert_eq!(grant.expires, UnixTime(700));
         assert_eq!(grant.base.as_str(), "https://nova.example/vnc_auto.html");
     }

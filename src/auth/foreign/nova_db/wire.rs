@@ -68,7 +68,7 @@ impl Wire {
         hash: &TokenHash,
         now: UnixTime,
     ) -> Result<Option<Row>, sqlx::Error> {
-        let (hash, now) = (hash.as_str(), i64::try_from(now.0).unwrap_or(i64::MAX));
+        let (hash, now) = (hash.to_string(), i64::try_from(now.0).unwrap_or(i64::MAX));
         match self {
             Self::MySql(wire) => {
                 let query = sqlx::query(FIND_MYSQL).persistent(false);

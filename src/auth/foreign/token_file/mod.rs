@@ -90,14 +90,14 @@ impl TokenFile {
         let name = address.to_string();
         Grant {
             instance: InstanceId::derived("target", &name),
-            instance_name: name,
+            instance_name: name.into(),
             console_type: self.settings.console_type,
             target: address.into(),
             binding: Binding::Target,
             rights: Rights::CONTROL,
             base: self.settings.base.clone(),
             project: None,
-            caller: "token-file".to_owned(),
+            caller: "token-file".into(),
             terms: Terms::default(),
             issued: now,
             expires: now.plus(self.settings.ttl),

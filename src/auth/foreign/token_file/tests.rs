@@ -41,7 +41,7 @@ async fn a_line_is_a_grant_of_its_target_until_it_is_taken_out() {
     fs::write(&file, "b: h:2\n").unwrap();
     let (gone, moved) = (leads(&source, "a").await, leads(&source, "b").await);
 
-    assert_eq!(grant.instance_name, "h:1");
+    assert_eq!(&*grant.instance_name, "h:1");
     assert_eq!(grant.console_type, ConsoleType::Serial);
     assert_eq!(grant.binding, Binding::Target);
     assert_eq!(grant.expires, UnixTime(700));
