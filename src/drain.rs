@@ -14,21 +14,28 @@ use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 /// The side that decides; held by the one who runs the process.
 #[derive(Debug, Default)]
 pub struct Drain(Watch);
 
 /// The side that obeys; cloned into every task.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Watch {
     doors: Arc<watch::Sender<Doors>>,
     connections: TaskTracker,
     draining: CancellationToken,
     closing: CancellationToken,
+    /// Cancelled with `closing`, or before: see [`Watch::parting`].
+    parting: CancellationToken,
     sessions: TaskTracker,
     services: TaskTracker,
 }
+
+/// A session that is waited for as long as this lives.
+#[derive(Debug)]
+pub struct Tracked(#[expect(dead_code, reason = "it is counted")] TaskTrackerToken);
 
 /// Whether doors take connections.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -59,6 +66,7 @@ impl Gate {
     /// Leaves the doors to another process. Who is in stays.
     pub fn leave(&self) {
         let _before = self.0.doors.send_replace(Doors::Left);
+        self.0.parting.cancel();
     }
 
     /// Waits until all who were in when the doors were left are gone. Cancel-safe.
@@ -103,6 +111,21 @@ impl Drain {
     }
 }
 
+impl Default for Watch {
+    fn default() -> Self {
+        let closing = CancellationToken::new();
+        Self {
+            doors: Arc::default(),
+            connections: TaskTracker::new(),
+            draining: CancellationToken::new(),
+            parting: closing.child_token(),
+            closing,
+            sessions: TaskTracker::new(),
+            services: TaskTracker::new(),
+        }
+    }
+}
+
 impl Watch {
     /// Whether new work is to be refused.
     pub fn is_draining(&self) -> bool {
@@ -137,15 +160,23 @@ impl Watch {
         let _held = doors.wait_for(|doors| *doors != Doors::Open).await.is_ok();
     }
 
-    /// Waits until the doors are another process's. Cancel-safe.
-    pub async fn left(&self) {
-        let mut doors = self.doors.subscribe();
-        let _left = doors.wait_for(|doors| *doors == Doors::Left).await.is_ok();
+    /// Waits until the doors are another process's, or everything is to end. Cancel-safe.
+    pub async fn parting(&self) {
+        self.parting.cancelled().await;
     }
 
     /// Spawns a connection, which ends by itself once the doors are left or everything closes.
     pub fn spawn_connection(&self, task: impl Future<Output = ()> + Send + 'static) {
-        let _handle = self.connections.spawn(task);
+        self.spawn_connection_on(None, task);
+    }
+
+    /// The same on another runtime, if one is given.
+    pub fn spawn_connection_on(
+        &self,
+        runtime: Option<&Handle>,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) {
+        spawn_on(&self.connections, runtime, task);
     }
 
     /// Spawns a session: draining waits for it.
@@ -159,16 +190,29 @@ impl Watch {
         runtime: Option<&Handle>,
         task: impl Future<Output = ()> + Send + 'static,
     ) {
-        let _handle = match runtime {
-            Some(runtime) => self.sessions.spawn_on(task, runtime),
-            None => self.sessions.spawn(task),
-        };
+        spawn_on(&self.sessions, runtime, task);
+    }
+
+    /// Has draining wait for a session that is no task.
+    pub fn track_session(&self) -> Tracked {
+        Tracked(self.sessions.token())
     }
 
     /// Spawns a task that serves until closing and then ends by itself.
     pub fn spawn_service(&self, task: impl Future<Output = ()> + Send + 'static) {
         let _handle = self.services.spawn(task);
     }
+}
+
+fn spawn_on(
+    tasks: &TaskTracker,
+    runtime: Option<&Handle>,
+    task: impl Future<Output = ()> + Send + 'static,
+) {
+    let _handle = match runtime {
+        Some(runtime) => tasks.spawn_on(task, runtime),
+        None => tasks.spawn(task),
+    };
 }
 
 /// What a signal asks for.

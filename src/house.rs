@@ -12,12 +12,13 @@ const TABLE: &[(&str, &[&str])] = &[
     ("process", &[]),
     ("tls", &[]),
     ("web", &[]),
+    ("workers", &[]),
     ("config", &["model"]),
     ("telemetry", &["config", "model"]),
     ("audit", &["model", "telemetry"]),
     ("resolve", &["model"]),
     ("rpc", &["drain", "http", "model", "resolve", "tls"]),
-    ("http", &["drain", "model", "resolve", "tls"]),
+    ("http", &["drain", "model", "resolve", "tls", "workers"]),
     ("keystone", &["config", "drain", "http", "model"]),
     ("demo", &["drain", "model"]),
     (
@@ -57,6 +58,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "rpc",
             "telemetry",
             "tls",
+            "workers",
         ],
     ),
     (
@@ -79,6 +81,7 @@ const TABLE: &[(&str, &[&str])] = &[
             "telemetry",
             "tls",
             "web",
+            "workers",
         ],
     ),
     (

@@ -27,6 +27,7 @@ pub mod rpc;
 pub mod telemetry;
 pub mod tls;
 pub mod web;
+pub mod workers;
 
 #[cfg(test)]
 mod house;

@@ -1,14 +1,16 @@
 //! Relays of this bench's own to compare with, each in a process of its own.
 
-use std::future::pending;
+use std::future::{Pending, pending};
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{self, Poll};
 
 use anyhow::{Context, Result, bail, ensure};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional_with_sizes};
 use tokio::net::{TcpListener, TcpStream};
-use vncgate::proxy::relay::{self, Opening};
+use vncgate::proxy::relay::{self, Ending, Opening, Relay, Resident, Socket, settle};
 
 /// Bytes read at a time by the plain copy.
 const BUFFER: usize = 64 << 10;
@@ -48,7 +50,7 @@ pub(crate) fn run(way: &str, backends: &[String]) -> Result<()> {
         .build()?;
     runtime.block_on(async {
         if matches!(way, Way::Relay) {
-            tokio::spawn(relay::serve_turns());
+            tokio::spawn(relay::serve_sessions());
         }
         for backend in backends {
             let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
@@ -78,16 +80,35 @@ async fn serve(way: Way, mut viewer: TcpStream, backend: SocketAddr) -> Result<(
         Way::Copy => {
             copy_bidirectional_with_sizes(&mut viewer, &mut target, BUFFER, BUFFER).await?;
         }
-        Way::Relay | Way::Greedy => {
-            let mut settings = relay::Settings::default();
-            if matches!(way, Way::Greedy) {
-                settings.slot = usize::MAX;
-            }
-            let settings = Arc::new(settings);
+        Way::Relay => {
+            let settings = Arc::new(relay::Settings::default());
+            let viewer = Socket::from_tcp(viewer)?;
+            let target = Socket::from_tcp(target)?;
+            let relay = relay::run(viewer, target, Opening::default(), &settings, pending());
+            settle(Box::new(Alone(relay)));
+        }
+        Way::Greedy => {
+            let settings = Arc::new(relay::Settings {
+                slot: usize::MAX,
+                ..relay::Settings::default()
+            });
             relay::run(viewer, target, Opening::default(), &settings, pending()).await;
         }
     }
     Ok(())
+}
+
+/// A relay with no session around it.
+struct Alone(Relay<Socket, Socket, Pending<Ending>>);
+
+impl Resident for Alone {
+    fn sockets(&mut self) -> Option<[&mut Socket; 2]> {
+        Some(self.0.sockets())
+    }
+
+    fn poll(&mut self, cx: &mut task::Context<'_>) -> Poll<()> {
+        Pin::new(&mut self.0).poll(cx).map(drop)
+    }
 }
 
 /// Reads a request's head and agrees to it.

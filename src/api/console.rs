@@ -228,12 +228,11 @@ pub(super) async fn issue(
         token = %id, instance = %grant.instance, name = grant.instance_name,
         r#type = %console_type, rights = %grant.rights, %caller, expires = %grant.expires, "console URL issued"
     );
-    let event = Event::new(What::Issued).of_grant(&grant);
-    let event = event.by(caller, caller.address);
-    let token_id = Some(id);
-    api.audit.note(&Event {
-        token: token_id,
-        ..event
+    api.audit.note(|| Event {
+        token: Some(id),
+        ..Event::new(What::Issued)
+            .of_grant(&grant)
+            .by(caller, caller.address)
     });
     let url = AccessUrl::new(wanted.base, console_type, &token);
     Ok(Issued { url, token, grant })

@@ -157,13 +157,12 @@ impl Api {
         ) {
             return;
         }
-        let event = Event {
+        self.audit.note(|| Event {
             address: sender.ip,
             code: Some(reject.status.as_u16()),
             why: Some(reject.detail.to_string()),
-            ..Event::new(What::Refused)
-        };
-        self.audit.note(&event.correlated(reject.correlation));
+            ..Event::new(What::Refused).correlated(reject.correlation)
+        });
     }
 
     /// Makes a URL for this process's own starter.
@@ -289,10 +288,12 @@ impl Api {
             let entry = self.auth.revoke(id).await?;
             let (id, instance) = (&entry.id, entry.grant.instance);
             tracing::info!(token = %id, %instance, %caller, "token revoked");
-            let event = Event::new(What::Revoked).of_grant(&entry.grant);
-            let token = Some(entry.id.clone());
-            let event = event.by(caller, caller.address);
-            self.audit.note(&Event { token, ..event });
+            self.audit.note(|| Event {
+                token: Some(entry.id.clone()),
+                ..Event::new(What::Revoked)
+                    .of_grant(&entry.grant)
+                    .by(caller, caller.address)
+            });
             entry
         } else {
             entry

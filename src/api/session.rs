@@ -59,7 +59,7 @@ async fn kill(api: &Api, id: SessionId, caller: &Caller) -> Result<LiveSession, 
     let live = api.auth.kill(id).await?;
     let instance = live.record.instance;
     tracing::info!(session = %id, %instance, %caller, "session killed");
-    api.audit.note(&about(What::Killed, &live, caller));
+    api.audit.note(|| about(What::Killed, &live, caller));
     Ok(live)
 }
 
@@ -79,13 +79,12 @@ async fn change(
     let live = api.auth.set_rights(id, rights).await?;
     let (from, to) = (before.beat.rights, live.record.rights);
     tracing::info!(session = %id, %instance, %caller, %from, %to, "rights of a session changed");
-    let event = Event {
+    api.audit.note(|| Event {
         why: Some(format!(
             "from {from} to {to}; its token opens with {rights}"
         )),
         ..about(What::RightsChanged, &live, caller)
-    };
-    api.audit.note(&event);
+    });
     in_force(api, live).await
 }
 

@@ -38,6 +38,10 @@ impl Service for Front {
             _ => Box::pin(self.pages.now().respond(&request)).await,
         }
     }
+
+    fn is_light(&self, request: &Request<Incoming>) -> bool {
+        wants_websocket(request)
+    }
 }
 
 /// A door to the API alone.

@@ -14,6 +14,7 @@ use crate::drain::Watch;
 use crate::http::{Door, Guard, Rules, Tls};
 use crate::telemetry::Metrics;
 use crate::tls::{Identity, Prepared, Renewal, Server, TlsError, self_signed};
+use crate::workers::Workers;
 
 /// Between two looks at the files of certificates.
 const PAUSE: Duration = Duration::from_secs(2);
@@ -24,6 +25,8 @@ pub(super) struct Keepers<'a> {
     config: &'a Config,
     tls: Option<Tls>,
     guard: Guard,
+    /// Where connections that ask for consoles begin, if not here.
+    workers: Option<Workers>,
 }
 
 /// Our side of TLS, if the config wants any. Blocks. Errors: a file that is of no use.
@@ -92,7 +95,17 @@ impl<'a> Keepers<'a> {
             timeout: config.tls.handshake_timeout.get(),
             hsts: hsts(config),
         });
-        Self { config, tls, guard }
+        Self {
+            config,
+            tls,
+            guard,
+            workers: None,
+        }
+    }
+
+    /// The same, having connections in clear text that ask for consoles begin on `workers`.
+    pub(super) fn with_workers(self, workers: Option<Workers>) -> Self {
+        Self { workers, ..self }
     }
 
     /// A door to pages, API or monitor.
@@ -109,6 +122,9 @@ impl<'a> Keepers<'a> {
             TlsListener::Monitor => false,
         };
         door.tls = self.tls.clone().filter(|_| config.tls.is_on(which));
+        // A handshake of TLS would hold streams up.
+        let begins = which == TlsListener::Proxy && door.tls.is_none();
+        door.workers = self.workers.clone().filter(|_| begins);
         door
     }
 

@@ -40,11 +40,12 @@ use crate::keystone::{self, Keystone};
 use crate::live::Live;
 use crate::model::Address;
 use crate::process::{Given, Givens, Notifier, Program};
-use crate::proxy::{Proxy, Workers};
+use crate::proxy::{Proxy, relay};
 use crate::rpc::{Client, Keys};
 use crate::telemetry::{Level, Metrics};
 use crate::tls;
 use crate::web::{BadPages, Pages};
+use crate::workers::Workers;
 use clients::{Clients, Means};
 use doors::{Doors, Services};
 use front::{Admin, ApiDoor, Front};
@@ -135,7 +136,9 @@ impl App {
             Vec::new()
         };
         let relays = plan.here.has(RoleName::Proxy);
-        let workers = relays.then(Workers::start).transpose();
+        let workers = relays
+            .then(|| Workers::start(relay::serve_sessions))
+            .transpose();
         let parties = Parties {
             drivers,
             keystone: settings::keystone_settings(&config)?,
@@ -184,6 +187,9 @@ impl App {
         let (plan, keys) = (self.parties.plan.clone(), Arc::clone(&self.parties.keys));
         tracing::info!(%plan, "roles");
         let whereabouts = (&self.config, &self.addresses);
+        // A role elsewhere is called over connections that have no place among streams.
+        let near = plan.auth == Place::Here && plan.compute == Place::Here;
+        let workers = self.parties.workers.clone().filter(|_| near);
         let started = self.parties.start(whereabouts, around.bequest, &watch);
         let started = Box::pin(started).await?;
         let called = std::mem::take(&mut self.doors.rpc);
@@ -201,6 +207,7 @@ impl App {
         });
         let (config, guard) = (self.config.clone(), parts.guard());
         let keepers = Keepers::start(&config, self.tls, guard, (&parts.metrics, &watch));
+        let keepers = keepers.with_workers(workers);
         let (program, notifier) = (around.program, around.notifier);
         let (estate, told) = (started.clients.estate, notifier.clone());
         let upgrader = Upgrader::new(program, self.sockets, drain.gate(), estate, told);

@@ -173,7 +173,7 @@ impl Inner {
             Ok(Reloaded { changed, restart }) => {
                 let (changed, restart) = (list(changed), list(restart));
                 tracing::info!(changed, restart, "config reloaded");
-                self.parts.wiring.audit.note(&Event {
+                self.parts.wiring.audit.note(|| Event {
                     why: Some(format!("in force: {changed}; at the next start: {restart}")),
                     ..Event::new(What::ConfigReloaded)
                 });

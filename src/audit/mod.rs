@@ -60,10 +60,10 @@ impl Audit {
         Ok(Self(Some(Arc::new(Running { writer, required }))))
     }
 
-    /// Has an event written. Never waits.
-    pub fn note(&self, event: &Event) {
+    /// Has an event written, which is only made if there is a log for it. Never waits.
+    pub fn note(&self, event: impl FnOnce() -> Event) {
         if let Some(running) = &self.0 {
-            running.writer.push(event);
+            running.writer.push(&event());
         }
     }
 

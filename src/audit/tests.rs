@@ -1,3 +1,4 @@
+use std::cell::Cell;
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::os::unix::net::UnixDatagram;
@@ -26,7 +27,7 @@ fn an_event_is_a_line_of_json_that_its_owner_and_group_may_read() {
     let path = place.path().join("audit.jsonl");
     let (audit, _) = audit(&path);
 
-    audit.note(&killed("two\nlines"));
+    audit.note(|| killed("two\nlines"));
     audit.finish(LIMIT);
 
     let text = fs::read_to_string(&path).unwrap();
@@ -46,12 +47,12 @@ fn a_file_that_was_renamed_is_made_anew() {
     let place = tempfile::tempdir().unwrap();
     let path = place.path().join("audit.jsonl");
     let (audit, _) = audit(&path);
-    audit.note(&killed("before"));
+    audit.note(|| killed("before"));
     audit.finish(LIMIT);
 
     let rotated = place.path().join("audit.jsonl.1");
     fs::rename(&path, &rotated).unwrap();
-    audit.note(&killed("after"));
+    audit.note(|| killed("after"));
     audit.finish(LIMIT);
 
     assert!(fs::read_to_string(&rotated).unwrap().contains("before"));
@@ -75,7 +76,7 @@ fn what_cannot_be_written_waits_and_is_said_to() {
     let (audit, metrics) = audit(Path::new("/dev/full"));
     assert!(audit.accepts());
 
-    audit.note(&killed("lost?"));
+    audit.note(|| killed("lost?"));
     while audit.accepts() {
         std::thread::yield_now();
     }
@@ -91,7 +92,7 @@ fn more_than_fits_is_counted_as_lost_and_holds_up_nobody() {
     let long = "x".repeat(64 << 10);
 
     for _ in 0..100 {
-        audit.note(&killed(&long));
+        audit.note(|| killed(&long));
     }
 
     assert!(metrics.audit_lost.get() > 0);
@@ -105,7 +106,7 @@ fn the_journal_gets_an_entry_with_our_name() {
     let journal = UnixDatagram::bind(&path).unwrap();
     let audit = Audit::start(&Place::Journal(path), false, &Metrics::default()).unwrap();
 
-    audit.note(&killed("by hand"));
+    audit.note(|| killed("by hand"));
 
     let mut entry = [0; 4096];
     let length = journal.recv(&mut entry).unwrap();
@@ -118,6 +119,18 @@ fn the_journal_gets_an_entry_with_our_name() {
 #[test]
 fn without_a_place_nothing_is_refused() {
     let audit = Audit::default();
-    audit.note(&killed("unheard"));
+    audit.note(|| killed("unheard"));
     assert!(audit.accepts());
+}
+
+#[test]
+fn without_a_place_no_event_is_made() {
+    let made = Cell::new(false);
+
+    Audit::default().note(|| {
+        made.set(true);
+        killed("unheard")
+    });
+
+    assert!(!made.get());
 }

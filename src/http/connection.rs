@@ -5,6 +5,7 @@
 
 use std::convert::Infallible;
 use std::io;
+use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -17,8 +18,10 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_rustls::server::TlsStream;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::announcement::{BadAnnouncement, read_announcement};
 use super::door::{Door, Limits, Peer, Secure, Tls};
@@ -36,6 +39,9 @@ const FAREWELL: Duration = Duration::from_secs(3);
 /// Requests at one time on one connection of HTTP/2; a page of ours needs ten.
 const STREAMS: u32 = 32;
 
+/// Said where nobody is left to answer.
+const GOING: &str = "this gateway is going down";
+
 /// What the first byte of TLS is; no request begins with it.
 const HANDSHAKE: u8 = 0x16;
 
@@ -46,25 +52,22 @@ pub(super) struct Attendant<S> {
     /// Whether we speak TLS on it.
     pub(super) secure: bool,
     pub(super) hsts: Option<HeaderValue>,
+    /// Where heavy requests are answered; here, if nowhere.
+    pub(super) home: Option<Handle>,
 }
 
 /// Serves a TCP connection to its end.
 pub(super) async fn serve_tcp<S: Service>(
     stream: TcpStream,
-    peer: Peer,
-    service: Arc<S>,
+    mut attendant: Attendant<S>,
     door: Door,
     watch: Watch,
 ) {
-    let Some((stream, peer, _place)) = let_in(stream, peer, &door).await else {
+    let Some((stream, peer, _place)) = let_in(stream, attendant.peer, &door).await else {
         return;
     };
-    let mut attendant = Attendant {
-        service,
-        peer,
-        secure: door.tls.is_some(),
-        hsts: None,
-    };
+    attendant.peer = peer;
+    attendant.secure = door.tls.is_some();
     let Some(tls) = &door.tls else {
         return serve_http1(stream, attendant, door.limits, watch).await;
     };
@@ -168,12 +171,28 @@ impl<S: Service> Attendant<S> {
         if self.secure {
             let _new = request.extensions_mut().insert(Secure);
         }
-        let mut response = self.service.answer(request, self.peer).await;
+        let mut response = match &self.home {
+            Some(home) if !self.service.is_light(&request) => self.answer_at(home, request).await,
+            _ => self.service.answer(request, self.peer).await,
+        };
         if let Some(hsts) = &self.hsts {
             let headers = response.headers_mut();
             let _new = headers.insert(STRICT_TRANSPORT_SECURITY, hsts.clone());
         }
         Ok(response)
+    }
+
+    async fn answer_at(&self, home: &Handle, request: Request<Incoming>) -> Response<Body> {
+        let (service, peer) = (Arc::clone(&self.service), self.peer);
+        let answering = home.spawn(async move { service.answer(request, peer).await });
+        match AbortOnDropHandle::new(answering).await {
+            Ok(response) => response,
+            Err(failed) => match failed.try_into_panic() {
+                // As if it had been answered here.
+                Ok(panic) => resume_unwind(panic),
+                Err(_cancelled) => Reject::retry("draining", GOING, 5).into_response(),
+            },
+        }
     }
 }
 
@@ -199,17 +218,14 @@ pub(super) async fn serve_http1<S: Service>(
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
+        biased;
         ended = connection.as_mut() => ended,
-        () = watch.left() => {
+        () = watch.parting() => {
             connection.as_mut().graceful_shutdown();
             tokio::select! {
                 ended = connection.as_mut() => ended,
                 () = watch.closing() => timeout(FAREWELL, connection).await.unwrap_or(Ok(())),
             }
-        }
-        () = watch.closing() => {
-            connection.as_mut().graceful_shutdown();
-            timeout(FAREWELL, connection).await.unwrap_or(Ok(()))
         }
     };
     if let Err(error) = ended {
@@ -248,8 +264,7 @@ async fn serve_http2<S: Service>(
     let over = async {
         tokio::select! {
             () = pulse.stops() => {}
-            () = watch.left() => {}
-            () = watch.closing() => {}
+            () = watch.parting() => {}
         }
     };
     let ended = tokio::select! {
@@ -365,6 +380,7 @@ mod tests {
             peer: Peer::Owner,
             secure: false,
             hsts: None,
+            home: None,
         }
     }
 

@@ -8,6 +8,7 @@ use http::HeaderValue;
 
 use super::guard::{Guard, Rules};
 use crate::tls;
+use crate::workers::Workers;
 
 /// Who is at the other end of a connection.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -60,6 +61,8 @@ pub struct Door {
     /// Whether whom the guard exempts has to announce each connection by the PROXY protocol: then
     /// nobody else is served.
     pub announced: bool,
+    /// The threads on which connections in clear text begin, if not where the door is served.
+    pub workers: Option<Workers>,
 }
 
 /// TLS of a door.
@@ -85,6 +88,7 @@ impl Door {
             guard: Guard::new(Rules::default(), |_| ()),
             tls: None,
             announced: false,
+            workers: None,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::os::unix::net as net_unix;
 use std::path::{Path, PathBuf};
 
 use socket2::{Domain, Protocol, SockAddr, SockRef, Socket, Type};
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
 use crate::resolve;
 
@@ -156,6 +156,36 @@ impl Listener {
             Self::Unix(..) => None,
         }
     }
+
+    /// Has this thread's runtime watch the door, whichever did before.
+    pub fn adopt(self) -> io::Result<Self> {
+        Ok(match self {
+            Self::Tcp(listener) => Self::Tcp(TcpListener::from_std(listener.into_std()?)?),
+            Self::Unix(listener, path) => {
+                Self::Unix(UnixListener::from_std(listener.into_std()?)?, path)
+            }
+        })
+    }
+
+    /// The next who comes. Cancel-safe.
+    pub async fn accept(&self) -> io::Result<Accepted> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                Ok(Accepted::Tcp(stream, peer))
+            }
+            Self::Unix(listener, _) => Ok(Accepted::Unix(listener.accept().await?.0)),
+        }
+    }
+}
+
+/// Who came through a door.
+#[derive(Debug)]
+pub enum Accepted {
+    /// Over TCP, with its address.
+    Tcp(TcpStream, SocketAddr),
+    /// Through a Unix socket.
+    Unix(UnixStream),
 }
 
 /// Whether somebody listens there. Does not wait: whoever is too busy to answer is there.

@@ -25,7 +25,7 @@ pub use client::{Answer, CallError, call_over_unix};
 pub use door::{Door, Limits, Peer, Secure, Tls};
 pub use forwarded::{Client, client, words};
 pub use guard::{Guard, Place, Rules, Turned};
-pub use listen::{BindError, Listener};
+pub use listen::{Accepted, BindError, Listener};
 pub use outbound::{BadTrust, Call, Failed, Fault, Outbound, OutboundSettings, Trust};
 pub use redirect::Redirect;
 pub use reject::Reject;

@@ -1,18 +1,19 @@
 use std::future::Future;
-use std::io;
-use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::connection::{Attendant, serve_http1, serve_tcp};
 use super::door::{Door, Limits, Peer};
-use super::{Body, Listener};
+use super::{Accepted, Body, Listener};
 use crate::drain::Watch;
+use crate::workers::{Load, Workers};
 
 /// What answers behind a door.
 pub trait Service: Send + Sync + 'static {
@@ -22,6 +23,11 @@ pub trait Service: Send + Sync + 'static {
         request: Request<Incoming>,
         peer: Peer,
     ) -> impl Future<Output = Response<Body>> + Send;
+
+    /// Whether answering is so light that a thread which relays may do it.
+    fn is_light(&self, _request: &Request<Incoming>) -> bool {
+        false
+    }
 }
 
 /// How long accepting rests when the process has run out of descriptors.
@@ -35,75 +41,156 @@ pub async fn serve<S: Service>(listener: Listener, service: Arc<S>, limits: Limi
 /// Serves a door until the process closes, or leaves it to another one. A request under way then has
 /// 3 s to be answered.
 pub async fn serve_door<S: Service>(listener: Listener, service: Arc<S>, door: Door, watch: Watch) {
-    let places = Arc::new(Semaphore::new(door.limits.connections));
-    let mut failing = false;
-    loop {
-        if !watch.may_accept().await {
-            return listener.leave();
+    let home = Handle::current();
+    let there = door.workers.as_ref().and_then(Workers::first);
+    let Some(there) = there else {
+        return attend(listener, service, door, watch, home).await;
+    };
+    let attending = there.spawn(async move {
+        match listener.adopt() {
+            Ok(listener) => attend(listener, service, door, watch, home).await,
+            Err(error) => tracing::error!(%error, "a door cannot be watched"),
         }
-        let next = async {
-            let place = Arc::clone(&places).acquire_owned().await;
-            (place, accept(&listener).await)
-        };
-        let (place, accepted) = tokio::select! {
-            next = next => next,
-            () = watch.held() => continue,
-            () = watch.closing() => return,
-        };
-        match accepted {
-            Ok(connection) => {
-                failing = false;
-                let task = connection.serve(Arc::clone(&service), door.clone(), watch.clone());
-                watch.spawn_connection(async move {
-                    task.await;
-                    drop(place);
-                });
-            }
-            Err(error) => {
-                // Said once: out of descriptors, it would be said twenty times a second.
-                if !failing {
-                    tracing::warn!(%error, "accepting a connection failed");
+    });
+    let _ended = attending.await;
+}
+
+/// Accepts connections. Those that no thread which relays has room for are served at `home`.
+async fn attend<S: Service>(
+    listener: Listener,
+    service: Arc<S>,
+    door: Door,
+    watch: Watch,
+    home: Handle,
+) {
+    let attending = Attending {
+        places: Arc::new(Semaphore::new(door.limits.connections)),
+        service,
+        door,
+        watch,
+        home,
+    };
+    while attending.watch.may_accept().await {
+        if attending.accept(&listener).await == Next::Close {
+            return;
+        }
+    }
+    listener.leave();
+}
+
+/// Somebody at a door.
+struct Attending<S> {
+    places: Arc<Semaphore>,
+    service: Arc<S>,
+    door: Door,
+    watch: Watch,
+    home: Handle,
+}
+
+/// What is to become of a door at which nobody is let in for now.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Next {
+    /// It is held, or left.
+    Wait,
+    Close,
+}
+
+impl<S: Service> Attending<S> {
+    /// Lets in who comes, as long as the door is open.
+    async fn accept(&self, listener: &Listener) -> Next {
+        let (mut held, mut closing) = (pin!(self.watch.held()), pin!(self.watch.closing()));
+        let mut failing = false;
+        loop {
+            let next = async {
+                let place = Arc::clone(&self.places).acquire_owned().await;
+                (place, listener.accept().await)
+            };
+            let (place, accepted) = tokio::select! {
+                biased;
+                next = next => next,
+                () = &mut held => return Next::Wait,
+                () = &mut closing => return Next::Close,
+            };
+            match accepted {
+                Ok(accepted) => {
+                    failing = false;
+                    self.begin(accepted, place.ok());
                 }
-                failing = true;
-                tokio::time::sleep(REST).await;
+                Err(error) => {
+                    // Said once: out of descriptors, it would be said twenty times a second.
+                    if !failing {
+                        tracing::warn!(%error, "accepting a connection failed");
+                    }
+                    failing = true;
+                    tokio::time::sleep(REST).await;
+                }
             }
+        }
+    }
+
+    fn begin(&self, accepted: Accepted, place: Option<OwnedSemaphorePermit>) {
+        let spot = Spot::of(self.door.workers.as_ref(), &self.home);
+        let there = spot.there.clone();
+        let (service, door, watch) = (&self.service, self.door.clone(), self.watch.clone());
+        let serving = serve_one(accepted, Arc::clone(service), door, watch, spot);
+        self.watch.spawn_connection_on(there.as_ref(), async move {
+            serving.await;
+            drop(place);
+        });
+    }
+}
+
+/// Where a connection is served.
+struct Spot {
+    /// Nowhere, if where it was accepted.
+    there: Option<Handle>,
+    /// Where what is heavy is answered; nowhere, if where it is served.
+    home: Option<Handle>,
+    _load: Option<Load>,
+}
+
+impl Spot {
+    fn of(workers: Option<&Workers>, home: &Handle) -> Self {
+        let desk = workers.and_then(Workers::lobby);
+        let is_full = workers.is_some() && desk.is_none();
+        let own = desk.is_some().then(|| home.clone());
+        let (there, load) = desk.map(|desk| (desk.runtime, desk.load)).unzip();
+        Self {
+            there: there.flatten().or_else(|| is_full.then(|| home.clone())),
+            home: own,
+            _load: load,
         }
     }
 }
 
-enum Connection {
-    Tcp(TcpStream, SocketAddr),
-    Unix(tokio::net::UnixStream),
-}
-
-async fn accept(listener: &Listener) -> io::Result<Connection> {
-    match listener {
-        Listener::Tcp(listener) => listener
-            .accept()
-            .await
-            .map(|(stream, peer)| Connection::Tcp(stream, peer)),
-        Listener::Unix(listener, _) => listener
-            .accept()
-            .await
-            .map(|(stream, _)| Connection::Unix(stream)),
-    }
-}
-
-impl Connection {
-    async fn serve<S: Service>(self, service: Arc<S>, door: Door, watch: Watch) {
-        match self {
-            Self::Tcp(stream, peer) => {
-                serve_tcp(stream, Peer::Tcp(peer), service, door, watch).await;
-            }
-            Self::Unix(stream) => {
-                let attendant = Attendant {
-                    service,
-                    peer: Peer::Owner,
-                    secure: false,
-                    hsts: None,
-                };
-                serve_http1(stream, attendant, door.limits, watch).await;
+/// Serves a connection to its end.
+async fn serve_one<S: Service>(
+    accepted: Accepted,
+    service: Arc<S>,
+    door: Door,
+    watch: Watch,
+    spot: Spot,
+) {
+    let mut attendant = Attendant {
+        service,
+        peer: Peer::Owner,
+        secure: false,
+        hsts: None,
+        home: spot.home.clone(),
+    };
+    match accepted {
+        Accepted::Tcp(stream, peer) => {
+            attendant.peer = Peer::Tcp(peer);
+            let stream = match spot.there {
+                None => Ok(stream),
+                // Watched from there from now on.
+                Some(_) => stream.into_std().and_then(TcpStream::from_std),
+            };
+            match stream {
+                Ok(stream) => serve_tcp(stream, attendant, door, watch).await,
+                Err(error) => tracing::warn!(%peer, %error, "a connection cannot be watched"),
             }
         }
+        Accepted::Unix(stream) => serve_http1(stream, attendant, door.limits, watch).await,
     }
 }

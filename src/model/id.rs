@@ -105,12 +105,30 @@ impl CorrelationId {
 
 impl fmt::Display for CorrelationId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        // As a UUID's first digits: those are written all at once.
+        let mut whole = [0; 16];
+        let bytes = whole.iter_mut().zip(&self.0);
+        bytes.for_each(|(to, from)| *to = *from);
+        let mut digits = Uuid::encode_buffer();
+        let digits = Uuid::from_bytes(whole).simple().encode_lower(&mut digits);
+        f.write_str(digits.get(..10).unwrap_or_default())
     }
 }
 
 impl fmt::Debug for CorrelationId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_correlation_id_is_ten_digits_with_their_zeros() {
+        let id = CorrelationId([0, 0x0a, 0xff, 0x10, 0x9c]);
+        assert_eq!(id.to_string(), "000aff109c");
+        assert_eq!(format!("{id:?}"), "000aff109c");
     }
 }

@@ -13,17 +13,17 @@ use hyper::upgrade::OnUpgrade;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
+use super::Proxy;
 use super::close::Refusal;
 use super::entry::Entered;
 use super::request::{self, BadHandshake, Client as Viewer, Handshake};
 use super::roster::Seat;
 use super::session::{self, Session};
-use super::workers::{Desk, Load};
-use super::{Proxy, Workers};
 use crate::audit::{Event, What};
 use crate::auth::{AuthError, SessionRecord};
 use crate::http::{Body, Peer, Reject, upgraded_stream};
-use crate::model::{Browser, CorrelationId, Grant, SessionId, TokenId, UnixTime};
+use crate::model::{Browser, CorrelationId, Grant, Ip, SessionId, TokenId, UnixTime};
+use crate::workers::{Load, Workers};
 
 /// Refused viewers that are being told so at one time; further ones get a bare 503.
 const REFUSALS: usize = 512;
@@ -191,11 +191,12 @@ impl Proxy {
         }
     }
 
-    /// Once its 101 has left, a session goes to a thread that relays, streams and all.
+    /// Once its 101 has left, a session goes to a thread that relays, streams and all, unless it is
+    /// there.
     fn begin(&self, opened: Opened, upgrade: OnUpgrade, id: CorrelationId, place: Place) {
         let Opened { entered, seat } = opened;
         let desk = self.workers.as_ref().and_then(Workers::desk);
-        let (runtime, load) = desk.map(|Desk { runtime, load }| (runtime, load)).unzip();
+        let (there, load) = desk.map(|desk| (desk.runtime, desk.load)).unzip();
         let session = Session {
             seat,
             correlation: id,
@@ -206,9 +207,15 @@ impl Proxy {
         };
         let watch = self.watch.clone();
         self.watch.spawn_session(async move {
-            if let Some(viewer) = upgraded_stream(upgrade).await {
-                let session = session::run(session, viewer, entered);
-                watch.spawn_session_on(runtime.as_ref(), session);
+            let Some(viewer) = upgraded_stream(upgrade).await else {
+                return;
+            };
+            match there.flatten() {
+                None => session::run(session, viewer, entered).await,
+                Some(there) => {
+                    let moved = session::move_and_run(session, viewer, entered);
+                    watch.spawn_session_on(Some(&there), moved);
+                }
             }
         });
     }
@@ -224,22 +231,23 @@ impl Proxy {
         let Wanted { token, grant } = wanted;
         let instance = grant.as_ref().map(|grant| grant.instance.to_string());
         let name = grant.as_ref().map(|grant| grant.instance_name.as_str());
-        let peer = viewer.ip.map(tracing::field::display);
+        let peer = viewer.ip.map(Ip).map(tracing::field::display);
         let code = refusal.code();
         tracing::info!(%correlation, code, peer, instance, name, reason = %refusal, "console refused");
-        let event = Event::new(What::Refused);
-        let event = match &grant {
-            Some(grant) => event.of_grant(grant),
-            None => event,
-        };
-        let event = Event {
-            address: viewer.ip,
-            token,
-            code: Some(code),
-            why: Some(refusal.to_string()),
-            ..event
-        };
-        self.audit.note(&event.correlated(correlation));
+        self.audit.note(|| {
+            let event = Event::new(What::Refused).correlated(correlation);
+            let event = match &grant {
+                Some(grant) => event.of_grant(grant),
+                None => event,
+            };
+            Event {
+                address: viewer.ip,
+                token,
+                code: Some(code),
+                why: Some(refusal.to_string()),
+                ..event
+            }
+        });
     }
 
     /// Tells the viewer why not; `false` if too many are being told already.

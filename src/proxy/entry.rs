@@ -6,11 +6,12 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::time::Duration;
 
 use rustls::pki_types::{IpAddr, ServerName};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Sleep, sleep};
 
 use super::rfb::{Challenge, Fault, Means, Negotiation, Next, Ready, Step, Turn};
 use super::target::{Connected, Stream};
@@ -294,7 +295,8 @@ impl Asked {
 
 /// The deadline of one handshake, and what is waited for.
 struct Clock {
-    deadline: Instant,
+    /// One timer for all that is waited for.
+    deadline: Pin<Box<Sleep>>,
     limit: Duration,
     step: Step,
     /// What was read before it was due.
@@ -303,16 +305,15 @@ struct Clock {
 
 impl Clock {
     fn new(limit: Duration) -> Self {
-        let now = Instant::now();
         Self {
-            deadline: now.checked_add(limit).unwrap_or(now),
+            deadline: Box::pin(sleep(limit)),
             limit,
             step: Step::Version,
             early: Vec::new(),
         }
     }
 
-    async fn send(&self, stream: &mut Stream, turn: &Turn) -> Result<(), Why> {
+    async fn send(&mut self, stream: &mut Stream, turn: &Turn) -> Result<(), Why> {
         if turn.send.is_empty() {
             return Ok(());
         }
@@ -337,13 +338,15 @@ impl Clock {
         Ok(bytes)
     }
 
-    async fn run<T>(&self, work: impl Future<Output = T>) -> Result<T, Why> {
-        timeout_at(self.deadline, work)
-            .await
-            .map_err(|_| Why::Late {
+    async fn run<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Why> {
+        tokio::select! {
+            biased;
+            done = work => Ok(done),
+            () = &mut self.deadline => Err(Why::Late {
                 step: self.step,
                 limit: self.limit,
-            })
+            }),
+        }
     }
 
     fn failed(&self, why: io::Error) -> Why {

@@ -24,7 +24,6 @@ mod roster;
 mod session;
 pub mod target;
 mod tell;
-mod workers;
 pub mod ws;
 
 use std::sync::Arc;
@@ -33,7 +32,6 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 pub use self::bandwidth::Bandwidth;
-pub use self::workers::Workers;
 
 use crate::audit::Audit;
 use crate::auth::Auth;
@@ -44,6 +42,7 @@ use crate::live::Live;
 use crate::model::Security;
 use crate::rpc::Client;
 use crate::telemetry::Metrics;
+use crate::workers::Workers;
 
 /// The role.
 #[derive(Debug)]
@@ -60,7 +59,7 @@ pub struct Proxy {
     places: console::Places,
     roster: roster::Roster,
     bandwidth: bandwidth::Tenants,
-    /// Where sessions run, if not where they began.
+    /// Where sessions run, if not where their connections did.
     workers: Option<Workers>,
     guard: Guard,
 }

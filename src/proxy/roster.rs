@@ -219,12 +219,17 @@ impl Drop for Seat {
         let id = self.live.record.id;
         let _seat = self.proxy.roster.live.remove(&id);
         let (auth, opened) = (self.proxy.auth.clone(), self.opened);
-        self.proxy.watch.spawn_service(async move {
+        let mut telling = Box::pin(async move {
             let told = timeout(FAREWELL, auth.end(id, opened)).await;
             if !matches!(told, Ok(Ok(()))) {
                 tracing::debug!(session = %id, "auth could not be told of a session's end");
             }
         });
+        // An auth in this process knows at once; else a task polls again.
+        let mut nobody = Context::from_waker(Waker::noop());
+        if telling.as_mut().poll(&mut nobody).is_pending() {
+            self.proxy.watch.spawn_service(telling);
+        }
     }
 }
 

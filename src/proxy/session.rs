@@ -1,5 +1,6 @@
 //! One viewer's time at a console, from its first line in the log to its last.
 
+use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -8,22 +9,25 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::upgrade::OnUpgrade;
 use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::close::{ABNORMAL, ENDED, LOST, NO_CODE};
 use super::console::Held;
 use super::entry::Entered;
 use super::reception::receive;
-use super::relay::{self, End, Ending, Opening, Report};
+use super::relay::{
+    self, End, Ending, Opening, Relay, Report, Resident, Socket, has_reactor, settle,
+};
 use super::rights;
-use super::roster::Seat;
+use super::roster::{Ended, Seat};
 use super::target::Stream;
-use super::workers::adopt;
 use crate::audit::{Event, What};
 use crate::auth::SessionRecord;
 use crate::compute::Display;
+use crate::drain::Tracked;
 use crate::http::{Upgraded, upgraded_stream};
-use crate::model::{CorrelationId, Rights, Scheme, Way};
+use crate::model::{CorrelationId, Ip, Rights, Scheme, Way};
 use crate::telemetry::TypeLabel;
 
 /// How long a refused viewer may take to hear it.
@@ -37,22 +41,30 @@ pub(super) struct Session {
     pub(super) held: Held,
 }
 
-/// Begins a session, and leaves it to a task of its own: what is needed to begin is over here, and
-/// a session is held for hours. A line in both logs at the start and one at the end.
-pub(super) async fn run(session: Session, viewer: (Upgraded, Bytes), entered: Entered) {
+/// Begins a session on this thread, which another one has led there until now.
+pub(super) async fn move_and_run(session: Session, viewer: (Upgraded, Bytes), entered: Entered) {
     let (viewer, viewer_bytes) = viewer;
     let Entered { stream, .. } = entered;
     let adopted = viewer
         .adopt()
-        .and_then(|viewer| Ok((viewer, adopt(stream)?)));
-    let (mut viewer, stream) = match adopted {
-        Ok(adopted) => adopted,
-        Err(error) => {
-            tracing::warn!(%error, "a session ended before it began");
-            return;
+        .and_then(|viewer| Ok((viewer, stream.adopt()?)));
+    match adopted {
+        Ok((viewer, stream)) => {
+            run(
+                session,
+                (viewer, viewer_bytes),
+                Entered { stream, ..entered },
+            )
+            .await;
         }
-    };
-    let mut entered = Entered { stream, ..entered };
+        Err(error) => tracing::warn!(%error, "a session ended before it began"),
+    }
+}
+
+/// Begins a session, and leaves it to a task of its own: what is needed to begin is over here, and
+/// a session is held for hours. A line in both logs at the start and one at the end.
+pub(super) async fn run(session: Session, viewer: (Upgraded, Bytes), mut entered: Entered) {
+    let (mut viewer, viewer_bytes) = viewer;
     let story = Story::begin(session, &entered);
     let opening = story.opening(viewer_bytes.into());
     match admit(&story, &mut viewer, &mut entered, opening).await {
@@ -135,18 +147,44 @@ impl Story {
         }
     }
 
-    /// Relays until somebody leaves.
+    /// Relays until somebody leaves: by this thread's reactor, if both sides are plain sockets.
     fn relay(self, viewer: Upgraded, target: Stream, opening: Opening) {
-        match target {
-            Stream::Tcp(target) => self.relay_to(viewer, target, opening),
-            Stream::Unix(target) | Stream::Handed(Display::Socket(target)) => {
+        match (viewer, target) {
+            (Upgraded::Tcp(viewer), Stream::Tcp(target)) if has_reactor() => {
+                self.reside(viewer, Socket::from_tcp(target), opening);
+            }
+            (
+                Upgraded::Tcp(viewer),
+                Stream::Unix(target) | Stream::Handed(Display::Socket(target)),
+            ) if has_reactor() => self.reside(viewer, Socket::from_unix(target), opening),
+            (viewer, Stream::Tcp(target)) => self.relay_to(viewer, target, opening),
+            (viewer, Stream::Unix(target) | Stream::Handed(Display::Socket(target))) => {
                 self.relay_to(viewer, target, opening);
             }
-            Stream::Handed(Display::Tunnel(target)) => {
+            (viewer, Stream::Handed(Display::Tunnel(target))) => {
                 self.relay_to(viewer, target.stream, opening);
             }
-            Stream::Handed(Display::Line(target)) | Stream::Tls(target) => {
+            (viewer, Stream::Handed(Display::Line(target)) | Stream::Tls(target)) => {
                 self.relay_to(viewer, target, opening);
+            }
+        }
+    }
+
+    fn reside(self, viewer: TcpStream, target: io::Result<Socket>, opening: Opening) {
+        let sockets = Socket::from_tcp(viewer).and_then(|viewer| Ok((viewer, target?)));
+        match sockets {
+            Ok((viewer, target)) => {
+                let tracked = self.seat.proxy().watch.track_session();
+                let life = self.live(viewer, target, opening);
+                settle(Box::new(Settled(life, tracked)));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a session's socket cannot be watched");
+                self.end(&Report {
+                    up: 0,
+                    down: 0,
+                    end: End::ViewerFailed(error.kind()),
+                });
             }
         }
     }
@@ -155,10 +193,18 @@ impl Story {
     where
         T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
-        let (proxy, stop) = (Arc::clone(self.seat.proxy()), self.seat.ended());
-        let settings = proxy.settings.now();
+        let watch = self.seat.proxy().watch.clone();
+        watch.spawn_session(self.live(viewer, target, opening));
+    }
+
+    fn live<V, T>(self, viewer: V, target: T, opening: Opening) -> Life<Relay<V, T, Ended>>
+    where
+        V: AsyncRead + AsyncWrite + Unpin,
+        T: AsyncRead + AsyncWrite + Unpin,
+    {
+        let (settings, stop) = (self.seat.proxy().settings.now(), self.seat.ended());
         let relay = relay::run(viewer, target, opening, &settings.relay, stop);
-        proxy.watch.spawn_session(Life(Some((relay, self))));
+        Life(Some((relay, self)))
     }
 
     async fn refuse(&self, viewer: Upgraded, end: &End) {
@@ -174,10 +220,12 @@ impl Story {
         tracing::info!(
             session = %record.id, %correlation, instance = %record.instance,
             name = record.instance_name, r#type = %record.console_type, address = record.host,
-            caller = record.caller, peer = record.viewer.map(tracing::field::display),
+            caller = record.caller, peer = record.viewer.map(Ip).map(tracing::field::display),
             rights = %record.rights, "session started"
         );
-        proxy.audit.note(&self.event(What::Opened, record.rights));
+        proxy
+            .audit
+            .note(|| event(What::Opened, record, record.rights, self.correlation));
         let label = TypeLabel::from(record.console_type);
         proxy.metrics.sessions.get_or_create(&label).inc();
         proxy.metrics.sessions_active.get_or_create(&label).inc();
@@ -194,39 +242,37 @@ impl Story {
         let seconds = (self.started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
         let (correlation, rights) = (self.correlation, live.rights.get());
         let (way, security) = (self.way.as_str(), self.scheme.map(tracing::field::display));
-        let event = self.event(What::Ended, rights);
         drop(self);
         tracing::info!(
             session = %record.id, %correlation, instance = %record.instance,
             name = record.instance_name, r#type = %record.console_type, address = record.host,
-            caller = record.caller, peer = record.viewer.map(tracing::field::display),
+            caller = record.caller, peer = record.viewer.map(Ip).map(tracing::field::display),
             way, security, %rights, code, why, up = report.up, down = report.down, seconds,
             "session ended"
         );
-        proxy.audit.note(&Event {
+        proxy.audit.note(|| Event {
             code: Some(code),
             why: Some(why),
             up: Some(report.up),
             down: Some(report.down),
             seconds: Some(seconds),
-            ..event
+            ..event(What::Ended, record, rights, correlation)
         });
     }
+}
 
-    fn event(&self, what: What, rights: Rights) -> Event {
-        let record = self.record();
-        Event {
-            caller: Some(record.caller.clone()),
-            instance: Some(record.instance),
-            name: Some(record.instance_name.clone()),
-            project: record.project.clone(),
-            r#type: Some(record.console_type),
-            rights: Some(rights),
-            address: record.viewer,
-            session: Some(record.id),
-            token: Some(record.token.clone()),
-            ..Event::new(what).correlated(self.correlation)
-        }
+fn event(what: What, record: &SessionRecord, rights: Rights, correlation: CorrelationId) -> Event {
+    Event {
+        caller: Some(record.caller.clone()),
+        instance: Some(record.instance),
+        name: Some(record.instance_name.clone()),
+        project: record.project.clone(),
+        r#type: Some(record.console_type),
+        rights: Some(rights),
+        address: record.viewer,
+        session: Some(record.id),
+        token: Some(record.token.clone()),
+        ..Event::new(what).correlated(correlation)
     }
 }
 
@@ -252,6 +298,23 @@ impl<R: Future<Output = Report> + Unpin> Future for Life<R> {
 
 // Neither is pinned in place.
 impl<R> Unpin for Life<R> {}
+
+/// A life that is no task, and that draining waits for.
+struct Settled<R>(
+    Life<R>,
+    #[expect(dead_code, reason = "it is counted")] Tracked,
+);
+
+impl Resident for Settled<Relay<Socket, Socket, Ended>> {
+    fn sockets(&mut self) -> Option<[&mut Socket; 2]> {
+        let (relay, _) = self.0.0.as_mut()?;
+        Some(relay.sockets())
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        Pin::new(&mut self.0).poll(cx)
+    }
+}
 
 /// Completes the upgrade only to close it with a sentence.
 pub(super) async fn refuse(upgrade: OnUpgrade, code: u16, reason: &str) {

@@ -69,6 +69,22 @@ impl Stream {
         }
     }
 
+    /// Has this thread's runtime watch the socket that another one's did. What is more than a
+    /// socket stays where it is, and costs a wake-up of that thread for each move.
+    pub(super) fn adopt(self) -> io::Result<Self> {
+        Ok(match self {
+            Self::Tcp(stream) => Self::Tcp(TcpStream::from_std(stream.into_std()?)?),
+            Self::Unix(stream) | Self::Handed(Display::Socket(stream)) => {
+                Self::Unix(UnixStream::from_std(stream.into_std()?)?)
+            }
+            Self::Handed(Display::Tunnel(mut tunnelled)) => {
+                tunnelled.stream.adopt()?;
+                Self::Handed(Display::Tunnel(tunnelled))
+            }
+            more => more,
+        })
+    }
+
     fn line(self: Pin<&mut Self>) -> Pin<&mut dyn Line> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream),

@@ -1,6 +1,5 @@
 use std::fmt;
 use std::future::Future;
-use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +13,6 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
@@ -23,8 +21,7 @@ use super::carry::carry;
 use super::wire::{self, Body, LARGEST_REQUEST};
 use super::{Client, DEADLINE, Duplex, Keys, NAMES, Role, Streams};
 use crate::drain::Watch;
-use crate::http::Listener;
-use crate::resolve;
+use crate::http::{Accepted, Listener};
 use crate::tls::roles_of;
 
 /// Connections at one time; every process that calls has one.
@@ -105,7 +102,7 @@ impl Desk {
             }
             let next = async {
                 let place = Arc::clone(&places).acquire_owned().await;
-                (place, accept(&listener).await)
+                (place, listener.accept().await)
             };
             let (place, accepted) = tokio::select! {
                 next = next => next,
@@ -132,7 +129,7 @@ impl Desk {
                 let caller = Caller { roles: all, known };
                 self.converse(stream, caller, keys, watch).await;
             }
-            (Accepted::Tcp(stream), Keys::Mutual(mutual)) => {
+            (Accepted::Tcp(stream, _), Keys::Mutual(mutual)) => {
                 let shaken = timeout(GREETING, mutual.accept(stream)).await;
                 let late = || Err("it did not shake hands in time".to_owned());
                 match shaken.unwrap_or_else(|_| late()) {
@@ -145,7 +142,7 @@ impl Desk {
                     Err(why) => tracing::info!(why, "a caller of roles was not let in"),
                 }
             }
-            (Accepted::Tcp(stream), _) => {
+            (Accepted::Tcp(stream, _), _) => {
                 let caller = Caller { roles: all, known };
                 self.converse(stream, caller, keys, watch).await;
             }
@@ -190,22 +187,23 @@ impl Desk {
         };
         // Whoever came before the door was left is heard here.
         let left = async {
-            watch.left().await;
+            watch.parting().await;
             heard.cancelled().await;
         };
         let ended = tokio::select! {
+            biased;
             ended = connection.as_mut() => ended,
             () = silent => return,
+            () = watch.closing() => {
+                connection.as_mut().graceful_shutdown();
+                timeout(FAREWELL, connection).await.unwrap_or(Ok(()))
+            }
             () = left => {
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
                     ended = timeout(DEADLINE, connection.as_mut()) => ended.unwrap_or(Ok(())),
                     () = watch.closing() => Ok(()),
                 }
-            }
-            () = watch.closing() => {
-                connection.as_mut().graceful_shutdown();
-                timeout(FAREWELL, connection).await.unwrap_or(Ok(()))
             }
         };
         if let Err(error) = ended {
@@ -355,24 +353,5 @@ impl<S: Streams> HandsOut for S {
                 },
             }
         })
-    }
-}
-
-enum Accepted {
-    Tcp(TcpStream),
-    Unix(tokio::net::UnixStream),
-}
-
-async fn accept(listener: &Listener) -> io::Result<Accepted> {
-    match listener {
-        Listener::Tcp(listener) => {
-            let (stream, _) = listener.accept().await?;
-            resolve::prepare(&stream)?;
-            Ok(Accepted::Tcp(stream))
-        }
-        Listener::Unix(listener, _) => {
-            let (stream, _) = listener.accept().await?;
-            Ok(Accepted::Unix(stream))
-        }
     }
 }

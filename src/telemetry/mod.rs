@@ -4,6 +4,7 @@
 //! types that hide themselves before anything could log them. Metrics have the prefix
 //! `vncgate_`, base units, and no label per instance.
 
+mod json;
 mod outlet;
 
 use std::fmt::{self, Write as _};
@@ -23,12 +24,13 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::ParseError;
-use tracing_subscriber::fmt::format::Writer;
+use tracing_subscriber::fmt::format::{JsonFields, Writer};
 use tracing_subscriber::fmt::time::FormatTime;
 use tracing_subscriber::reload::Handle;
 
 use crate::config::{Log, LogFormat};
 use crate::model::ConsoleType;
+use json::Json;
 use outlet::Outlet;
 
 /// How long a process that ends waits for the reader of its log.
@@ -102,8 +104,8 @@ pub fn start_log(log: &Log) -> Result<Logging, Box<dyn std::error::Error + Send 
         let builder = builder.with_ansi(colour).with_filter_reloading();
         (Level::of(builder.reload_handle()), builder.try_init())
     } else {
-        let builder = builder.json().flatten_event(true);
-        let builder = builder.with_current_span(false).with_filter_reloading();
+        let builder = builder.event_format(Json).fmt_fields(JsonFields::new());
+        let builder = builder.with_filter_reloading();
         (Level::of(builder.reload_handle()), builder.try_init())
     };
     // An error means that a log was started before, which then stays.

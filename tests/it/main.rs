@@ -38,6 +38,8 @@ mod life;
 #[cfg(test)]
 mod limits;
 #[cfg(test)]
+mod log;
+#[cfg(test)]
 mod migrate;
 #[cfg(test)]
 mod nova;

@@ -13,9 +13,12 @@ mod qmp;
 
 use std::fmt;
 use std::future::Future;
+use std::mem;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -242,13 +245,13 @@ where
         let (patience, asking) = (driver.patience(), ask(Arc::clone(driver)));
         let (found, enough) = (found.clone(), enough.clone());
         let places = Arc::clone(&places);
-        AbortOnDropHandle::new(tokio::spawn(async move {
+        Asked::begin(Box::pin(async move {
             let answer = timeout(patience, async {
                 let _place = places.acquire().await;
                 asking.await
             });
-            let answer = answer.await;
-            if answer.as_ref().is_ok_and(enough) {
+            let answer = answer.await.ok();
+            if answer.as_ref().is_some_and(enough) {
                 found.cancel();
             }
             answer
@@ -267,19 +270,57 @@ where
         } else {
             tokio::select! {
                 biased;
-                answer = &mut answer => Some(answer),
+                answer = answer.get() => Some(answer),
                 () = &mut end, if !ended => None,
             }
         };
         ended |= answer.is_none();
         all.extend(match answer {
-            Some(Ok(Ok(survey))) => survey,
-            Some(Ok(Err(_elapsed))) => silent(driver.source()).into(),
+            Some(Ok(Some(survey))) => survey,
+            Some(Ok(None)) => silent(driver.source()).into(),
             Some(Err(panic)) => fault(driver.source(), &panic).into(),
             None => fault(driver.source(), &"was not waited for").into(),
         });
     }
     all
+}
+
+/// A driver that was asked.
+enum Asked {
+    /// It knew at once, which needs no task.
+    Answered(Told),
+    Asking(AbortOnDropHandle<Option<Survey>>),
+}
+
+/// What a driver says; nothing if it was not in time, and an error if it panicked.
+type Told = Result<Option<Survey>, String>;
+
+impl Asked {
+    fn begin(mut asking: BoxFuture<'static, Option<Survey>>) -> Self {
+        let mut nobody = Context::from_waker(Waker::noop());
+        // The task polls it again.
+        let begun = AssertUnwindSafe(|| asking.as_mut().poll(&mut nobody));
+        match catch_unwind(begun) {
+            Ok(Poll::Ready(answer)) => Self::Answered(Ok(answer)),
+            Ok(Poll::Pending) => Self::Asking(AbortOnDropHandle::new(tokio::spawn(asking))),
+            Err(_panic) => Self::Answered(Err("panicked".to_owned())),
+        }
+    }
+
+    fn is_finished(&self) -> bool {
+        match self {
+            Self::Answered(_) => true,
+            Self::Asking(asking) => asking.is_finished(),
+        }
+    }
+
+    /// Once; cancel-safe until then.
+    async fn get(&mut self) -> Told {
+        match self {
+            Self::Answered(told) => mem::replace(told, Ok(None)),
+            Self::Asking(asking) => asking.await.map_err(|panic| panic.to_string()),
+        }
+    }
 }
 
 /// Reads the log that a domain's XML names, away from the threads that everything runs on.

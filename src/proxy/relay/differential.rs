@@ -17,10 +17,12 @@ use tokio::io::{
     AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, DuplexStream, ReadBuf, duplex,
     split,
 };
+use tokio::net::UnixStream;
 use tokio::time::{sleep, timeout};
 
+use super::reactor::tests::reside;
 use super::tests::{masked, to_end, until_close};
-use super::{End, Opening, Report, Settings, run, serve_turns};
+use super::{End, Opening, Report, Settings, run, serve_sessions, serve_turns};
 
 const FIRST: u8 = 0x02;
 const LAST: u8 = 0x80;
@@ -64,6 +66,15 @@ enum Who {
 type Through = (Vec<u8>, Vec<u8>);
 
 impl Traffic {
+    /// What is to come out.
+    fn payload(&self) -> Through {
+        (self.up.clone(), self.down.clone())
+    }
+
+    fn lengths(&self) -> [u64; 2] {
+        [&self.up, &self.down].map(|bytes| u64::try_from(bytes.len()).unwrap())
+    }
+
     fn settings(&self) -> Arc<Settings> {
         Arc::new(Settings {
             ping_interval: None,
@@ -77,6 +88,14 @@ impl Traffic {
 }
 
 impl Pace {
+    fn without_rests(self) -> Self {
+        let stalls_after = usize::MAX;
+        Self {
+            stalls_after,
+            ..self
+        }
+    }
+
     async fn write(self, to: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<()> {
         for (number, chunk) in bytes.chunks(self.chunk).enumerate() {
             to.write_all(chunk).await?;
@@ -87,14 +106,17 @@ impl Pace {
 
     async fn read(self, from: &mut (impl AsyncRead + Unpin), length: usize) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
+        if length == 0 {
+            return Ok(bytes);
+        }
         let mut chunk = vec![0; self.chunk];
         for number in 0.. {
             let room = self.chunk.min(length - bytes.len());
             let read = from.read(&mut chunk[..room]).await?;
-            if read == 0 {
+            bytes.extend(&chunk[..read]);
+            if read == 0 || bytes.len() == length {
                 break;
             }
-            bytes.extend(&chunk[..read]);
             self.rest(number).await;
         }
         Ok(bytes)
@@ -158,7 +180,10 @@ async fn plain_frame(viewer: &mut (impl AsyncRead + Unpin)) -> io::Result<(u8, V
 }
 
 /// Sends all traffic through a relay's two pipes, lets `who` end it, and gives what came out.
-async fn pass(traffic: &Traffic, who: Who, viewer: DuplexStream, target: DuplexStream) -> Through {
+async fn pass<S>(traffic: &Traffic, who: Who, viewer: S, target: S) -> Through
+where
+    S: AsyncRead + AsyncWrite,
+{
     let (mut viewer_reads, mut viewer_writes) = split(viewer);
     let (mut target_reads, mut target_writes) = split(target);
     let frames = traffic.frames.concat();
@@ -353,6 +378,18 @@ fn alone<T>(work: impl Future<Output = T>) -> T {
     })
 }
 
+/// The same between sockets, for which no clock can jump.
+fn with_sockets<T>(work: impl Future<Output = T>) -> T {
+    let builder = &mut tokio::runtime::Builder::new_current_thread();
+    let runtime = builder.enable_all().build().unwrap();
+    runtime.block_on(async {
+        let _sessions = tokio::spawn(serve_sessions());
+        timeout(Duration::from_mins(1), work)
+            .await
+            .expect("it ends")
+    })
+}
+
 /// However slowly it is sent.
 async fn all_of(stream: &mut (impl AsyncRead + Unpin)) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -367,6 +404,14 @@ async fn through_ours(traffic: &Traffic, who: Who) -> (Through, Report) {
     let relay = tokio::spawn(relay);
     let through = pass(traffic, who, viewer.0, target.0).await;
     (through, relay.await.unwrap())
+}
+
+/// The same by way of the reactor, between sockets that hold as much as the kernel likes.
+async fn through_reactor(traffic: &Traffic, who: Who) -> (Through, Report) {
+    let (viewer, target) = (UnixStream::pair().unwrap(), UnixStream::pair().unwrap());
+    let ended = reside(viewer.1, target.1, &traffic.settings()).await;
+    let through = pass(traffic, who, viewer.0, target.0).await;
+    (through, ended.await.unwrap())
 }
 
 async fn through_plain(traffic: &Traffic, who: Who) -> Through {
@@ -387,10 +432,22 @@ proptest! {
         });
 
         prop_assert!(ours.0 == plain, "what came out differs");
-        prop_assert!(plain == (traffic.up.clone(), traffic.down.clone()), "the plain one is right");
-        let counted = [ours.1.up, ours.1.down];
-        let sent = [&traffic.up, &traffic.down].map(|bytes| u64::try_from(bytes.len()).unwrap());
-        prop_assert_eq!(counted, sent);
+        prop_assert!(plain == traffic.payload(), "the plain one is right");
+        prop_assert_eq!([ours.1.up, ours.1.down], traffic.lengths());
+    }
+
+    #[test]
+    fn all_traffic_comes_out_of_a_reactor(traffic in traffic(), who in who()) {
+        let traffic = Traffic {
+            viewer: traffic.viewer.without_rests(),
+            target: traffic.target.without_rests(),
+            ..traffic
+        };
+
+        let (through, report) = with_sockets(through_reactor(&traffic, who));
+
+        prop_assert!(through == traffic.payload(), "what came out differs");
+        prop_assert_eq!([report.up, report.down], traffic.lengths());
     }
 
     #[test]

@@ -12,10 +12,13 @@ mod filter;
 mod meter;
 mod outbox;
 mod pump;
+mod reactor;
 mod refuse;
 mod scratch;
+mod socket;
 mod turns;
 
+use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,8 +29,11 @@ pub use self::cap::Cap;
 pub use self::filter::Filter;
 pub use self::meter::Meter;
 pub use self::pump::Relay;
+use self::reactor::serve_residents;
+pub use self::reactor::{Resident, has_reactor, settle};
 pub use self::refuse::refuse;
-pub use self::turns::serve_turns;
+pub use self::socket::Socket;
+use self::turns::serve_turns;
 use super::ws::{Decoder, Violation};
 
 /// What was read from either side before the relay began, and where to count.
@@ -150,6 +156,13 @@ where
     S: Future<Output = Ending> + Unpin,
 {
     Relay::new(viewer, target, opening, settings, stop)
+}
+
+/// Serves the sessions of a thread, and gives out turns, until its runtime ends; nothing else has to
+/// run on it. For a runtime of one thread; once on a thread.
+pub async fn serve_sessions() -> Infallible {
+    let _residents = tokio::spawn(serve_residents());
+    serve_turns().await
 }
 
 #[cfg(test)]

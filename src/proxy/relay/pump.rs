@@ -17,6 +17,7 @@ use super::bell::{Rare, Ring};
 use super::cap::{Throttle, Way};
 use super::outbox::Outbox;
 use super::scratch::Scratch;
+use super::socket::Socket;
 use super::turns::{Place, SMALL, note_small};
 use super::{End, Ending, Filter, Meter, Opening, Report, Settings};
 use crate::proxy::ws::{self, Close, Control, Decoder, PING, close_frame, frame, pong_into};
@@ -614,6 +615,13 @@ where
             down: self.meter.down(),
             end: self.end.take().map_or(End::ViewerGone, |end| *end),
         })
+    }
+}
+
+impl<S> Relay<Socket, Socket, S> {
+    /// Both sides, for the reactor that watches them.
+    pub fn sockets(&mut self) -> [&mut Socket; 2] {
+        [&mut self.viewer, &mut self.target]
     }
 }
 

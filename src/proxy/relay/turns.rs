@@ -47,7 +47,7 @@ pub(super) struct Place(Option<u64>);
 
 /// Gives out slots to the streams of this thread, until it is dropped. For a runtime of one thread;
 /// there can be one on a thread.
-pub async fn serve_turns() -> Infallible {
+pub(super) async fn serve_turns() -> Infallible {
     let _open = Counter::open();
     loop {
         poll_fn(|cx| LINE.with(|line| line.poll_somebody(cx))).await;
