@@ -1,4 +1,5 @@
-//! Embeds the pages of `web/dist` as a table of static bytes, and has the linker save some.
+//! Embeds the pages of `web/dist` as a table of static bytes, and tells the linker what to save and
+//! what to keep together.
 //!
 //! `web/embedded.rs` includes the table. Each file is kept gzipped alone; its `ETag` is its own
 //! hash. `VNCGATE_WITHOUT_WEB=1` embeds one small page instead, for those
@@ -16,6 +17,10 @@ use sha2::{Digest, Sha256};
 
 const ROOT: &str = "web/dist";
 const WITHOUT: &str = "VNCGATE_WITHOUT_WEB";
+/// What stands together in the binary; `scripts/layout` makes it.
+const LAYOUT: &str = "link/layout.ld";
+/// Where `scripts/layout` wants to read what stands where.
+const MAP: &str = "VNCGATE_MAP";
 const WITHOUT_PAGE: &str = "<!doctype html>\n<html lang=\"en\">\n<meta charset=\"utf-8\">\n\
     <title>vncgate</title>\n<p>This vncgate was built without its pages. Consoles work; for a \
     page, set <code>[web] root</code> to a noVNC on disk or build with Node.js.</p>\n</html>\n";
@@ -37,12 +42,25 @@ fn main() {
 /// Only lld can, which is rustc's own linker on this target. Relocations that take bits in place of 24
 /// bytes each save as much again; the C library that is linked in has to know them.
 fn save_some() {
+    println!("cargo::rerun-if-changed={LAYOUT}");
+    println!("cargo::rerun-if-env-changed={MAP}");
     let target = env::var("TARGET").unwrap_or_default();
     if target == "x86_64-unknown-linux-gnu" && env::var("PROFILE").is_ok_and(|it| it == "release") {
-        println!("cargo::rustc-link-arg-bins=-Wl,--icf=all");
+        lay_out();
         if glibc() >= Some((2, 36)) {
             println!("cargo::rustc-link-arg-bins=-Wl,-z,pack-relative-relocs");
         }
+    }
+}
+
+/// What runs at the start stands together, and so does what sessions need: the kernel maps 16 pages
+/// around each that is touched. To find out what runs, each function has to keep its own name.
+fn lay_out() {
+    if let Ok(map) = env::var(MAP) {
+        println!("cargo::rustc-link-arg-bins=-Wl,--icf=none,-Map={map}");
+    } else {
+        let root = env::var("CARGO_MANIFEST_DIR").unwrap_or_default();
+        println!("cargo::rustc-link-arg-bins=-Wl,--icf=all,-T,{root}/{LAYOUT}");
     }
 }
 
