@@ -295,21 +295,32 @@ impl Bounds {
 /// The length of `RFB 003.008\n`.
 const GREETING: usize = 12;
 
+/// Room to read it in. What comes with it is kept, and that there is no more is known without
+/// asking again.
+const READ: usize = 64;
+
 async fn greeting(
     stream: &mut (impl AsyncRead + Unpin),
     mut early: Vec<u8>,
     address: &Address,
     limit: Duration,
 ) -> Result<Vec<u8>, ConnectError> {
-    let mut rest = vec![0; GREETING.saturating_sub(early.len())];
-    match timeout(limit, stream.read_exact(&mut rest)).await {
+    let hear = async {
+        while early.len() < GREETING {
+            early.reserve(READ);
+            if !stream.read_buf(&mut early).await.is_ok_and(|read| read > 0) {
+                return None;
+            }
+        }
+        Some(early)
+    };
+    match timeout(limit, hear).await {
         Err(_) => Err(ConnectError::Silent {
             address: address.clone(),
             limit,
         }),
-        Ok(Err(_)) => Err(ConnectError::Closed(address.clone())),
-        Ok(Ok(_)) => {
-            early.extend(rest);
+        Ok(None) => Err(ConnectError::Closed(address.clone())),
+        Ok(Some(early)) => {
             let rfb = early.get(..GREETING).is_some_and(is_rfb);
             rfb.then_some(early)
                 .ok_or_else(|| ConnectError::NotRfb(address.clone()))

@@ -11,21 +11,30 @@ use tokio::io::AsyncWrite;
 /// Bounded by its user, who reads no more for this side until it is clear.
 #[derive(Default)]
 pub(super) struct Outbox {
-    bytes: Vec<u8>,
-    sent: usize,
+    /// Boxed: thousands of quiet sessions have none.
+    rest: Option<Box<Rest>>,
     /// The stream may hold written bytes back until it is flushed, as TLS does.
     unflushed: bool,
+}
+
+#[derive(Default)]
+struct Rest {
+    bytes: Vec<u8>,
+    sent: usize,
 }
 
 impl Outbox {
     /// Whether everything has left.
     pub(super) fn is_clear(&self) -> bool {
-        self.bytes.is_empty() && !self.unflushed
+        self.rest.is_none() && !self.unflushed
     }
 
     /// Queues `bytes` behind what waits.
     pub(super) fn push(&mut self, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
+        if !bytes.is_empty() {
+            let rest = self.rest.get_or_insert_default();
+            rest.bytes.extend_from_slice(bytes);
+        }
     }
 
     /// Forgets what waits.
@@ -39,14 +48,15 @@ impl Outbox {
         to: &mut W,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
-        while let Some(rest) = self.bytes.get(self.sent..).filter(|rest| !rest.is_empty()) {
-            let written = ready!(poll_some(to, cx, rest))?;
-            self.sent = self.sent.saturating_add(written);
+        while let Some(rest) = &mut self.rest {
+            let left = rest.bytes.get(rest.sent..).unwrap_or_default();
+            if left.is_empty() {
+                self.rest = None;
+                break;
+            }
+            let written = ready!(poll_some(to, cx, left))?;
+            rest.sent = rest.sent.saturating_add(written);
             self.unflushed = true;
-        }
-        if self.sent > 0 {
-            self.sent = 0;
-            self.bytes = Vec::new();
         }
         if mem::take(&mut self.unflushed) && Pin::new(to).poll_flush(cx)?.is_pending() {
             self.unflushed = true;
@@ -67,7 +77,7 @@ impl Outbox {
         debug_assert!(self.is_clear(), "bytes do not overtake");
         while !bytes.is_empty() {
             let Poll::Ready(written) = poll_some(to, cx, bytes)? else {
-                self.bytes = bytes.to_vec();
+                self.push(bytes);
                 return Ok(());
             };
             bytes = bytes.get(written..).unwrap_or_default();
@@ -104,13 +114,13 @@ mod tests {
         let mut cx = Context::from_waker(Waker::noop());
         let mut outbox = Outbox::default();
         outbox.send(&mut near, &mut cx, b"12345678").unwrap();
-        let held = outbox.bytes.len();
+        let held = outbox.rest.as_ref().unwrap().bytes.len();
 
         far.read_exact(&mut [0; 4]).await.unwrap();
         let sent = outbox.poll_send(&mut near, &mut cx);
 
         assert!(sent.is_ready() && outbox.is_clear());
-        assert_eq!((held, outbox.bytes.capacity()), (4, 0));
+        assert_eq!((held, outbox.rest.is_none()), (4, true));
     }
 
     #[tokio::test]
