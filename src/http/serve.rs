@@ -8,6 +8,7 @@ use hyper::body::Incoming;
 use tokio::net::TcpStream;
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::yield_now;
 
 use super::connection::{Attendant, serve_http1, serve_tcp};
 use super::door::{Door, Limits, Peer};
@@ -29,6 +30,9 @@ pub trait Service: Send + Sync + 'static {
         false
     }
 }
+
+/// Connections accepted one after the other before all else on the thread has its turn.
+const BATCH: u32 = 16;
 
 /// How long accepting rests when the process has run out of descriptors.
 const REST: Duration = Duration::from_millis(50);
@@ -99,8 +103,12 @@ impl<S: Service> Attending<S> {
     /// Lets in who comes, as long as the door is open.
     async fn accept(&self, listener: &Listener) -> Next {
         let (mut held, mut closing) = (pin!(self.watch.held()), pin!(self.watch.closing()));
-        let mut failing = false;
+        let (mut failing, mut rush) = (false, 0_u32);
         loop {
+            rush = rush.wrapping_add(1);
+            if rush.is_multiple_of(BATCH) {
+                yield_now().await;
+            }
             let next = async {
                 let place = Arc::clone(&self.places).acquire_owned().await;
                 (place, listener.accept().await)

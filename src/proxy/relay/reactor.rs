@@ -198,16 +198,17 @@ impl Reactor {
         count
     }
 
-    /// Gives a session a place and its first turn. One whose sockets cannot be watched ends.
+    /// Gives a session a place and its first turn. If its sockets cannot be watched, it finds them
+    /// closed.
     fn admit(&mut self, mut resident: Box<dyn Resident>) {
         let place = self.free.pop().unwrap_or_else(|| {
             self.places.push(None);
             u32::try_from(self.places.len() - 1).unwrap_or(u32::MAX)
         });
         if let Err(error) = self.watch(place, &mut *resident) {
-            tracing::warn!(%error, "a session ended because its sockets cannot be watched");
-            self.free.push(place);
-            return;
+            tracing::warn!(%error, "the sockets of a session cannot be watched");
+            let sockets = resident.sockets().into_iter().flatten();
+            sockets.for_each(Socket::close);
         }
         let knock = Arc::new(Knock {
             post: Arc::clone(&self.post),
@@ -413,6 +414,24 @@ pub(super) mod tests {
         viewer.write_all(&masked(0x82, b"k")).await.unwrap();
         let read = timeout(LONG, target.read_u8()).await;
         assert_eq!(read.unwrap().unwrap(), b'k');
+    }
+
+    #[tokio::test]
+    async fn a_session_whose_socket_cannot_be_watched_ends() {
+        let _reactor = tokio::spawn(serve_residents());
+        yield_now().await;
+        let file = tempfile::tempfile().unwrap();
+        let (mut far, near) = UnixStream::pair().unwrap();
+        let (viewer, target) = (Socket::new(file.into()), Socket::from_unix(near).unwrap());
+        let (tell, told) = oneshot::channel();
+        let settings = Arc::new(Settings::default());
+        let relay = run(viewer, target, Opening::default(), &settings, pending());
+
+        settle(Box::new(Told(relay, Some(tell))));
+
+        let read = timeout(LONG, far.read(&mut [0])).await;
+        assert_eq!(read.unwrap().unwrap(), 0);
+        assert!(timeout(LONG, told).await.unwrap().is_ok());
     }
 
     #[tokio::test]

@@ -41,13 +41,19 @@ impl Socket {
     }
 
     /// The first look at it tells whether there is something to read.
-    fn new(descriptor: OwnedFd) -> Self {
+    pub(super) fn new(descriptor: OwnedFd) -> Self {
         Self {
             descriptor,
             readable: false,
             writable: true,
             ended: false,
         }
+    }
+
+    /// Has everything come to its end at once, on both sides of it.
+    pub(super) fn close(&mut self) {
+        let _already = shutdown(&self.descriptor, Shutdown::Both).is_err();
+        self.note(EventFlags::HUP);
     }
 
     pub(super) fn note(&mut self, edges: EventFlags) {
