@@ -2,10 +2,11 @@ use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -18,6 +19,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::carry::carry;
+use super::linger::Linger;
 use super::wire::{self, Body, LARGEST_REQUEST};
 use super::{Client, DEADLINE, Duplex, Keys, NAMES, Role, Streams};
 use crate::drain::Watch;
@@ -158,8 +160,11 @@ impl Desk {
     ) {
         let heard = CancellationToken::new();
         let (hearing, carrying) = (heard.clone(), watch.clone());
-        let answer = service_fn(move |request| {
+        let calls = Arc::<AtomicBool>::default();
+        let stream = Linger::new(stream, Arc::clone(&calls));
+        let answer = service_fn(move |request: Request<Incoming>| {
             hearing.cancel();
+            calls.store(request.version() == Version::HTTP_2, Ordering::Relaxed);
             let (desk, caller, keys) = (Arc::clone(&self), caller.clone(), Arc::clone(&keys));
             let watch = carrying.clone();
             async move {

@@ -12,6 +12,7 @@ mod desk;
 mod far;
 mod feed;
 mod keys;
+mod linger;
 mod link;
 mod mailbox;
 mod tunnel;
