@@ -172,17 +172,7 @@ impl Desk {
                 Ok::<_, std::convert::Infallible>(response)
             }
         });
-        let mut builder = Builder::new(TokioExecutor::new());
-        let _calls = builder
-            .http2()
-            .timer(TokioTimer::new())
-            .keep_alive_interval(PING)
-            .keep_alive_timeout(PING)
-            .max_concurrent_streams(STREAMS);
-        let _streams = builder
-            .http1()
-            .timer(TokioTimer::new())
-            .header_read_timeout(GREETING);
+        let builder = builder();
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), answer);
         let mut connection = std::pin::pin!(connection);
         let silent = async {
@@ -300,6 +290,22 @@ fn note_misunderstanding(response: &Response<Body>, role: &str, theirs: &str) {
             "a caller of another version is not understood"
         );
     }
+}
+
+/// Calls over HTTP/2, streams over HTTP/1.1.
+fn builder() -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    let _calls = builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING)
+        .keep_alive_timeout(PING)
+        .max_concurrent_streams(STREAMS);
+    let _streams = builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(GREETING);
+    builder
 }
 
 impl<R: Role> Answers for Client<R> {
